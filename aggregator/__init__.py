@@ -1,0 +1,1 @@
+"""Many small S3 objects become few large gzip bundles: nothing lost, nothing twice."""

@@ -1,0 +1,249 @@
+"""
+The Lambda handler: a batch of SQS messages in, the ids of those that stay on the queue out.
+
+    parse ▸ bundle (bundling.py: claim ▸ read ▸ pack ▸ release ▸ put ▸ settle) ▸ report
+
+Nothing survives an invocation: clients, threads and spools are made here and gone at the end.
+"""
+
+from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType  # isort: skip - before pydantic: 54 ms
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from os import cpu_count
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from aws_lambda_powertools import Metrics
+from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
+from aws_lambda_powertools.utilities.parser import parse
+
+from aggregator.bundling import Result, Work, aggregate
+from aggregator.clients import Clients, Distribution
+from aggregator.core import Outcome, Timetable
+from aggregator.exceptions import (
+    AggregatorError,
+    InFlightError,
+    InvalidNotificationError,
+    LedgerUnavailableError,
+    LoopError,
+    PermanentError,
+    WrongTriggerError,
+)
+from aggregator.ledger import Ledger, Refusal, repeated
+from aggregator.schemas import BODY, Envelope, Member, SqsRecord, invalid_fields
+from aggregator.settings import Settings
+from aggregator.sources import Sources
+from aggregator.telemetry import METRICS, observed
+
+if TYPE_CHECKING:
+    from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse
+    from aws_lambda_powertools.utilities.typing import LambdaContext
+
+log = structlog.get_logger()
+
+
+@observed
+def handler(
+    event: dict[str, Any], context: "LambdaContext", *, settings: Settings, metrics: Metrics
+) -> "PartialItemFailureResponse":
+    """
+    Bundle the objects that a batch of SQS messages announces.
+
+    The answer names the messages that stay on the queue: those whose objects are not, all of them, in a published
+    bundle. It is a bad event, never a bad message, that raises.
+
+    Raises:
+        WrongTriggerError: the event is no batch of SQS messages.
+        ConfigurationError: the environment is not complete.
+    """
+    began = time.monotonic()
+    records = _records(event)
+    timetable = Timetable.of(began, context.get_remaining_time_in_millis() / 1000, settings.max_bundle_input)
+    with ExitStack() as stack:
+        work = _work(settings, context.aws_request_id, timetable, stack)
+        batch = Batch(work)
+        with batch(records, batch.envelope):
+            batch.process()
+        _tell(batch, work, metrics, began)
+    return batch.response()
+
+
+class Batch(BatchProcessor):
+    """Parses every envelope on its own, then bundles all of them at once, then reports each on its own."""
+
+    def __init__(self, work: Work) -> None:
+        super().__init__(EventType.SQS, raise_on_entire_batch_failure=False)
+        self._work = work
+        self._off_limits = {work.settings.distribution_bucket_name, work.settings.archive_bucket_name}
+        self.envelopes: list[Envelope] = []
+        self.failed: list[tuple[Envelope, Exception]] = []
+        self.result = Result({}, [])
+
+    def envelope(self, record: SQSRecord) -> Envelope:
+        """
+        Parse one SQS message.
+
+        Raises:
+            InvalidNotificationError: it is no notification that we accept.
+            LoopError: it announces an object in a bucket that we write to.
+        """
+        try:
+            body = parse(event=record.raw_event, model=SqsRecord).body
+            announced = parse(event=body, model=BODY).members()  # type: ignore[call-overload]  # it takes a str
+        except ValueError as error:
+            raise InvalidNotificationError("message is refused", faults=invalid_fields(error)) from error
+        members = tuple(member for member in announced if not member.is_folder_marker)
+        for member in members:
+            if member.bucket in self._off_limits:
+                raise LoopError("object lies in a bucket that bundles are put into", bucket=member.bucket)
+        return Envelope(record.message_id, members)
+
+    def process(self) -> list[tuple[Any, ...]]:
+        """Parse all, bundle all; what Powertools is told of each message."""
+        results: list[Any] = [self._process_record(record) for record in self.records]
+        parsed = [(at, result[1]) for at, result in enumerate(results) if result[0] == "success"]
+        self.envelopes = [envelope for _, envelope in parsed]
+        members = (member for envelope in self.envelopes for member in envelope.members)
+        self.result = aggregate(members, self._work)
+        self.success_messages = []
+        for at, envelope in parsed:
+            failure = self._failure(envelope)
+            if failure is None:
+                self.success_messages.append(self.records[at])  # type: ignore[arg-type]  # as Powertools does
+            else:
+                self.failed.append((envelope, failure))
+                results[at] = super().failure_handler(SQSRecord(self.records[at]), (type(failure), failure, None))
+        return results
+
+    def failure_handler(self, record: Any, exception: Any) -> Any:
+        """Keep what failed and why; called by Powertools for what could not be parsed."""
+        self.failed.append((Envelope(record.message_id, ()), exception[1]))
+        return super().failure_handler(record, exception)
+
+    def _failure(self, envelope: Envelope) -> Exception | None:
+        """Why an envelope is not acknowledged: any of its members failed; a rejection outweighs a retry."""
+        outcomes = [self.result.outcomes[self._work.ledger.identity(member)] for member in envelope.members]
+        failures = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+        return min(failures, key=lambda failure: not isinstance(failure, PermanentError), default=None)
+
+
+def _records(event: object) -> list[dict[str, Any]]:
+    """
+    The messages of a batch.
+
+    Raises:
+        WrongTriggerError: this is something else.
+    """
+    records = event.get("Records") if isinstance(event, dict) else None
+    if not isinstance(records, list):
+        raise WrongTriggerError("event is no batch of SQS messages: it has no list of Records")
+    for record in records:
+        if not isinstance(record, dict) or not isinstance(record.get("messageId"), str) or not record["messageId"]:
+            raise WrongTriggerError("event is no batch of SQS messages: a record has no messageId")
+    sources = {str(record.get("eventSource")) for record in records}
+    if records and "aws:sqs" not in sources:
+        raise WrongTriggerError("event is no batch of SQS messages", event_source=min(sources))
+    return records
+
+
+def _work(settings: Settings, request_id: str, timetable: Timetable, stack: ExitStack) -> Work:
+    """Build what the invocation works with; `stack` takes it down again."""
+    clients = Clients.build(timetable)
+    stack.callback(clients.close)
+    sources = Sources(
+        clients,
+        scope=settings.idempotency_scope,
+        decoding=settings.source_decoding,
+        limit=settings.max_bundle_input,
+        window=settings.read_window,
+        concurrency=settings.read_concurrency,
+        timetable=timetable,
+    )
+    stack.callback(sources.close)
+    distribution = Distribution(clients.s3, settings.distribution_bucket_name)
+    ledger = Ledger(
+        clients.dynamodb,
+        distribution,
+        table=settings.idempotency_table_name,
+        scope=settings.idempotency_scope,
+        ttl=settings.ttl,
+        request_id=request_id,
+        remaining=timetable.ends - time.monotonic(),
+    )
+    compressors = stack.enter_context(ThreadPoolExecutor(cpu_count() or 1, thread_name_prefix="compress"))
+    return Work(settings, request_id, timetable, sources, distribution, ledger, compressors)
+
+
+def _tell(batch: Batch, work: Work, metrics: Metrics, began: float) -> None:
+    """Log what failed and why, leave it in the ledger, and close with the figures of the invocation."""
+    rejected = [(envelope, error) for envelope, error in batch.failed if isinstance(error, PermanentError)]
+    passing = {_reason(error): str(error) for _, error in batch.failed if not isinstance(error, PermanentError)}
+    retried = Counter(_reason(error) for _, error in batch.failed if not isinstance(error, PermanentError))
+    for envelope, refusal in rejected:
+        facts = {"objects": [member.key for member in envelope.members], **refusal.facts}
+        log.error(
+            "envelope.rejected", message_id=envelope.message_id, reason=refusal.reason, why=refusal.args[0], **facts
+        )
+    for reason, count in retried.items():
+        log.warning("envelopes.retried", reason=reason, envelopes=count, example=passing[reason])
+    for error in {id(error): error for _, error in batch.failed if not isinstance(error, AggregatorError)}.values():
+        log.error("invocation.failed", exc_info=error)
+    _refuse(rejected, work)
+    figures = _figures(batch, work, len(rejected), retried, began)
+    for name, value in figures.items():
+        metrics.add_metric(name, METRICS[name][0], value)
+    log.info("invocation.finished", **figures, reasons=dict(retried + Counter(error.reason for _, error in rejected)))
+
+
+def _refuse(rejected: Sequence[tuple[Envelope, PermanentError]], work: Work) -> None:
+    """A dead-letter queue does not keep why a message is there: the ledger does, if it has the time."""
+    refusals = [
+        Refusal(envelope.message_id, error.reason, str(error), envelope.members) for envelope, error in rejected
+    ]
+    if not work.timetable.allows(time.monotonic(), 3 * work.timetable.ledger_timeout):
+        return
+    try:
+        work.ledger.refuse(refusals)
+    except LedgerUnavailableError as error:
+        log.warning("refusals.unrecorded", **error.facts)
+
+
+def _figures(batch: Batch, work: Work, rejected: int, retried: Counter[str], began: float) -> dict[str, float]:
+    outcomes = Counter(_outcomes(batch, work))
+    published = batch.result.published
+    return {
+        "Envelopes": len(batch.records),
+        "MembersBundled": outcomes[Outcome.BUNDLED],
+        "BundlesWritten": len(published),
+        "BytesIn": sum(attempt.bytes_in for attempt in published),
+        "BytesOut": sum(attempt.bytes_out for attempt in published),
+        "Duplicates": outcomes[Outcome.DUPLICATE],
+        "Overwritten": outcomes[Outcome.OVERWRITTEN],
+        "Superseded": outcomes[Outcome.SUPERSEDED],
+        "Skipped": sum(not envelope.members for envelope in batch.envelopes),
+        "InFlight": retried[InFlightError.reason],
+        "Retried": sum(retried.values()) - retried[InFlightError.reason],
+        "Rejected": rejected,
+        "Duration": round((time.monotonic() - began) * 1000),
+    }
+
+
+def _outcomes(batch: Batch, work: Work) -> Iterator[Outcome]:
+    """The outcome of each notification: of several for one member, one brought it in and the others repeat it."""
+    first: dict[str, Member] = {}
+    for member in (member for envelope in batch.envelopes for member in envelope.members):
+        id_ = work.ledger.identity(member)
+        outcome = batch.result.outcomes[id_]
+        if outcome is Outcome.BUNDLED and id_ in first:
+            yield repeated(member, first[id_].etag)
+        elif isinstance(outcome, Outcome):
+            first[id_] = member
+            yield outcome
+
+
+def _reason(error: Exception) -> str:
+    return error.reason if isinstance(error, AggregatorError) else "unforeseen"

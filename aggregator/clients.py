@@ -1,0 +1,175 @@
+"""
+The clients of one invocation, and the distribution bucket.
+
+A bundle is published by one conditional put, which is the commit of everything; whether it happened can be found out
+later by anyone, because every version ever put under its name is looked up, also those that a consumer has deleted.
+`sources.py` reads the members. Foreign errors are translated here and there, once each.
+"""
+
+from base64 import b64encode
+from typing import IO, TYPE_CHECKING, NamedTuple
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from aggregator.core import Timetable
+from aggregator.exceptions import AmbiguousPutError, StoreUnavailableError, UnpublishedError
+from aggregator.reader import Bundle
+from aggregator.schemas import BundleIndex
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb.client import DynamoDBClient
+    from mypy_boto3_s3.client import S3Client
+
+CONDITION_FAILED = frozenset({"412", "PreconditionFailed"})
+
+_INDEFINITE = frozenset({408, 409, 412, 429})
+"""Answers of the 400 family that do not say that the object was refused."""
+
+
+class Clients(NamedTuple):
+    """The boto3 clients of one invocation; built once, closed at its end."""
+
+    s3: "S3Client"
+    dynamodb: "DynamoDBClient"
+    session: boto3.session.Session
+
+    @classmethod
+    def build(cls, timetable: Timetable) -> "Clients":
+        """Clients whose time-outs and retries fit into the invocation's time."""
+        session = boto3.session.Session()
+        config = _config(timetable.put_timeout, attempts=2)
+        s3 = session.client("s3", config=config)
+        if not _is_aws(s3.meta.endpoint_url):  # "bucket.localhost" is a name that few machines resolve
+            s3 = session.client("s3", config=config.merge(Config(s3={"addressing_style": "path"})))
+        dynamodb = session.client("dynamodb", config=_config(timetable.ledger_timeout, attempts=3))
+        return cls(s3, dynamodb, session)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.s3.close()
+        self.dynamodb.close()
+
+
+class Version(NamedTuple):
+    """One version of an object in the distribution bucket; `size` in bytes."""
+
+    version_id: str
+    size: int
+    is_latest: bool
+
+
+class Distribution:
+    """The bucket that bundles are put into, looked up in, and whose names are closed."""
+
+    def __init__(self, s3: "S3Client", bucket: str) -> None:
+        self.bucket = bucket
+        self._s3 = s3
+
+    def put(self, key: str, body: IO[bytes], *, size: int, sha256: bytes) -> None:
+        """
+        Publish a bundle under `key`, unless there is something already. This is the commit.
+
+        Raises:
+            UnpublishedError: S3 refused it, so it is not there.
+            AmbiguousPutError: whether the bundle is there must be found out.
+        """
+        body.seek(0)
+        try:
+            self._s3.put_object(
+                Bucket=self.bucket,
+                Key=key,
+                Body=body,
+                ContentLength=size,
+                ContentType="application/gzip",
+                ChecksumSHA256=b64encode(sha256).decode(),
+                IfNoneMatch="*",
+            )
+        except (ClientError, BotoCoreError) as error:
+            if _refused(error):
+                raise UnpublishedError("S3 refuses the bundle", bundle=key, fault=error_code(error)) from error
+            raise AmbiguousPutError("the put of a bundle failed", bundle=key, fault=error_code(error)) from error
+
+    def occupy(self, key: str, body: bytes) -> None:
+        """
+        Put an empty bundle under `key`, unless there is something already; then look what is there.
+
+        Raises:
+            StoreUnavailableError: whether it is there is unknown.
+        """
+        try:
+            self._s3.put_object(Bucket=self.bucket, Key=key, Body=body, ContentType="application/gzip", IfNoneMatch="*")
+        except (ClientError, BotoCoreError) as error:
+            if error_code(error) not in CONDITION_FAILED:
+                raise StoreUnavailableError("a bundle's name could not be closed", bundle=key) from error
+
+    def versions(self, key: str) -> list[Version]:
+        """
+        All versions under `key` that have content, also those behind a delete marker.
+
+        Raises:
+            StoreUnavailableError: S3 does not say.
+        """
+        try:
+            page = self._s3.list_object_versions(Bucket=self.bucket, Prefix=key)
+        except (ClientError, BotoCoreError) as error:
+            raise StoreUnavailableError(
+                "a bundle could not be looked up", bundle=key, fault=error_code(error)
+            ) from error
+        return [
+            Version(version["VersionId"], version["Size"], version["IsLatest"])
+            for version in page.get("Versions", [])
+            if version["Key"] == key
+        ]
+
+    def index(self, key: str, version: Version) -> BundleIndex:
+        """
+        The index of a bundle, read from its tail.
+
+        Raises:
+            BundleFormatError: what lies there is no bundle.
+            StoreUnavailableError: it cannot be read.
+        """
+
+        def fetch(offset: int, length: int) -> bytes:
+            try:
+                answer = self._s3.get_object(
+                    Bucket=self.bucket,
+                    Key=key,
+                    VersionId=version.version_id,
+                    Range=f"bytes={offset}-{offset + length - 1}",
+                )
+                return answer["Body"].read()
+            except (ClientError, BotoCoreError) as error:
+                raise StoreUnavailableError("a bundle's index could not be read", bundle=key) from error
+
+        return Bundle(fetch, version.size).index
+
+
+def error_code(error: Exception) -> str:
+    """The error code that AWS gave, or the kind of the error where there was no answer."""
+    if isinstance(error, ClientError):
+        return error.response.get("Error", {}).get("Code", "") or type(error).__name__
+    return type(error).__name__
+
+
+def _refused(error: Exception) -> bool:
+    """Whether S3 answered, the first time it was asked, that it will not take the object."""
+    if not isinstance(error, ClientError):
+        return False
+    answer = error.response.get("ResponseMetadata", {})
+    status = answer.get("HTTPStatusCode", 0)
+    return answer.get("RetryAttempts", 0) == 0 and 400 <= status < 500 and status not in _INDEFINITE
+
+
+def _config(timeout: float, *, attempts: int) -> Config:
+    return Config(
+        connect_timeout=min(timeout, 2.0),
+        read_timeout=timeout,
+        retries={"mode": "standard", "total_max_attempts": attempts},
+    )
+
+
+def _is_aws(endpoint: str) -> bool:
+    return ".amazonaws.com" in endpoint

@@ -1,0 +1,415 @@
+"""
+Plan bundles, and pack them as bytes. Pure: no AWS, no clock, no environment.
+
+A bundle is plain gzip to everyone, and an archive to those who look (docs/bundle-format.md):
+
+    ┌──────────── one gzip member ─────────────┐┌─ empty members ─┐┌ empty member ┐
+    │ header │ block │ block │ … │ end │ CRC   ││ index in FEXTRA ││ footer       │
+    └──────────────────────────────────────────┘└─────────────────┘└──────────────┘
+             each block: 256 KiB of text, full flush, inflatable alone
+
+A member that fails half way leaves no byte of itself: the spool is cut back to where the member began. The same
+members in the same order give the same bytes.
+"""
+
+import hashlib
+import io
+import json
+import struct
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum
+from itertools import chain
+from typing import IO, Any, Literal, NamedTuple
+
+from isal import igzip, isal_zlib
+from zlib_ng import zlib_ng
+
+from aggregator.exceptions import BundleFullError, CorruptMemberError, OversizedMemberError
+from aggregator.schemas import BundleIndex, Member, MemberColumns
+
+BLOCK_SIZE = 256 * 1024
+"""Bytes of text in a block: what one thread compresses, and what a reader inflates to get at one member."""
+
+HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
+"""A gzip header with no name and no time (RFC 1952), so that equal members give equal bytes."""
+
+END = b"\x03\x00"
+"""The final, empty deflate block (RFC 1951)."""
+
+EXTRA_SIZE = 16 * 1024 - 4
+"""Most index bytes in one empty member: DuckDB 2.0 refuses a gzip header of more than 32 KiB."""
+
+INDEX_ID, FOOTER_ID = b"AI", b"AF"
+"""Names of our FEXTRA subfields (RFC 1952, section 2.3.1.1)."""
+
+FOOTER = struct.Struct("<8sQQQI32s")
+"""Magic, where the index begins, bytes of it in the file, deflated, inflated, and SHA-256 of all before the footer."""
+
+MAGIC = b"AGGRBNDL"
+
+EMPTY_MEMBER_SIZE = len(HEADER) + 2 + 4 + len(END) + 8
+
+FOOTER_SIZE = EMPTY_MEMBER_SIZE + FOOTER.size
+
+_HIGHEST_ISAL_LEVEL = 3
+_INDEX_LEVEL = 6
+_STORED_BLOCK_SIZE = 65_535
+_CORRUPT: tuple[type[Exception], ...] = (EOFError, OSError, isal_zlib.IsalError, zlib.error)  # type: ignore[assignment]
+_SLOWEST_PUT = 100_000_000
+"""Bytes of members a second whose bundle is surely compressed and put: a tenth of what was measured."""
+
+
+Chunk = bytes | memoryview
+
+
+class Outcome(Enum):
+    """What becomes of a member that is acknowledged."""
+
+    BUNDLED = "bundled"
+    DUPLICATE = "duplicate"
+    OVERWRITTEN = "overwritten"
+    SUPERSEDED = "superseded"
+
+
+class Plan(NamedTuple):
+    """The bundle that members are meant for: its key, and when and by whom it was planned."""
+
+    bundle: str
+    created: str
+    request_id: str
+    members: tuple[Member, ...]
+
+
+class Source(NamedTuple):
+    """A member as it was read: what S3 said of it while it handed over the bytes."""
+
+    member: Member
+    size: int
+    etag: str | None = None
+    version_id: str | None = None
+    gzipped: bool = False
+
+
+class Timetable(NamedTuple):
+    """
+    How an invocation spends its time, so that it always ends by itself.
+
+    Moments are seconds of a monotonic clock, time-outs are seconds. A read that begins at `read_until` and runs into
+    every time-out and retry ends at `gather_until`; what is left from then on suffices to publish.
+    """
+
+    read_until: float
+    gather_until: float
+    ends: float
+    request_timeout: float
+    ledger_timeout: float
+    put_timeout: float
+
+    @classmethod
+    def of(cls, now: float, remaining: float, limit: int) -> "Timetable":
+        """The timetable of an invocation with `remaining` seconds at `now`, for bundles of at most `limit` bytes."""
+        reserve = min(min(max(remaining / 5, 5.0), 60.0) + limit / _SLOWEST_PUT, remaining / 2)
+        gather = max(remaining - reserve, 0.0)
+        request = min(max(gather / 8, 1.0), 10.0)
+        return cls(
+            read_until=now + gather - 2 * request,
+            gather_until=now + gather,
+            ends=now + remaining,
+            request_timeout=request,
+            ledger_timeout=min(max(reserve / 6, 0.8), 5.0),
+            put_timeout=min(max(reserve / 3, 1.5), 20.0),
+        )
+
+    def allows(self, now: float, seconds: float) -> bool:
+        """Whether `seconds` are left at `now`."""
+        return now + seconds <= self.ends
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A finished bundle on its spool: bytes of it, their SHA-256, and the index inside."""
+
+    size: int
+    sha256: bytes
+    index: BundleIndex
+
+
+def bundle_key(now: float, request_id: str, suffix: str) -> str:
+    """`YYYY/MM/DD/HH/bundle-<request id>-<suffix>.gz`, in UTC; `now` in seconds since the epoch."""
+    return f"{datetime.fromtimestamp(now, UTC):%Y/%m/%d/%H}/bundle-{request_id}-{suffix}.gz"
+
+
+def planned(members: tuple[Member, ...], *, now: float, request_id: str, suffix: str) -> Plan:
+    """A plan to put `members` into one bundle; `now` in seconds since the epoch."""
+    created = f"{datetime.fromtimestamp(now, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    return Plan(bundle_key(now, request_id, suffix), created, request_id, members)
+
+
+def empty_bundle(bundle: str, now: float, request_id: str) -> bytes:
+    """A bundle with no members, which closes the name `bundle`."""
+    spool = io.BytesIO()
+    plan = Plan(bundle, f"{datetime.fromtimestamp(now, UTC):%Y-%m-%dT%H:%M:%SZ}", request_id, ())
+    Packer(spool, limit=0, level=1, framing="lines", executor=ThreadPoolExecutor(1)).finish(plan)
+    return spool.getvalue()
+
+
+def split(members: Iterable[Member], limit: int) -> list[tuple[Member, ...]]:
+    """Cut `members` into runs of at most `limit` declared bytes; a member that is larger is alone in its run."""
+    runs: list[list[Member]] = []
+    room = 0
+    for member in members:
+        size = member.size or 0
+        if not runs or size > room:
+            runs.append([])
+            room = limit
+        runs[-1].append(member)
+        room -= size
+    return [tuple(run) for run in runs]
+
+
+def decoded(source: Source, chunks: Iterable[Chunk]) -> Iterator[bytes]:
+    """
+    The decoded bytes of a gzip source, all its members, a block at a time.
+
+    Raises:
+        CorruptMemberError: the stream is damaged, cut off, or followed by something that is not gzip.
+    """
+    stream: Any = igzip.IGzipFile(fileobj=_Chunks(chunks), mode="rb")  # type: ignore[no-untyped-call]
+    try:
+        while block := stream.read(BLOCK_SIZE):
+            yield block
+    except _CORRUPT as error:
+        if isinstance(error, OSError) and not isinstance(error, igzip.BadGzipFile):
+            raise
+        raise CorruptMemberError(
+            "object is not gzip to its end",
+            bucket=source.member.bucket,
+            key=source.member.key,
+            fault=type(error).__name__,
+        ) from error
+
+
+class Packer:
+    """
+    Packs members into one bundle on `spool`, a file open for reading and writing.
+
+    `limit` bounds the bytes of the members; `executor` compresses blocks beside the caller's thread.
+    """
+
+    def __init__(
+        self, spool: IO[bytes], *, limit: int, level: int, framing: Literal["lines", "none"], executor: Executor
+    ) -> None:
+        self.entries: list[tuple[Source, int, int, int]] = []
+        self._spool, self._limit, self._framing, self._executor = spool, limit, framing, executor
+        self._compress = compressor(level)
+        self._pending: deque[Future[bytes]] = deque()
+        self._blocks: list[int] = []
+        self._buffer = bytearray()
+        self._text_size = self._crc = self._packed = 0
+        self._digest = hashlib.sha256()
+        self._write(HEADER)
+
+    def add(self, source: Source, chunks: Iterable[Chunk]) -> None:
+        """
+        Append one member, or nothing at all.
+
+        Raises:
+            OversizedMemberError: the member alone is more than a bundle may hold.
+            BundleFullError: it does not fit any more.
+            Exception: whatever `chunks` raises.
+        """
+        chunks = iter(chunks)
+        head, ended = _up_to(BLOCK_SIZE, chunks)
+        if ended:
+            self._check_room(source, sum(map(len, head)))
+            self._append(source, head)
+        else:
+            self._append_or_cut_back(source, chain(head, chunks))
+
+    def finish(self, plan: Plan) -> Packed:
+        """Close the bundle: the rest of the text, the index, the footer. Nothing can be added afterwards."""
+        if self._buffer:
+            self._submit(bytes(self._buffer))
+        self._drain(0)
+        self._write(END + struct.pack("<II", self._crc, self._text_size & 0xFFFFFFFF))
+        index = self._index(plan)
+        text = json.dumps(index.model_dump(mode="json"), separators=(",", ":"), ensure_ascii=False).encode()
+        deflated = zlib_ng.compress(text, _INDEX_LEVEL, -zlib_ng.MAX_WBITS)
+        begin = self._spool.tell()
+        for at in range(0, len(deflated), EXTRA_SIZE):
+            self._write(empty_member(INDEX_ID, deflated[at : at + EXTRA_SIZE]))
+        length = self._spool.tell() - begin
+        footer = FOOTER.pack(MAGIC, begin, length, len(deflated), len(text), self._digest.digest())
+        self._write(empty_member(FOOTER_ID, footer))
+        return Packed(self._spool.tell(), self._digest.digest(), index)
+
+    def _check_room(self, source: Source, length: int) -> None:
+        if length > self._limit:
+            raise OversizedMemberError(
+                "member is larger than a bundle may be", key=source.member.key, length=length, limit=self._limit
+            )
+        if self._packed + length > self._limit:
+            raise BundleFullError("bundle has no room left for this member", key=source.member.key)
+
+    def _append_or_cut_back(self, source: Source, chunks: Iterable[Chunk]) -> None:
+        self._drain(0)
+        at, blocks, buffer = self._spool.tell(), len(self._blocks), bytes(self._buffer)
+        text_size, crc, digest = self._text_size, self._crc, self._digest.copy()
+        try:
+            self._append(source, self._within_limits(source, chunks))
+        except BaseException:
+            for future in self._pending:
+                future.cancel()
+            self._pending.clear()
+            self._spool.seek(at)
+            self._spool.truncate()
+            del self._blocks[blocks:]
+            self._buffer = bytearray(buffer)
+            self._text_size, self._crc, self._digest = text_size, crc, digest
+            raise
+
+    def _within_limits(self, source: Source, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+        length = 0
+        for chunk in chunks:
+            length += len(chunk)
+            self._check_room(source, length)
+            yield chunk
+
+    def _append(self, source: Source, chunks: Iterable[Chunk]) -> None:
+        start, crc, last = self._text_size, 0, b"\n"
+        for chunk in chunks:
+            crc = isal_zlib.crc32(chunk, crc)
+            last = bytes(chunk[-1:]) or last
+            self._feed(chunk)
+        length = self._text_size - start
+        if self._framing == "lines" and last != b"\n":
+            self._feed(b"\n")
+        self._packed += length
+        self.entries.append((source, start, length, crc))
+
+    def _feed(self, chunk: Chunk) -> None:
+        self._crc = isal_zlib.crc32(chunk, self._crc)
+        self._text_size += len(chunk)
+        self._buffer += chunk
+        if len(self._buffer) >= BLOCK_SIZE:
+            whole = len(self._buffer) - len(self._buffer) % BLOCK_SIZE
+            with memoryview(self._buffer) as view:
+                for at in range(0, whole, BLOCK_SIZE):
+                    self._submit(bytes(view[at : at + BLOCK_SIZE]))
+            del self._buffer[:whole]
+
+    def _submit(self, block: bytes) -> None:
+        self._pending.append(self._executor.submit(self._compress, block))
+        self._drain(_MOST_PENDING)
+
+    def _drain(self, most: int) -> None:
+        while len(self._pending) > most:
+            block = self._pending.popleft().result()
+            self._blocks.append(len(block))
+            self._write(block)
+
+    def _write(self, data: bytes) -> None:
+        self._spool.write(data)
+        self._digest.update(data)
+
+    def _index(self, plan: Plan) -> BundleIndex:
+        buckets = list(dict.fromkeys(source.member.bucket for source, *_ in self.entries))
+        position = {bucket: at for at, bucket in enumerate(buckets)}
+        sources = [source for source, *_ in self.entries]
+        return BundleIndex(
+            version=1,
+            bundle=plan.bundle,
+            created=plan.created,
+            request_id=plan.request_id,
+            framing=self._framing,
+            text_size=self._text_size,
+            block_size=BLOCK_SIZE,
+            blocks=self._blocks,
+            buckets=buckets,
+            members=MemberColumns(
+                bucket=[position[source.member.bucket] for source in sources],
+                key=[source.member.key for source in sources],
+                version_id=[source.version_id for source in sources],
+                etag=[source.etag for source in sources],
+                size=[source.size for source in sources],
+                encoding=["gzip" if source.gzipped else None for source in sources],
+                start=[start for _, start, _, _ in self.entries],
+                length=[length for _, _, length, _ in self.entries],
+                crc32=[crc for _, _, _, crc in self.entries],
+            ),
+        )
+
+
+_MOST_PENDING = 8
+"""Blocks handed to the executor and not yet written: 2 MiB, enough to keep the two to six cores of a Lambda busy."""
+
+
+def compressor(level: int) -> Callable[[bytes], bytes]:
+    """
+    A function that deflates one block so that it can be inflated alone; 0 to 3 are isal's levels, 4 to 9 zlib-ng's.
+
+    Text that would grow is stored: isal's level 0 makes 22 % more of random bytes.
+    """
+
+    def compress(block: bytes) -> bytes:
+        if level <= _HIGHEST_ISAL_LEVEL:
+            isal = isal_zlib.compressobj(level, isal_zlib.DEFLATED, -isal_zlib.MAX_WBITS)
+            deflated = isal.compress(block) + isal.flush(isal_zlib.Z_FULL_FLUSH)
+        else:
+            ng = zlib_ng.compressobj(level, zlib_ng.DEFLATED, -zlib_ng.MAX_WBITS)
+            deflated = ng.compress(block) + ng.flush(zlib_ng.Z_FULL_FLUSH)
+        return deflated if len(deflated) <= len(block) + 64 else _stored(block)
+
+    return compress
+
+
+def empty_member(name: bytes, extra: bytes) -> bytes:
+    """A gzip member with no content that carries `extra`, at most 65,531 bytes, in a FEXTRA subfield called `name`."""
+    field = name + struct.pack("<H", len(extra)) + extra
+    return HEADER[:3] + b"\x04" + HEADER[4:] + struct.pack("<H", len(field)) + field + END + bytes(8)
+
+
+def _stored(block: Sequence[int]) -> bytes:
+    parts = []
+    for at in range(0, len(block), _STORED_BLOCK_SIZE):
+        part = bytes(block[at : at + _STORED_BLOCK_SIZE])
+        parts.append(b"\x00" + struct.pack("<HH", len(part), len(part) ^ 0xFFFF) + part)
+    return b"".join(parts)
+
+
+def _up_to(size: int, chunks: Iterator[Chunk]) -> tuple[list[Chunk], bool]:
+    """The first chunks, until there are more than `size` bytes; and whether that was all."""
+    head: list[Chunk] = []
+    for chunk in chunks:
+        head.append(chunk)
+        size -= len(chunk)
+        if size < 0:
+            return head, False
+    return head, True
+
+
+class _Chunks(io.RawIOBase):
+    """A readable file over an iterable of chunks."""
+
+    def __init__(self, chunks: Iterable[Chunk]) -> None:
+        self._chunks = iter(chunks)
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._rest:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return 0
+            self._rest = memoryview(chunk)
+        size = min(len(buffer), len(self._rest))
+        buffer[:size] = self._rest[:size]
+        self._rest = self._rest[size:]
+        return size

@@ -1,0 +1,423 @@
+"""
+Who is working on a member, and which bundles are published.
+
+A claim names the bundle its member is meant for; one settle record per bundle decides all its claims.
+
+    absent ──claim──▶ claimed ──settle──▶ settled
+                       │   ▲
+                 release   claim          a lapsed claim is decided by its bundle
+                       ▼   │
+                      released
+
+The put of the bundle is the commit: a crash before it costs a repeat, a crash after it costs nothing. DynamoDB only
+remembers. What holds it together (docs/decisions/0001):
+
+- A claim's bundle is unique to one attempt, so it is also the token of ownership: nothing is changed but on condition
+  that it is still ours, or still what we decided about.
+- A claim whose answer was lost may yet land. So a release never deletes, it overwrites: the late claim then finds its
+  member taken, and a bundle is only put when every claim that is not in it has provably been released.
+- A lapsed claim is taken over only after its bundle was decided: found published, or its name closed for good.
+
+The records are laid out as Powertools' idempotency lays out its own, and POWERTOOLS_IDEMPOTENCY_DISABLED switches the
+ledger off as it does theirs.
+"""
+
+import json
+import os
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from uuid import uuid4
+
+import structlog
+from aws_lambda_powertools.utilities.idempotency import DynamoDBPersistenceLayer, IdempotencyConfig
+from botocore.exceptions import BotoCoreError, ClientError
+
+from aggregator.clients import Distribution, error_code
+from aggregator.core import Outcome, empty_bundle
+from aggregator.exceptions import AggregatorError, InFlightError, LedgerUnavailableError, StoreUnavailableError
+from aggregator.schemas import Member
+from aggregator.settings import SECONDS_PER_DAY
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb.client import DynamoDBClient
+
+GRACE = 10
+"""Seconds that a claim outlives its invocation: Lambda has been seen to kill 0.7 s late (powertools-lambda-python
+issue 4759), and what a dead invocation sent just before may land a little later still."""
+
+MOST_CLAIMS = 100
+"""Most writes in one transaction (DynamoDB API reference, TransactWriteItems)."""
+
+_ATTEMPTS = 5
+_ROUNDS = 4
+_MOST_REFUSALS = 25
+
+log = structlog.get_logger()
+
+
+class Record(NamedTuple):
+    """A member's record as it was found: what it says, and until when, in milliseconds since the epoch."""
+
+    data: str
+    deadline: int
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """`bundle` and `etag` of a claim; `released` of a claim that was given back."""
+        return json.loads(self.data)  # type: ignore[no-any-return]
+
+
+class Claim(NamedTuple):
+    """A claim of ours: the member, the id of its record, what we write there, and what it is to replace."""
+
+    member: Member
+    id: str
+    data: str
+    replaces: Record | None
+
+
+class Claims(NamedTuple):
+    """
+    What became of an attempt to claim some members.
+
+    `owned` are ours; `unsure` may be ours, because the answer was lost; for all others `outcomes` says why not.
+    """
+
+    owned: list[Claim]
+    unsure: list[Claim]
+    outcomes: dict[str, Outcome | AggregatorError]
+
+
+class Refusal(NamedTuple):
+    """Why an envelope was rejected, for those who find it in the dead-letter queue."""
+
+    message_id: str
+    reason: str
+    message: str
+    members: tuple[Member, ...]
+
+
+class Ledger(DynamoDBPersistenceLayer):
+    """
+    The ledger of one invocation, on one DynamoDB table.
+
+    `prefix` keeps apart what shares a table; we use the distribution bucket, so that a member is bundled once for each.
+    """
+
+    def __init__(
+        self,
+        client: "DynamoDBClient",
+        distribution: Distribution,
+        *,
+        table: str,
+        scope: Literal["key", "version"],
+        ttl: int,
+        request_id: str,
+        remaining: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`ttl` and `remaining`, the time left to the invocation, in seconds; `clock` tells seconds since the epoch."""
+        super().__init__(table_name=table, boto3_client=client)
+        self.configure(
+            IdempotencyConfig(expires_after_seconds=ttl, hash_function="sha256", raise_on_no_idempotency_key=True),
+            key_prefix=distribution.bucket,
+        )
+        self._distribution, self._scope, self._request_id, self._clock = distribution, scope, request_id, clock
+        self._deadline = int((clock() + remaining + GRACE) * 1000)
+        self._ids: dict[Member, str] = {}
+        self._verdicts: dict[str, frozenset[str]] = {}
+        self._disabled = switched_off(os.environ)
+
+    def identity(self, member: Member) -> str:
+        """Id of the record of `member`: members with the same id are the same member, and are bundled once."""
+        known = self._ids.get(member)
+        if known is None:
+            data: dict[str, Any] = {"bucket": member.bucket, "key": member.key}
+            if self._scope == "version":
+                data["version"] = member.version_id or member.etag
+            known = self._ids[member] = str(self._get_hashed_idempotency_key(data))
+        return known
+
+    def claim(self, members: Iterable[Member], bundle: str) -> Claims:
+        """Claim at most `MOST_CLAIMS` members for `bundle`; says of each what became of it, and never raises."""
+        todo: dict[str, tuple[Member, Record | None]] = {self.identity(member): (member, None) for member in members}
+        claims = Claims([], [], {})
+        if self._disabled:
+            claims.owned.extend(self._draft(id_, member, bundle, None) for id_, (member, _) in todo.items())
+            return claims
+        for _ in range(_ROUNDS):
+            drafts = {id_: self._draft(id_, member, bundle, found) for id_, (member, found) in todo.items()}
+            written = self._transact({id_: self._claiming(draft) for id_, draft in drafts.items()})
+            claims.owned.extend(drafts[id_] for id_ in written.applied)
+            claims.unsure.extend(drafts[id_] for id_ in written.unsure)
+            todo = self._weigh({id_: (drafts[id_], found) for id_, found in written.refused.items()}, claims)
+            if not todo:
+                break
+        for id_, (member, _) in todo.items():
+            claims.outcomes[id_] = InFlightError("member changes hands faster than we can follow", key=member.key)
+        for claim in claims.unsure:
+            claims.outcomes[claim.id] = LedgerUnavailableError("claim was not confirmed", key=claim.member.key)
+        return claims
+
+    def release(self, claims: Sequence[Claim]) -> None:
+        """
+        Give back claims whose member is in no bundle, those that may never have been written included.
+
+        Raises:
+            LedgerUnavailableError: it is not certain that all of them are given back.
+        """
+        if self._disabled:
+            return
+        for some in _runs(claims, MOST_CLAIMS):
+            written = self._transact({claim.id: self._releasing(claim) for claim in some})
+            if written.unsure:
+                raise LedgerUnavailableError("claims could not be released", members=len(written.unsure))
+
+    def settle(self, bundle: str, receipt: Mapping[str, object]) -> None:
+        """
+        Record that `bundle` is published, and with it all its members.
+
+        Raises:
+            LedgerUnavailableError: it may not have been recorded; the arbiter will find out when it matters.
+        """
+        if self._disabled:
+            return
+        expiration = int(self._clock()) + self.expires_after_seconds + SECONDS_PER_DAY
+        item = self._item(self._bundle_id(bundle), "COMPLETED", json.dumps({"bundle": bundle, **receipt}), expiration)
+        try:
+            self.client.put_item(TableName=self.table_name, Item=item)
+        except (ClientError, BotoCoreError) as error:
+            raise LedgerUnavailableError("bundle was not settled", bundle=bundle, fault=error_code(error)) from error
+
+    def decide(self, bundle: str) -> frozenset[str]:
+        """
+        Ids of the members that `bundle` holds for good; none, if it was not published and now never can be.
+
+        The bundle is looked for among all versions under its name. If there is none, the name is closed with an empty
+        bundle, so that a late put of a dead invocation is refused; a name is closed when that lies there now.
+
+        Raises:
+            StoreUnavailableError: cannot tell now.
+            BundleFormatError: something else lies under that name.
+        """
+        for _ in range(_ROUNDS):
+            versions = self._distribution.versions(bundle)
+            for version in versions:
+                index = self._distribution.index(bundle, version)
+                if index.members.key:
+                    self._heal(bundle, len(index.members.key))
+                    rows = zip(
+                        index.members.bucket,
+                        index.members.key,
+                        index.members.version_id,
+                        index.members.etag,
+                        strict=True,
+                    )
+                    return frozenset(
+                        self.identity(Member(index.buckets[bucket], key, None, etag, version))
+                        for bucket, key, version_id, etag in rows
+                        for version in {version_id, None}
+                    )
+            if any(version.is_latest for version in versions):
+                return frozenset()
+            self._distribution.occupy(bundle, empty_bundle(bundle, self._clock(), self._request_id))
+        raise StoreUnavailableError("a bundle's name could not be closed", bundle=bundle)
+
+    def refuse(self, refusals: Sequence[Refusal]) -> None:
+        """
+        Leave a record of why envelopes were rejected.
+
+        Raises:
+            LedgerUnavailableError: some were not written.
+        """
+        if self._disabled:
+            return
+        now = int(self._clock())
+        for some in _runs(refusals, _MOST_REFUSALS):
+            puts: list[Any] = [{"PutRequest": {"Item": self._refusal(refusal, now)}} for refusal in some]
+            try:
+                answer = self.client.batch_write_item(RequestItems={self.table_name: puts})
+            except (ClientError, BotoCoreError) as error:
+                raise LedgerUnavailableError("refusals were not recorded", fault=error_code(error)) from error
+            if answer.get("UnprocessedItems"):
+                raise LedgerUnavailableError("refusals were not recorded", fault="UnprocessedItems")
+
+    def _weigh(
+        self, found: Mapping[str, tuple[Claim, Record | None]], claims: Claims
+    ) -> dict[str, tuple[Member, Record | None]]:
+        """Judge members whose record stood in the way; what is to be tried once more, and over which record."""
+        again: dict[str, tuple[Member, Record | None]] = {}
+        foreign: dict[str, tuple[Claim, Record, str]] = {}
+        for id_, (claim, record) in found.items():
+            if record is None or "released" in record.content:
+                again[id_] = (claim.member, record)
+            elif record.data == claim.data:
+                claims.owned.append(claim)
+            else:
+                foreign[id_] = (claim, record, record.content["bundle"])
+        settled = self._settled({bundle for _, _, bundle in foreign.values()}) if foreign else frozenset()
+        for id_, (claim, record, bundle) in foreign.items():
+            try:
+                if settled is None:
+                    raise LedgerUnavailableError("cannot tell whether a bundle is settled", bundle=bundle)
+                if bundle in settled or self._listed(id_, record, bundle):
+                    claims.outcomes[id_] = repeated(claim.member, record.content.get("etag"))
+                else:
+                    again[id_] = (claim.member, record)
+            except AggregatorError as error:
+                claims.outcomes[id_] = error
+        return again
+
+    def _listed(self, id_: str, record: Record, bundle: str) -> bool:
+        if self._clock() * 1000 <= record.deadline:
+            raise InFlightError("member is being bundled by another invocation", bundle=bundle)
+        if bundle not in self._verdicts:
+            self._verdicts[bundle] = self.decide(bundle)
+            log.info("claim.decided", bundle=bundle, published=bool(self._verdicts[bundle]))
+        return id_ in self._verdicts[bundle]
+
+    def _settled(self, bundles: set[str]) -> frozenset[str] | None:
+        """Those of `bundles` that have a settle record; None if the ledger does not say."""
+        keys = [self._get_key(self._bundle_id(bundle)) for bundle in bundles]
+        request: Any = {self.table_name: {"Keys": keys, "ConsistentRead": True}}
+        try:
+            answer = self.client.batch_get_item(RequestItems=request)
+        except (ClientError, BotoCoreError):
+            return None
+        if answer.get("UnprocessedKeys"):
+            return None
+        items = answer["Responses"].get(self.table_name, [])
+        return frozenset(json.loads(item[self.data_attr]["S"])["bundle"] for item in items)
+
+    def _heal(self, bundle: str, members: int) -> None:
+        try:
+            self.settle(bundle, {"members": members, "healed_by": self._request_id})
+        except LedgerUnavailableError as error:
+            log.warning("settle.failed", bundle=bundle, **error.facts)
+
+    def _draft(self, id_: str, member: Member, bundle: str, replaces: Record | None) -> Claim:
+        return Claim(member, id_, json.dumps({"bundle": bundle, "etag": member.etag}), replaces)
+
+    def _claiming(self, claim: Claim) -> dict[str, Any]:
+        return self._put(claim.id, claim.data, self._deadline, *self._unchanged(claim))
+
+    def _releasing(self, claim: Claim) -> dict[str, Any]:
+        """Overwrite what is ours, or what ours would have replaced: a claim that lands late finds it changed."""
+        condition, values = self._unchanged(claim)
+        data = json.dumps({"released": json.loads(claim.data)["bundle"]})
+        values = {**values, ":mine": {"S": claim.data}}
+        return self._put(claim.id, data, int(self._clock() * 1000), f"({condition}) OR #data = :mine", values)
+
+    def _unchanged(self, claim: Claim) -> tuple[str, dict[str, Any]]:
+        """The condition that a record still is what we saw when we drafted `claim`."""
+        if claim.replaces is None:
+            return "attribute_not_exists(#id) OR #expiration < :now", {":now": {"N": str(int(self._clock()))}}
+        old, deadline = claim.replaces
+        return "#data = :old AND #deadline = :deadline", {":old": {"S": old}, ":deadline": {"N": str(deadline)}}
+
+    def _put(self, id_: str, data: str, deadline: int, condition: str, values: dict[str, Any]) -> dict[str, Any]:
+        names = {
+            "#id": self.key_attr,
+            "#expiration": self.expiry_attr,
+            "#data": self.data_attr,
+            "#deadline": self.in_progress_expiry_attr,
+        }
+        item = self._item(id_, "INPROGRESS", data, int(self._clock()) + self.expires_after_seconds)
+        item[self.in_progress_expiry_attr] = {"N": str(deadline)}
+        return {
+            "Put": {
+                "TableName": self.table_name,
+                "Item": item,
+                "ConditionExpression": condition,
+                "ExpressionAttributeNames": {name: names[name] for name in names if name in condition},
+                "ExpressionAttributeValues": values,
+                "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+            }
+        }
+
+    def _item(self, id_: str, status: str, data: str, expiration: int) -> dict[str, Any]:
+        return {
+            **self._get_key(id_),
+            self.status_attr: {"S": status},
+            self.data_attr: {"S": data},
+            self.expiry_attr: {"N": str(expiration)},
+        }
+
+    def _refusal(self, refusal: Refusal, now: int) -> dict[str, Any]:
+        objects = [f"s3://{member.bucket}/{member.key}" for member in refusal.members[:10]]
+        content = {
+            "reason": refusal.reason,
+            "message": refusal.message,
+            "objects": objects,
+            "request_id": self._request_id,
+            "time": now,
+        }
+        return self._item(
+            self.refusal_id(refusal.message_id), "COMPLETED", json.dumps(content), now + self.expires_after_seconds
+        )
+
+    def refusal_id(self, message_id: str) -> str:
+        """Id of the record that says why the envelope with that message id was rejected."""
+        return f"{self.function_name}#refused#{message_id}"
+
+    def _bundle_id(self, bundle: str) -> str:
+        return f"{self.function_name}#{bundle}"
+
+    def _transact(self, writes: Mapping[str, Any]) -> "_Written":
+        """Write all at once; where records stand in the way, all others."""
+        pending, refused = dict(writes), dict[str, Record | None]()
+        for attempt in range(_ATTEMPTS):
+            if not pending:
+                break
+            try:
+                self.client.transact_write_items(TransactItems=list(pending.values()), ClientRequestToken=str(uuid4()))
+                return _Written(list(pending), refused, [])
+            except self.client.exceptions.TransactionCanceledException as error:
+                taken = self._taken(list(pending), error.response["CancellationReasons"])
+                refused.update(taken)
+                pending = {id_: write for id_, write in pending.items() if id_ not in taken}
+                if not taken:
+                    _pause(attempt)
+            except (ClientError, BotoCoreError) as error:
+                log.warning("ledger.unsure", members=len(pending), fault=error_code(error))
+                break
+        return _Written([], refused, list(pending))
+
+    def _taken(self, ids: Sequence[str], reasons: Sequence[Mapping[str, Any]]) -> dict[str, Record | None]:
+        return {
+            id_: self._record(reason.get("Item"))
+            for id_, reason in zip(ids, reasons, strict=True)
+            if reason.get("Code") == "ConditionalCheckFailed"
+        }
+
+    def _record(self, item: Mapping[str, Any] | None) -> Record | None:
+        if not item:
+            return None
+        return Record(item[self.data_attr]["S"], int(item[self.in_progress_expiry_attr]["N"]))
+
+
+class _Written(NamedTuple):
+    applied: list[str]
+    refused: dict[str, Record | None]
+    unsure: list[str]
+
+
+def switched_off(environment: Mapping[str, str]) -> bool:
+    """Whether POWERTOOLS_IDEMPOTENCY_DISABLED says so, in the words that Powertools understands."""
+    return environment.get("POWERTOOLS_IDEMPOTENCY_DISABLED", "").lower() in {"1", "true", "yes", "y", "on", "t"}
+
+
+def repeated(member: Member, etag: str | None) -> Outcome:
+    """A duplicate of what was announced with `etag`; where the tags differ, the object has been overwritten since."""
+    return Outcome.OVERWRITTEN if etag and member.etag and etag != member.etag else Outcome.DUPLICATE
+
+
+def _pause(attempt: int) -> None:
+    """Let another transaction on the same records finish: 20 to 40 ms at first, and longer each time."""
+    time.sleep(0.02 * 2**attempt * random.uniform(1, 2))  # noqa: S311 - jitter, not a secret
+
+
+def _runs(values: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:
+    return (values[at : at + size] for at in range(0, len(values), size))

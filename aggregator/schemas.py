@@ -1,0 +1,338 @@
+"""
+The contracts at our edges: the SQS envelope, the notification inside it, and the index inside a bundle.
+
+A body passes two gates. The first is tolerant and asks only what kind of message this is; whatever is from S3 but
+announces no new object (a test event, a deletion, a tagging) is skipped without a look at its fields. The second is
+strict and small: of an object-created notification it validates the fields we use and ignores the others, because AWS
+adds fields and event types without notice (S3 user guide, "Event message structure": ignore what you do not know).
+
+What comes out is a tuple of small frozen `Member` values; thousands of retained models would cost more in garbage
+collection than they cost to parse.
+"""
+
+from typing import Annotated, Literal, NamedTuple
+from urllib.parse import unquote_plus
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Json,
+    NonNegativeInt,
+    StringConstraints,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+)
+from pydantic_core import ErrorDetails
+
+MAX_KEY_BYTES = 1024
+"""Longest object key in bytes of UTF-8 (S3 user guide, "Naming Amazon S3 objects")."""
+
+MAX_ENCODED_KEY_CHARACTERS = 3 * MAX_KEY_BYTES
+
+
+class Member(NamedTuple):
+    """
+    A source object as its notification announced it.
+
+    `size` is in bytes; `etag` has no quotes; what the notification left out is None.
+    """
+
+    bucket: str
+    key: str
+    size: int | None = None
+    etag: str | None = None
+    version_id: str | None = None
+
+    @property
+    def is_folder_marker(self) -> bool:
+        """Whether this is what the S3 console makes for "create folder": a key that ends in a slash, and no content."""
+        return self.key.endswith("/") and self.size == 0
+
+
+def _decode_key(encoded: str) -> str:
+    """`application/x-www-form-urlencoded`, once and strictly: Python's default would name another object."""
+    try:
+        return unquote_plus(encoded, errors="strict")
+    except UnicodeDecodeError:
+        raise ValueError("key is not UTF-8 once it is decoded") from None
+
+
+def _check_key(key: str) -> str:
+    if len(key.encode()) > MAX_KEY_BYTES:
+        raise ValueError(f"key is longer than {MAX_KEY_BYTES} bytes")
+    return key
+
+
+def _given(value: str | None) -> str | None:
+    """Absent, null, empty and the version "null" of an unversioned object all mean: not given."""
+    return None if value in (None, "", "null") else value.strip('"')
+
+
+EncodedKey = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=MAX_ENCODED_KEY_CHARACTERS),
+    AfterValidator(_decode_key),
+    AfterValidator(_check_key),
+]
+PlainKey = Annotated[str, StringConstraints(min_length=1, max_length=MAX_KEY_BYTES), AfterValidator(_check_key)]
+BucketName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{3,255}$")]
+OptionalText = Annotated[str | None, AfterValidator(_given)]
+
+
+class _Incoming(BaseModel):
+    """What AWS writes: fields we do not know are ignored, for ever."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+
+class Bucket(_Incoming):
+    """The bucket of the object."""
+
+    name: BucketName = Field(description="name of the bucket")
+
+
+class NotifiedObject(_Incoming):
+    """The object, as `Records[].s3.object` names it."""
+
+    key: EncodedKey = Field(
+        description="object key, form-encoded: a space is +, a plus is %2B, UTF-8 in percent escapes"
+    )
+    size: NonNegativeInt | None = Field(None, description="bytes of the object")
+    eTag: OptionalText = Field(None, description="entity tag, without quotes")
+    versionId: OptionalText = Field(None, description="version, if the bucket is versioned")
+
+
+class S3Entity(_Incoming):
+    """Bucket and object."""
+
+    bucket: Bucket
+    object: NotifiedObject
+
+
+class CreatedRecord(_Incoming):
+    """A record that announces a new object."""
+
+    eventSource: Literal["aws:s3"] = Field(description="always aws:s3")
+    eventVersion: str = Field(pattern=r"^2\.[0-9]+$", description="major version 2; minor versions only add fields")
+    eventName: str = Field(
+        pattern=r"^ObjectCreated:", description="ObjectCreated:Put, :Post, :Copy, and what may follow"
+    )
+    s3: S3Entity
+
+
+class OtherRecord(_Incoming):
+    """A record that announces no new object: skipped."""
+
+    eventSource: Literal["aws:s3"] = Field(description="always aws:s3")
+    eventName: str = Field(min_length=1, description="any event that is not a creation")
+
+
+def _record_kind(record: object) -> str:
+    name = record.get("eventName") if isinstance(record, dict) else getattr(record, "eventName", None)
+    return "created" if isinstance(name, str) and name.startswith("ObjectCreated:") else "other"
+
+
+Record = Annotated[
+    Annotated[CreatedRecord, Tag("created")] | Annotated[OtherRecord, Tag("other")], Discriminator(_record_kind)
+]
+
+
+class S3Notification(_Incoming):
+    """
+    What S3 sends to a queue when an object was created.
+
+    Structure: S3 user guide, "Event message structure".
+    """
+
+    Records: Annotated[list[Record], Field(min_length=1)] = Field(description="the events; S3 sends one")
+
+    def members(self) -> tuple[Member, ...]:
+        """The objects announced as created."""
+        return tuple(_notified(record.s3) for record in self.Records if isinstance(record, CreatedRecord))
+
+
+class S3TestEvent(_Incoming):
+    """What S3 sends once when notifications are configured: skipped."""
+
+    Event: Literal["s3:TestEvent"] = Field(description="always s3:TestEvent")
+
+    def members(self) -> tuple[Member, ...]:
+        """None."""
+        return ()
+
+
+class EventBridgeObject(_Incoming):
+    """The object, as `detail.object` names it."""
+
+    key: PlainKey = Field(description="object key as it is: EventBridge does not encode it")
+    size: NonNegativeInt | None = Field(None, description="bytes of the object")
+    etag: OptionalText = Field(None, description="entity tag, without quotes")
+    version_id: OptionalText = Field(None, alias="version-id", description="version, if the bucket is versioned")
+
+
+class EventBridgeDetail(_Incoming):
+    """Bucket and object."""
+
+    bucket: Bucket
+    object: EventBridgeObject
+
+
+class EventBridgeNotification(_Incoming):
+    """
+    What S3 sends through EventBridge when an object was created.
+
+    Structure: S3 user guide, "EventBridge event message structure".
+    """
+
+    source: Literal["aws.s3"] = Field(description="always aws.s3")
+    detail_type: Literal["Object Created"] = Field(alias="detail-type", description="always Object Created")
+    detail: EventBridgeDetail
+
+    def members(self) -> tuple[Member, ...]:
+        """The object announced as created."""
+        named = self.detail.object
+        return (Member(self.detail.bucket.name, named.key, named.size, named.etag, named.version_id),)
+
+
+class EventBridgeOther(_Incoming):
+    """An S3 event in EventBridge that announces no new object: skipped."""
+
+    source: Literal["aws.s3"] = Field(description="always aws.s3")
+    detail_type: str = Field(alias="detail-type", min_length=1, description="any event that is not a creation")
+
+    def members(self) -> tuple[Member, ...]:
+        """None."""
+        return ()
+
+
+def _kind(body: object) -> str | None:
+    if not isinstance(body, dict):
+        return None
+    if body.get("Event") == "s3:TestEvent":
+        return "test"
+    if "detail-type" in body:
+        return "eventbridge" if body["detail-type"] == "Object Created" else "eventbridge-other"
+    if body.get("Type") == "Notification":
+        return "sns"
+    return "s3" if "Records" in body else None
+
+
+Unwrapped = Annotated[
+    Annotated[S3Notification, Tag("s3")]
+    | Annotated[S3TestEvent, Tag("test")]
+    | Annotated[EventBridgeNotification, Tag("eventbridge")]
+    | Annotated[EventBridgeOther, Tag("eventbridge-other")],
+    Discriminator(_kind),
+]
+
+
+class SnsEnvelope(_Incoming):
+    """An SNS message around a notification (without raw message delivery)."""
+
+    Type: Literal["Notification"] = Field(description="always Notification")
+    Message: Json[Unwrapped] = Field(description="the notification, as a JSON text")
+
+    def members(self) -> tuple[Member, ...]:
+        """The objects announced as created by the notification inside."""
+        return self.Message.members()
+
+
+Body = Annotated[
+    Annotated[S3Notification, Tag("s3")]
+    | Annotated[S3TestEvent, Tag("test")]
+    | Annotated[EventBridgeNotification, Tag("eventbridge")]
+    | Annotated[EventBridgeOther, Tag("eventbridge-other")]
+    | Annotated[SnsEnvelope, Tag("sns")],
+    Discriminator(_kind),
+]
+
+BODY: TypeAdapter[Body] = TypeAdapter(Body)
+"""Parses the body of one SQS message into one of the notifications above."""
+
+
+class SqsRecord(_Incoming):
+    """One SQS message, as Lambda hands it over; the fields we use."""
+
+    messageId: str = Field(min_length=1, description="SQS message id, which a batch item failure names")
+    eventSource: Literal["aws:sqs"] = Field(description="always aws:sqs")
+    body: str = Field(description="the notification, as a JSON text")
+
+
+class SqsBatch(_Incoming):
+    """
+    What Lambda's event source mapping for SQS hands to the function.
+
+    Structure: Lambda developer guide, "Using Lambda with Amazon SQS".
+    """
+
+    Records: list[SqsRecord] = Field(description="the messages of one batch")
+
+
+class Envelope(NamedTuple):
+    """One SQS message: its id, and the members that its notification announces."""
+
+    message_id: str
+    members: tuple[Member, ...]
+
+
+class MemberColumns(BaseModel):
+    """The members of a bundle, a column a field, all of one length, in the order in which they lie in the text."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    bucket: list[NonNegativeInt] = Field(description="position of the member's bucket in `buckets`")
+    key: list[str] = Field(description="object key, decoded")
+    version_id: list[str | None] = Field(description="version that was read, if the bucket is versioned")
+    etag: list[str | None] = Field(description="entity tag of what was read, without quotes")
+    size: list[NonNegativeInt] = Field(description="bytes of the object in S3")
+    encoding: list[Literal["gzip"] | None] = Field(description="what was decoded on the way into the bundle")
+    start: list[NonNegativeInt] = Field(description="offset of the member in the bundle's text, in bytes")
+    length: list[NonNegativeInt] = Field(description="bytes of the member in the bundle's text")
+    crc32: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(description="CRC-32 of those bytes (RFC 1952)")
+
+
+class BundleIndex(BaseModel):
+    """
+    What a bundle says of itself, deflated behind its text (docs/bundle-format.md).
+
+    The text is cut into blocks of `block_size` bytes, the last one shorter, and each block can be inflated alone. Block
+    `start // block_size` therefore holds a member's first byte, at offset `start % block_size`, and begins in the file
+    at `HEADER_SIZE` plus the sum of the `blocks` before it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    format: Literal["aggregator-bundle"] = "aggregator-bundle"
+    version: Literal[1] = Field(1, description="version of this format")
+    bundle: str = Field(description="key under which the bundle is published")
+    created: str = Field(description="UTC time of the bundle's name, RFC 3339")
+    request_id: str = Field(description="id of the invocation that made the bundle")
+    framing: Literal["lines", "none"] = Field(description="lines: a member without a final newline was given one")
+    text_size: NonNegativeInt = Field(description="bytes of the bundle's text")
+    block_size: Annotated[int, Field(gt=0)] = Field(description="bytes of text in each block but the last")
+    blocks: list[NonNegativeInt] = Field(description="bytes of each block in the file")
+    buckets: list[str] = Field(description="the buckets of the members")
+    members: MemberColumns
+
+
+def _notified(entity: S3Entity) -> Member:
+    named = entity.object
+    return Member(entity.bucket.name, named.key, named.size, named.eTag, named.versionId)
+
+
+def invalid_fields(error: ValueError) -> list[str]:
+    """Where a body fails and how, the first five places, without a word of the body itself."""
+    if not isinstance(error, ValidationError):
+        return ["body: is not Unicode text"]
+    faults = error.errors(include_input=False, include_url=False, include_context=False)
+    return [f"{'.'.join(map(str, fault['loc'])) or 'body'}: {_described(fault)}" for fault in faults[:5]]
+
+
+def _described(fault: ErrorDetails) -> str:
+    if fault["type"] == "union_tag_not_found":
+        return "is no S3 notification, neither as such nor in EventBridge or SNS"
+    return fault["msg"]

@@ -1,0 +1,82 @@
+"""
+The environment, read once per invocation into one frozen value.
+
+Every fault is reported at once and by name, so that one look at the error mends the deployment. A variable
+that is set to the empty string counts as not set: that is how templates leave an optional parameter out.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from aggregator.exceptions import ConfigurationError
+from aggregator.schemas import BucketName
+
+MEGABYTE = 1_000_000
+"""Bytes in the `MB` of our settings: the SI megabyte, as S3 and Lambda price lists use it."""
+
+SECONDS_PER_DAY = 86_400
+
+LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(str.upper)]
+
+
+class Settings(BaseModel):
+    """
+    What an aggregator needs to know; each field is the environment variable of that name in upper case.
+
+    Sizes in MB are SI megabytes. `max_bundle_input_mb` stays below 5,000 because a bundle is one `PutObject`, which
+    takes 5 GiB at most (S3 user guide, "Uploading objects").
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    distribution_bucket_name: BucketName = Field(description="bucket that bundles are put into")
+    service_name: str = Field(description="name in logs, metrics and traces")
+    idempotency_table_name: str = Field(description="DynamoDB table of the ledger")
+    idempotency_ttl_days: int = Field(ge=1, le=3_650, description="days that a claim is remembered")
+    log_level: LogLevel = Field(description="lowest level logged")
+    max_bundle_input_mb: int = Field(100, ge=1, le=5_000, description="most source bytes in one bundle, in MB")
+    idempotency_scope: Literal["key", "version"] = Field("key", description="what makes two objects the same member")
+    bundle_framing: Literal["lines", "none"] = Field("lines", description="whether each member ends its line")
+    source_decoding: Literal["auto", "none"] = Field("auto", description="whether gzip sources are decoded")
+    compression_level: int = Field(1, ge=0, le=9, description="0 to 3 are isal's levels, 4 to 9 zlib-ng's")
+    read_concurrency: int = Field(32, ge=1, le=256, description="objects read at once")
+    read_window_mb: int = Field(64, ge=1, le=4_096, description="most bytes read ahead, in MB")
+    archive_bucket_name: BucketName | None = Field(None, description="bucket that replication fills; never a source")
+
+    @classmethod
+    def from_env(cls, environment: Mapping[str, str]) -> Self:
+        """
+        Read the settings from `environment`, usually `os.environ`.
+
+        Raises:
+            ConfigurationError: with every fault, by the name of its variable.
+        """
+        given = {name: environment.get(name.upper(), "").strip() for name in cls.model_fields}
+        try:
+            return cls.model_validate({name: value for name, value in given.items() if value})
+        except ValidationError as error:
+            faults = [_fault(str(fault["loc"][0]), fault["type"], fault["msg"], given) for fault in error.errors()]
+            raise ConfigurationError("the environment is not complete: " + "; ".join(faults)) from None
+
+    @property
+    def max_bundle_input(self) -> int:
+        """Most bytes of members in one bundle."""
+        return self.max_bundle_input_mb * MEGABYTE
+
+    @property
+    def read_window(self) -> int:
+        """Most bytes held in memory ahead of the packer."""
+        return self.read_window_mb * MEGABYTE
+
+    @property
+    def ttl(self) -> int:
+        """Seconds that a claim is remembered."""
+        return self.idempotency_ttl_days * SECONDS_PER_DAY
+
+
+def _fault(name: str, kind: str, message: str, given: Mapping[str, str]) -> str:
+    if kind == "missing":
+        return f"{name.upper()} is not set"
+    return f"{name.upper()} is {given[name]!r}: {message[:1].lower()}{message[1:]}"

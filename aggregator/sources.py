@@ -1,0 +1,348 @@
+"""
+Read members: any object of any bucket, whole or in parts, many at once, ahead of the packer.
+
+boto3 costs 1.4 ms of CPU an object and holds the interpreter's lock; obstore costs 0.1 ms and releases it, so obstore
+reads. But it cannot name every S3 key: it refuses some and silently reads another object for a few (`/lead` reads
+`lead`), so such keys are recognised first and read with boto3.
+
+Every request is bounded in size and in time. An object larger than `PART_SIZE` is read in parts, each pinned to the
+entity tag of the first answer, so that a slow, broken or replaced object costs one part and never the invocation. What
+is read ahead is bounded in bytes: a reader waits for room before it reads.
+"""
+
+import re
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import timedelta
+from itertools import chain, pairwise
+from queue import SimpleQueue
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+
+import obstore
+from botocore.exceptions import BotoCoreError, ClientError
+from obstore.exceptions import BaseError
+from obstore.store import S3Store
+
+from aggregator.clients import CONDITION_FAILED, Clients, error_code
+from aggregator.core import Chunk, Source, Timetable, decoded
+from aggregator.exceptions import (
+    AggregatorError,
+    ArchivedObjectError,
+    ConfigurationError,
+    ForbiddenObjectError,
+    MissingObjectError,
+    OutOfTimeError,
+    OversizedMemberError,
+    StoreUnavailableError,
+    SupersededError,
+)
+from aggregator.schemas import Member
+
+if TYPE_CHECKING:
+    from obstore import GetOptions
+
+PART_SIZE = 8 * 1024 * 1024
+"""Most bytes asked for in one request."""
+
+GZIP_MAGIC = b"\x1f\x8b"
+
+_UNNAMEABLE = re.compile(r"[\x00-\x1f\x7f]|//|^/|/$|(^|/)\.{1,2}(/|$)")
+_S3_ERROR_CODE = re.compile(r"non-2xx status code: (\d+).*?(?:<Code>([A-Za-z0-9.]+)</Code>|$)", re.DOTALL)
+_GONE = frozenset({"404", "NoSuchKey", "NoSuchBucket", "NoSuchVersion", "NotFound"})
+_FORBIDDEN = frozenset({"403", "401", "AccessDenied", "Forbidden", "AllAccessDisabled", "AccountProblem"})
+
+
+class Reading(NamedTuple):
+    """A member on its way in: what S3 says of it, and its decoded bytes, in hand or part by part as asked for."""
+
+    source: Source
+    chunks: Iterator[Chunk]
+
+
+class Arrival(NamedTuple):
+    """What became of reading a member."""
+
+    member: Member
+    reading: Reading | AggregatorError
+    held: int = 0
+
+
+def nameable(key: str) -> bool:
+    """Whether obstore reads the object of this very key."""
+    return _UNNAMEABLE.search(key) is None
+
+
+class Sources:
+    """The buckets that members are read from."""
+
+    def __init__(
+        self,
+        clients: Clients,
+        *,
+        scope: Literal["key", "version"],
+        decoding: Literal["auto", "none"],
+        limit: int,
+        window: int,
+        concurrency: int,
+        timetable: Timetable,
+    ) -> None:
+        self._s3, self._scope, self._decoding, self._limit = clients.s3, scope, decoding, limit
+        self._timetable, self._concurrency, self._window_size = timetable, concurrency, window // 2
+        self._stores: dict[str, S3Store] = {}
+        self._connection = _connection(clients, timetable)
+        self._most_parts = max(1, window // 2 // PART_SIZE)
+        self._parts = ThreadPoolExecutor(self._most_parts, thread_name_prefix="part")
+
+    def close(self) -> None:
+        """End the threads that read parts."""
+        self._parts.shutdown(cancel_futures=True)
+
+    def read_ahead(self, members: Iterator[Member], stop: threading.Event) -> Iterator[Arrival]:
+        """
+        Read `members` in threads and yield them as they arrive, in any order, each exactly once.
+
+        A member that is not begun any more, because of the time or because `stop` is set, arrives as OutOfTimeError.
+        `members` may block: it is asked for the next one by whichever thread is free.
+        """
+        arrivals: SimpleQueue[Arrival | BaseException | None] = SimpleQueue()
+        window, turn = _Window(self._window_size), threading.Lock()
+
+        def reader() -> None:
+            try:
+                while True:
+                    with turn:
+                        member = next(members, None)
+                    if member is None:
+                        break
+                    arrivals.put(self._arrival(member, window, stop))
+            except BaseException as error:
+                arrivals.put(error)
+            finally:
+                arrivals.put(None)
+
+        readers = [threading.Thread(target=reader, name=f"read-{n}") for n in range(self._concurrency)]
+        for thread in readers:
+            thread.start()
+        try:
+            yield from _arriving(arrivals, len(readers), window)
+        finally:
+            stop.set()
+            window.open()
+            for thread in readers:
+                thread.join()
+
+    def _arrival(self, member: Member, window: "_Window", stop: threading.Event) -> Arrival:
+        held = window.take(min(PART_SIZE if member.size is None else member.size, PART_SIZE))
+        try:
+            if stop.is_set() or monotonic() > self._timetable.read_until:
+                raise OutOfTimeError("invocation ends before the object can be read", key=member.key)
+            return Arrival(member, self.read(member), held)
+        except AggregatorError as error:
+            return Arrival(member, error, held)
+
+    def read(self, member: Member) -> Reading:
+        """
+        Open a member, and take its bytes if they are few.
+
+        With the scope `version` exactly the announced version is read; with `key` the current one, because a newer
+        notification for the same key will be dropped as a duplicate.
+
+        Raises:
+            SupersededError: the announced version has been replaced.
+            PermanentError: missing, forbidden, archived, or larger than a bundle may be.
+            StoreUnavailableError: S3 throttles, times out or cannot be reached; also from `chunks`.
+        """
+        pin = _pin(member) if self._scope == "version" else {}
+        answer = self._get(member, pin)
+        if answer.size > self._limit:
+            raise OversizedMemberError(
+                "object is larger than a bundle may be",
+                bucket=member.bucket,
+                key=member.key,
+                size=answer.size,
+                limit=self._limit,
+            )
+        source = Source(member, answer.size, answer.etag, answer.version_id)
+        if answer.size > PART_SIZE:
+            chunks = self._in_parts(source, pin or {"if_match": f'"{answer.etag}"'})
+        else:
+            chunks = iter((self._body(answer, member),))
+        return self._opened(source, chunks, answer.encoding)
+
+    def _opened(self, source: Source, chunks: Iterator[memoryview], encoding: str | None) -> Reading:
+        labelled = encoding == "gzip" or source.member.key.endswith(".gz")
+        if labelled and self._decoding == "auto":
+            first = next(chunks)
+            chunks = chain((first,), chunks)
+            if first[: len(GZIP_MAGIC)] == GZIP_MAGIC:
+                source = source._replace(gzipped=True)
+                return Reading(source, decoded(source, chunks))
+        return Reading(source, chunks)
+
+    def _in_parts(self, source: Source, pin: Mapping[str, Any]) -> Iterator[memoryview]:
+        def part(bounds: tuple[int, int]) -> memoryview:
+            if monotonic() > self._timetable.read_until:
+                raise OutOfTimeError("invocation ends before the object can be read", key=source.member.key)
+            return self._body(self._get(source.member, {**pin, "range": bounds}), source.member)
+
+        ahead: deque[Future[memoryview]] = deque()
+        try:
+            for bounds in pairwise([*range(0, source.size, PART_SIZE), source.size]):
+                ahead.append(self._parts.submit(part, bounds))
+                if len(ahead) >= self._most_parts:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for future in ahead:
+                future.cancel()
+
+    def _get(self, member: Member, options: Mapping[str, Any]) -> "_Answer":
+        try:
+            if nameable(member.key):
+                return self._get_with_obstore(member, options)
+            return self._get_with_boto3(member, options)
+        except _FOREIGN as error:
+            raise self._translated(error, member) from error
+
+    def _body(self, answer: "_Answer", member: Member) -> memoryview:
+        try:
+            return answer.take()
+        except _FOREIGN as error:
+            raise self._translated(error, member) from error
+
+    def _get_with_obstore(self, member: Member, options: Mapping[str, Any]) -> "_Answer":
+        store = self._stores.get(member.bucket)
+        if store is None:
+            store = self._stores[member.bucket] = S3Store(member.bucket, **self._connection)
+        got = obstore.get(store, member.key, options=cast("GetOptions", options))
+        meta, encoding = got.meta, got.attributes.get("Content-Encoding")
+        return _Answer(meta["size"], meta["e_tag"], meta["version"], encoding, lambda: memoryview(got.bytes()))
+
+    def _get_with_boto3(self, member: Member, options: Mapping[str, Any]) -> "_Answer":
+        wanted: dict[str, Any] = {}
+        if "if_match" in options:
+            wanted["IfMatch"] = options["if_match"]
+        if "version" in options:
+            wanted["VersionId"] = options["version"]
+        if "range" in options:
+            wanted["Range"] = f"bytes={options['range'][0]}-{options['range'][1] - 1}"
+        got = self._s3.get_object(Bucket=member.bucket, Key=member.key, **wanted)
+        return _Answer(
+            got["ContentLength"],
+            got["ETag"],
+            got.get("VersionId"),
+            got.get("ContentEncoding"),
+            lambda: memoryview(got["Body"].read()),
+        )
+
+    def _translated(self, error: Exception, member: Member) -> AggregatorError:
+        """What an error of obstore or boto3 means for the member."""
+        code = _code(error)
+        facts: dict[str, object] = {"bucket": member.bucket, "key": member.key, "fault": code}
+        if code in _GONE:
+            return MissingObjectError("object is not there", **facts)
+        if code == "InvalidObjectState":
+            return ArchivedObjectError("object must be restored from its storage class first", **facts)
+        if code.startswith("KMS.") or code in _FORBIDDEN:
+            return ForbiddenObjectError("object may not be read", **facts)
+        if code in CONDITION_FAILED and self._scope == "version":
+            return SupersededError("object has been replaced since it was announced", **facts)
+        return StoreUnavailableError("object could not be read now", **facts)
+
+
+class _Answer:
+    """The head of S3's answer to a get, and how to take the body."""
+
+    __slots__ = ("encoding", "etag", "size", "take", "version_id")
+
+    def __init__(
+        self, size: int, etag: str | None, version_id: str | None, encoding: str | None, take: Callable[[], memoryview]
+    ) -> None:
+        self.size, self.encoding, self.take = size, encoding, take
+        self.etag = etag.strip('"') if etag else None
+        self.version_id = version_id if version_id and version_id != "null" else None
+
+
+class _Window:
+    """Room for so many bytes; who wants more waits until others have given back."""
+
+    def __init__(self, size: int) -> None:
+        self._size = self._free = size
+        self._changed = threading.Condition()
+
+    def take(self, wanted: int) -> int:
+        """Wait for room; what was taken."""
+        wanted = min(wanted, self._size)
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= wanted)
+            self._free -= wanted
+        return wanted
+
+    def give_back(self, taken: int) -> None:
+        """Make room again."""
+        with self._changed:
+            self._free += taken
+            self._changed.notify_all()
+
+    def open(self) -> None:
+        """Let everyone pass from now on."""
+        self.give_back(1 << 62)
+
+
+_FOREIGN = (OSError, BaseError, ClientError, BotoCoreError, ValueError)
+"""What obstore and boto3 raise; obstore says ValueError for a key that it cannot name."""
+
+
+def _arriving(
+    arrivals: "SimpleQueue[Arrival | BaseException | None]", readers: int, window: _Window
+) -> Iterator[Arrival]:
+    while readers:
+        arrival = arrivals.get()
+        if arrival is None:
+            readers -= 1
+        elif isinstance(arrival, BaseException):
+            raise arrival
+        else:
+            yield arrival
+            window.give_back(arrival.held)
+
+
+def _pin(member: Member) -> dict[str, Any]:
+    """Read exactly the version that was announced."""
+    if member.version_id:
+        return {"version": member.version_id}
+    return {"if_match": f'"{member.etag}"'} if member.etag else {}
+
+
+def _code(error: Exception) -> str:
+    """The error code that S3 gave, or the HTTP status, or the kind of the error where there was no answer."""
+    found = _S3_ERROR_CODE.search(str(error))
+    return (found[2] or found[1]) if found else error_code(error)
+
+
+def _connection(clients: Clients, timetable: Timetable) -> dict[str, Any]:
+    """What obstore needs to reach S3 as boto3 does: endpoint, region, credentials, and the same patience."""
+    credentials = clients.session.get_credentials()
+    if credentials is None:
+        raise ConfigurationError("no AWS credentials were found: give the process a role or set the AWS_ variables")
+    frozen = credentials.get_frozen_credentials()
+    endpoint = clients.s3.meta.endpoint_url
+    timeout = timedelta(seconds=timetable.request_timeout)
+    backoff = {"init_backoff": timedelta(milliseconds=50), "max_backoff": timeout / 2, "base": 2}
+    return {
+        "endpoint": endpoint,
+        "region": clients.s3.meta.region_name,
+        "access_key_id": frozen.access_key,
+        "secret_access_key": frozen.secret_key,
+        **({"session_token": frozen.token} if frozen.token else {}),
+        "client_options": {
+            "timeout": timeout,
+            "connect_timeout": timeout / 2,
+            "allow_http": endpoint.startswith("http:"),
+        },
+        "retry_config": {"max_retries": 4, "retry_timeout": timeout, "backoff": backoff},
+    }

@@ -1,0 +1,136 @@
+"""
+Logger, metrics and tracer around the handler, and the list of everything they say.
+
+structlog is what the code speaks; Powertools' Logger renders it, so that every line carries the keys of the Lambda
+context. Nothing is kept from one invocation to the next, and each of the three can be switched off by its Powertools
+environment variable (LOG_LEVEL is ours; POWERTOOLS_METRICS_DISABLED, POWERTOOLS_TRACE_DISABLED).
+"""
+
+import functools
+import io
+import json
+import os
+import sys
+from collections.abc import Callable, MutableMapping
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Protocol
+
+import structlog
+from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools.logging.formatter import RESERVED_LOG_ATTRS
+from aws_lambda_powertools.metrics import MetricUnit
+
+from aggregator.settings import Settings
+
+if TYPE_CHECKING:
+    from aws_lambda_powertools.utilities.typing import LambdaContext
+
+LOG_EVENTS = {
+    "envelope.rejected": "an envelope that trying again cannot help: it goes to the dead-letter queue, for this reason",
+    "envelopes.retried": "envelopes left on the queue for one reason, and how many",
+    "bundle.written": "a bundle was published: its key, members, bytes in and out, SHA-256",
+    "bundle.unpublished": "a bundle was not published; its members are tried again",
+    "bundle.undecided": "nobody can tell yet whether a bundle was published; its claims lapse and are decided later",
+    "claim.decided": "a lapsed claim's bundle was found published, or its name closed",
+    "settle.failed": "a published bundle could not be settled; the next claim of a member heals it",
+    "ledger.unsure": "the answer to some writes was lost; what they did is found out or undone",
+    "refusals.unrecorded": "why envelopes were rejected could not be kept in the ledger; this log has it",
+    "invocation.failed": "an error that nobody foresaw, whole; the envelopes are tried again",
+    "invocation.finished": "the one line with every figure of the invocation",
+}
+
+METRICS = {
+    "Envelopes": (MetricUnit.Count, "SQS messages received"),
+    "MembersBundled": (MetricUnit.Count, "objects that are now in a published bundle"),
+    "BundlesWritten": (MetricUnit.Count, "bundles published"),
+    "BytesIn": (MetricUnit.Bytes, "bytes of members in those bundles, decoded"),
+    "BytesOut": (MetricUnit.Bytes, "bytes of those bundles"),
+    "Duplicates": (MetricUnit.Count, "notifications of objects that are in a bundle already"),
+    "Overwritten": (MetricUnit.Count, "notifications of keys that are in a bundle already, with another entity tag"),
+    "Superseded": (MetricUnit.Count, "notifications of versions that have been replaced meanwhile"),
+    "Skipped": (MetricUnit.Count, "messages that announce no object"),
+    "InFlight": (MetricUnit.Count, "messages left on the queue because another invocation has the object"),
+    "Retried": (MetricUnit.Count, "messages left on the queue for any other passing reason"),
+    "Rejected": (MetricUnit.Count, "messages that go to the dead-letter queue"),
+    "Duration": (MetricUnit.Milliseconds, "time of the invocation"),
+}
+
+NAMESPACE = "DataAggregator"
+
+_RESERVED = frozenset(RESERVED_LOG_ATTRS) | {"message", "msg", "extra", "stacklevel"}
+_CALLER = 5
+"""Frames between the code that logs and the logger: makes `location` the caller's line."""
+
+
+class Observed(Protocol):
+    """A handler that is told its settings and given metrics to fill."""
+
+    def __call__(self, event: dict[str, Any], context: "LambdaContext", *, settings: Settings, metrics: Metrics) -> Any:
+        """Handle one invocation."""
+
+
+def observed(handler: Observed) -> Callable[[dict[str, Any], "LambdaContext"], dict[str, Any]]:
+    """Read the environment, and put Powertools' logger, metrics and (if installed) tracer around `handler`."""
+
+    @functools.wraps(handler)
+    def invoke(event: dict[str, Any], context: "LambdaContext") -> dict[str, Any]:
+        settings = Settings.from_env(os.environ)
+        logger, metrics = configured(settings), Metrics(namespace=NAMESPACE, service=settings.service_name)
+        inner: Any = functools.partial(handler, settings=settings, metrics=metrics)
+        functools.update_wrapper(inner, handler)
+        if traced(os.environ):
+            inner = _tracer(settings).capture_lambda_handler(inner, capture_response=False)
+        inner = metrics.log_metrics(inner, raise_on_empty_metrics=False)
+        answer: dict[str, Any] = logger.inject_lambda_context(inner, clear_state=True)(event, context)
+        return answer
+
+    return invoke
+
+
+def configured(settings: Settings) -> Logger:
+    """Powertools' logger for `settings`, with structlog in front of it."""
+    logger = Logger(
+        service=settings.service_name,
+        level=settings.log_level,
+        utc=True,
+        use_rfc3339=True,
+        stream=_Stdout(),
+        json_serializer=functools.partial(json.dumps, default=str, separators=(",", ":")),
+    )
+    logger.setLevel(settings.log_level)  # Powertools configures a logger of one name once
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, structlog.contextvars.merge_contextvars, _for_powertools],
+        logger_factory=lambda *_: logger,
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+    return logger
+
+
+def traced(environment: MutableMapping[str, str]) -> bool:
+    """Whether the tracer is installed (the `tracer` extra), in Lambda, and not switched off."""
+    off = environment.get("POWERTOOLS_TRACE_DISABLED", "").lower() in {"1", "true", "yes", "y", "on", "t"}
+    return not off and "LAMBDA_TASK_ROOT" in environment and find_spec("aws_xray_sdk") is not None
+
+
+def _tracer(settings: Settings) -> Any:
+    from aws_lambda_powertools import Tracer  # noqa: PLC0415 - costs a cold start 9 to 18 ms, and is seldom wanted
+
+    return Tracer(service=settings.service_name, patch_modules=["botocore"])
+
+
+def _for_powertools(_logger: object, _method: str, facts: MutableMapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    event = facts.pop("event")
+    standard = {name: facts.pop(name) for name in ("exc_info", "stack_info") if name in facts}
+    extra = {f"{name}_" if name in _RESERVED else name: value for name, value in facts.items()}
+    return (event,), {"extra": extra, "stacklevel": _CALLER, **standard}
+
+
+class _Stdout(io.TextIOBase):
+    """What sys.stdout is now, not what it was when the logger was made: Powertools keeps one handler a process."""
+
+    def write(self, text: str) -> int:
+        return sys.stdout.write(text)
+
+    def flush(self) -> None:
+        sys.stdout.flush()
