@@ -244,6 +244,12 @@ class Ledger(DynamoDBPersistenceLayer):
             if answer.get("UnprocessedItems"):
                 raise LedgerUnavailableError("refusals were not recorded", fault="UnprocessedItems")
 
+    def refused(self, message_id: str) -> str | None:
+        """Why the envelope with that message id was rejected, if the ledger knows."""
+        answer = self.client.get_item(TableName=self.table_name, Key=self._get_key(self._refusal_id(message_id)))
+        item: Any = answer.get("Item")
+        return str(json.loads(item[self.data_attr]["S"])["message"]) if item else None
+
     def _weigh(
         self, found: Mapping[str, tuple[Claim, Record | None]], claims: Claims
     ) -> dict[str, tuple[Member, Record | None]]:
@@ -355,11 +361,10 @@ class Ledger(DynamoDBPersistenceLayer):
             "time": now,
         }
         return self._item(
-            self.refusal_id(refusal.message_id), "COMPLETED", json.dumps(content), now + self.expires_after_seconds
+            self._refusal_id(refusal.message_id), "COMPLETED", json.dumps(content), now + self.expires_after_seconds
         )
 
-    def refusal_id(self, message_id: str) -> str:
-        """Id of the record that says why the envelope with that message id was rejected."""
+    def _refusal_id(self, message_id: str) -> str:
         return f"{self.function_name}#refused#{message_id}"
 
     def _bundle_id(self, bundle: str) -> str:

@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Callable, MutableMapping
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol, cast
 
 import structlog
 from aws_lambda_powertools import Logger, Metrics
@@ -94,7 +94,7 @@ def configured(settings: Settings) -> Logger:
         level=settings.log_level,
         utc=True,
         use_rfc3339=True,
-        stream=_Stdout(),
+        stream=cast("IO[str]", _Stdout()),
         json_serializer=functools.partial(json.dumps, default=str, separators=(",", ":")),
     )
     logger.setLevel(settings.log_level)  # Powertools configures a logger of one name once
