@@ -301,7 +301,7 @@ class Ledger(DynamoDBPersistenceLayer):
         try:
             self.settle(bundle, {"members": members, "healed_by": self._request_id})
         except LedgerUnavailableError as error:
-            log.warning("settle.failed", bundle=bundle, **error.facts)
+            log.warning("settle.failed", **error.facts)
 
     def _draft(self, id_: str, member: Member, bundle: str, replaces: Record | None) -> Claim:
         return Claim(member, id_, json.dumps({"bundle": bundle, "etag": member.etag}), replaces)

@@ -52,6 +52,7 @@ METRICS = {
     "InFlight": (MetricUnit.Count, "messages left on the queue because another invocation has the object"),
     "Retried": (MetricUnit.Count, "messages left on the queue for any other passing reason"),
     "Rejected": (MetricUnit.Count, "messages that go to the dead-letter queue"),
+    "InvocationsFailed": (MetricUnit.Count, "invocations that raised: a wrong trigger, an incomplete environment"),
     "Duration": (MetricUnit.Milliseconds, "time of the invocation"),
 }
 
@@ -76,8 +77,7 @@ def observed(handler: Observed) -> Callable[[dict[str, Any], "LambdaContext"], d
     def invoke(event: dict[str, Any], context: "LambdaContext") -> dict[str, Any]:
         settings = Settings.from_env(os.environ)
         logger, metrics = configured(settings), Metrics(namespace=NAMESPACE, service=settings.service_name)
-        inner: Any = functools.partial(handler, settings=settings, metrics=metrics)
-        functools.update_wrapper(inner, handler)
+        inner: Any = _counted(handler, settings, metrics)
         if traced(os.environ):
             inner = _tracer(settings).capture_lambda_handler(inner, capture_response=False)
         inner = metrics.log_metrics(inner, raise_on_empty_metrics=False)
@@ -111,6 +111,18 @@ def traced(environment: MutableMapping[str, str]) -> bool:
     """Whether the tracer is installed (the `tracer` extra), in Lambda, and not switched off."""
     off = environment.get("POWERTOOLS_TRACE_DISABLED", "").lower() in {"1", "true", "yes", "y", "on", "t"}
     return not off and "LAMBDA_TASK_ROOT" in environment and find_spec("aws_xray_sdk") is not None
+
+
+def _counted(handler: Observed, settings: Settings, metrics: Metrics) -> Callable[[Any, Any], Any]:
+    @functools.wraps(handler)
+    def invoke(event: Any, context: Any) -> Any:
+        try:
+            return handler(event, context, settings=settings, metrics=metrics)
+        except Exception:
+            metrics.add_metric("InvocationsFailed", MetricUnit.Count, 1)
+            raise
+
+    return invoke
 
 
 def _tracer(settings: Settings) -> Any:

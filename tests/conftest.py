@@ -2,13 +2,17 @@
 What the three tiers share: seeded factories, and an environment in which no test reaches a real AWS by accident.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 
 import pytest
+from moto.server import ThreadedMotoServer
 
+from aggregator.embedded import EmbeddedAws
 from aggregator.settings import Settings
 from fixtures import factories
+from tests.world import World
 
 ENVIRONMENT = {
     "DISTRIBUTION_BUCKET_NAME": "distribution",
@@ -35,3 +39,29 @@ def executor() -> Iterator[Executor]:
     """Threads to compress in."""
     with ThreadPoolExecutor(2) as threads:
         yield threads
+
+
+@pytest.fixture(scope="session")
+def embedded() -> Iterator[str]:
+    """The endpoint of the embedded AWS that `aggregator local` uses."""
+    with EmbeddedAws() as endpoint_url:
+        yield endpoint_url
+
+
+@pytest.fixture(scope="session")
+def moto_server() -> Iterator[str]:
+    """The endpoint of moto's server: a second opinion, by other people, on what AWS does."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A world on the embedded AWS, or on the live one that AGGREGATOR_TEST_ENDPOINT_URL names ("aws" is AWS itself)."""
+    live = os.environ.get("AGGREGATOR_TEST_ENDPOINT_URL")
+    if live:
+        return World(monkeypatch, None if live == "aws" else live)
+    return World(monkeypatch, request.getfixturevalue("embedded"))

@@ -1,0 +1,152 @@
+"""
+A source bucket, a distribution bucket and a ledger on some AWS, for tests that run the real handler.
+
+    world.put("a.json", b"{}")
+    assert world.deliver(["a.json"]) == set()
+    assert world.published() == {"a.json": [b"{}"]}
+"""
+
+import io
+import json
+import uuid
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+
+from aggregator import app
+from aggregator.polling import Invocation
+from aggregator.reader import Bundle
+from fixtures import factories
+
+CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": "testing",
+    "AWS_SECRET_ACCESS_KEY": "testing",
+    "AWS_DEFAULT_REGION": "us-east-1",
+}
+
+
+class World:
+    """Resources of its own, under names nobody else has, so that tests share an AWS and nothing else."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, endpoint_url: str | None, **settings: str) -> None:
+        self.name = f"agg-{uuid.uuid4().hex[:12]}"
+        self.source, self.distribution, self.table = f"{self.name}-s", f"{self.name}-d", f"{self.name}-l"
+        environment = {
+            "DISTRIBUTION_BUCKET_NAME": self.distribution,
+            "SERVICE_NAME": self.name,
+            "IDEMPOTENCY_TABLE_NAME": self.table,
+            "IDEMPOTENCY_TTL_DAYS": "30",
+            "LOG_LEVEL": "INFO",
+            **({"AWS_ENDPOINT_URL": endpoint_url, **CREDENTIALS} if endpoint_url else {}),
+            **settings,
+        }
+        for variable, value in environment.items():
+            monkeypatch.setenv(variable, value)
+        self.s3 = boto3.client("s3", config=Config(s3={"addressing_style": "path"}))
+        self.dynamodb = boto3.client("dynamodb")
+        for bucket in (self.source, self.distribution):
+            self.s3.create_bucket(Bucket=bucket)
+        self.s3.put_bucket_versioning(Bucket=self.distribution, VersioningConfiguration={"Status": "Enabled"})
+        self.dynamodb.create_table(
+            TableName=self.table,
+            KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+            AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+            BillingMode="PAY_PER_REQUEST",
+        )
+        self.dynamodb.get_waiter("table_exists").wait(TableName=self.table, WaiterConfig={"Delay": 1})
+
+    def put(self, key: str, body: bytes, **options: Any) -> None:
+        """Put a source object."""
+        self.s3.put_object(Bucket=self.source, Key=key, Body=body, **options)
+
+    def put_all(self, objects: Mapping[str, bytes]) -> None:
+        """Put many."""
+        for key, body in objects.items():
+            self.put(key, body)
+
+    def body(self, key: str, **fields: Any) -> str:
+        """The body of a notification for a source object."""
+        fields = {"size": None, "eTag": None, **fields}
+        return factories.created(key, bucket=self.source, **fields)
+
+    def deliver(self, keys: Iterable[str], *, seconds: float = 60) -> set[str]:
+        """Invoke the handler for source objects; the keys of those whose messages stay on the queue."""
+        return self.deliver_bodies({key: self.body(key) for key in keys}, seconds=seconds)
+
+    def deliver_bodies(self, bodies: Mapping[str, str], *, seconds: float = 60) -> set[str]:
+        """Invoke the handler for messages by name; the names of those that stay on the queue."""
+        event = {"Records": [sqs_record(name, body) for name, body in bodies.items()]}
+        answer = app.handler(event, Invocation(function=self.name, seconds=seconds))  # type: ignore[arg-type]
+        return {failure["itemIdentifier"] for failure in answer["batchItemFailures"]}
+
+    def bundles(self) -> Iterator[Bundle]:
+        """All bundles ever put, also deleted ones, empty ones left out."""
+        pages = self.s3.get_paginator("list_object_versions").paginate(Bucket=self.distribution)
+        for version in (version for page in pages for version in page.get("Versions", [])):
+            got = self.s3.get_object(Bucket=self.distribution, Key=version["Key"], VersionId=version["VersionId"])
+            bundle = Bundle.open(io.BytesIO(got["Body"].read()))
+            if len(bundle):
+                yield bundle
+
+    def published(self) -> dict[str, list[bytes]]:
+        """What lies in bundles, by key: each member's bytes, as often as it was published."""
+        found: dict[str, list[bytes]] = defaultdict(list)
+        for bundle in self.bundles():
+            bundle.verify()
+            for entry in bundle:
+                found[entry.key].append(bundle.read(entry))
+        return dict(found)
+
+    def records(self) -> list[dict[str, Any]]:
+        """Everything the ledger remembers, by attribute."""
+        pages = self.dynamodb.get_paginator("scan").paginate(TableName=self.table)
+        return [
+            {name: next(iter(value.values())) for name, value in item.items()}
+            for page in pages
+            for item in page["Items"]
+        ]
+
+    def lapse(self) -> None:
+        """Let every claim lapse, as if its invocation were long over."""
+        for record in self.records():
+            if record["status"] == "INPROGRESS":
+                self.dynamodb.update_item(
+                    TableName=self.table,
+                    Key={"id": {"S": record["id"]}},
+                    UpdateExpression="SET in_progress_expiration = :past",
+                    ExpressionAttributeValues={":past": {"N": "1"}},
+                )
+
+
+def sqs_record(message_id: str, body: Any) -> dict[str, Any]:
+    """One SQS message as Lambda hands it over."""
+    return {
+        "messageId": message_id,
+        "receiptHandle": "handle",
+        "body": body,
+        "attributes": {"ApproximateReceiveCount": "1"},
+        "messageAttributes": {},
+        "md5OfBody": "",
+        "eventSource": "aws:sqs",
+        "eventSourceARN": "arn:aws:sqs:us-east-1:123456789012:queue",
+        "awsRegion": "us-east-1",
+    }
+
+
+def log_lines(text: str) -> list[dict[str, Any]]:
+    """The log lines and metrics among what the handler wrote."""
+    return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+
+
+@contextmanager
+def environment(monkeypatch: pytest.MonkeyPatch, **variables: str) -> Iterator[None]:
+    """More settings, for as long as the block lasts."""
+    with monkeypatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        yield
