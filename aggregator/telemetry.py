@@ -118,7 +118,7 @@ def _counted(handler: Observed, settings: Settings, metrics: Metrics) -> Callabl
     def invoke(event: Any, context: Any) -> Any:
         try:
             return handler(event, context, settings=settings, metrics=metrics)
-        except Exception:
+        except BaseException:
             metrics.add_metric("InvocationsFailed", MetricUnit.Count, 1)
             raise
 

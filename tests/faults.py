@@ -1,0 +1,84 @@
+"""
+Faults at the seams: what may happen before and after each boto3 call that the handler makes.
+
+    with faults(monkeypatch, lambda call: call.fail(Killed()) if call.is_after("PutObject") else None):
+        world.deliver("a")
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pytest
+from botocore.exceptions import ClientError, ReadTimeoutError
+
+from aggregator.clients import Clients
+from aggregator.core import Timetable
+
+LOST = ReadTimeoutError(endpoint_url="lost")
+
+
+class Killed(BaseException):
+    """The process dies here: nothing catches this, as nothing survives SIGKILL."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """A boto3 call, its number in the invocation, and whether it is about to be made or has taken effect."""
+
+    number: int
+    operation: str
+    when: Literal["before", "after"]
+    parameters: Any
+
+    def is_before(self, operation: str) -> bool:
+        """Whether the call is about to be made."""
+        return (self.operation, self.when) == (operation, "before")
+
+    def is_after(self, operation: str) -> bool:
+        """Whether the call has taken effect, and its answer is on its way."""
+        return (self.operation, self.when) == (operation, "after")
+
+    def fail(self, error: BaseException) -> None:
+        """Let the call end with `error`."""
+        raise error
+
+
+@contextmanager
+def faults(monkeypatch: pytest.MonkeyPatch, plan: Callable[[Call], object]) -> Iterator[list[Call]]:
+    """Let `plan` look at every call in the block, and raise in it; what was called."""
+    calls: list[Call] = []
+    build = Clients.build
+
+    def built(timetable: Timetable) -> Clients:
+        clients = build(timetable)
+        for client in (clients.s3, clients.dynamodb):
+            _watch(client, plan, calls)
+        return clients
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Clients, "build", built)
+        yield calls
+
+
+def answered(status: int, code: str, *, retries: int = 0) -> ClientError:
+    """The error of a call that AWS has answered."""
+    answer: Any = {
+        "Error": {"Code": code, "Message": ""},
+        "ResponseMetadata": {"HTTPStatusCode": status, "RetryAttempts": retries},
+    }
+    return ClientError(answer, "Operation")
+
+
+def _watch(client: Any, plan: Callable[[Call], object], calls: list[Call]) -> None:
+    def before(model: Any, params: Any, **_: Any) -> None:
+        call = Call(len(calls), model.name, "before", params)
+        calls.append(call)
+        plan(call)
+
+    def after(model: Any, **_: Any) -> None:
+        plan(Call(len(calls) - 1, model.name, "after", None))
+
+    client.meta.events.register("before-call", before)
+    client.meta.events.register("after-call", after)

@@ -1,0 +1,772 @@
+"""Plans and bytes: what is packed is what comes out, whatever fails on the way."""
+
+import gzip
+import hashlib
+import io
+import json
+import random
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor
+from itertools import pairwise, repeat
+from math import isclose
+from typing import Literal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aggregator.core import (
+    BLOCK_SIZE,
+    END,
+    EXTRA_SIZE,
+    FOOTER_SIZE,
+    HEADER,
+    Chunk,
+    Packed,
+    Packer,
+    Plan,
+    Source,
+    Timetable,
+    bundle_key,
+    compressor,
+    decoded,
+    empty_bundle,
+    planned,
+    split,
+)
+from aggregator.exceptions import (
+    BundleFullError,
+    CorruptMemberError,
+    OutOfTimeError,
+    OversizedMemberError,
+    StoreUnavailableError,
+)
+from aggregator.reader import Bundle
+from aggregator.schemas import BundleIndex, Member, MemberColumns
+
+Framing = Literal["lines", "none"]
+
+LEVELS = range(10)
+FRAMINGS: tuple[Framing, ...] = ("lines", "none")
+NOVEMBER_2026 = 1_795_434_896.789
+PLAN = Plan("2026/11/23/11/bundle-r-s.gz", "2026-11-23T11:54:56Z", "r", ())
+TEXT = b"".join(b'{"id": %d, "name": "n%d"}\n' % (n, n % 97) for n in range(12_000))
+SOURCE = Source(Member("source", "in/a.json.gz"), 3, gzipped=True)
+
+PROPERTY = settings(deadline=None, derandomize=True, max_examples=100)
+
+every_level = pytest.mark.parametrize("level", LEVELS)
+every_framing = pytest.mark.parametrize("framing", FRAMINGS)
+
+
+# Plans
+
+
+def test_a_bundle_is_named_by_its_hour_in_utc_and_by_who_makes_it() -> None:
+    assert bundle_key(NOVEMBER_2026, "request", "0a1b2c3d") == "2026/11/23/11/bundle-request-0a1b2c3d.gz"
+
+
+@pytest.mark.parametrize(
+    ("now", "hour"), [(0, "1970/01/01/00"), (3_599.999, "1970/01/01/00"), (3_600, "1970/01/01/01")]
+)
+def test_an_hour_begins_on_the_hour(now: float, hour: str) -> None:
+    assert bundle_key(now, "r", "s") == f"{hour}/bundle-r-s.gz"
+
+
+def test_a_plan_says_what_when_and_by_whom() -> None:
+    members = (Member("source", "a"), Member("source", "b"))
+
+    plan = planned(members, now=NOVEMBER_2026, request_id="request", suffix="0a1b2c3d")
+
+    key = "2026/11/23/11/bundle-request-0a1b2c3d.gz"
+    assert plan == Plan(key, "2026-11-23T11:54:56Z", "request", members)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "runs"),
+    [
+        ([], []),
+        ([0], [[0]]),
+        ([10], [[10]]),
+        ([4, 6], [[4, 6]]),
+        ([4, 7], [[4], [7]]),
+        ([4, 6, 0, 1], [[4, 6, 0], [1]]),
+        ([11], [[11]]),
+        ([3, 11, 3], [[3], [11], [3]]),
+        ([11, 0], [[11], [0]]),
+        ([None, 10, None], [[None, 10, None]]),
+    ],
+)
+def test_members_are_cut_into_runs_of_at_most_the_limit(sizes: list[int | None], runs: list[list[int | None]]) -> None:
+    found = split(_sized(sizes), 10)
+
+    assert [[member.size for member in run] for run in found] == runs
+
+
+@PROPERTY
+@given(st.lists(st.integers(0, 200) | st.none()), st.integers(1, 150))
+def test_every_member_is_in_one_run_and_no_run_could_take_the_next_one(sizes: list[int | None], limit: int) -> None:
+    members = _sized(sizes)
+
+    runs = split(members, limit)
+
+    totals = [sum(member.size or 0 for member in run) for run in runs]
+    assert [member for run in runs for member in run] == members
+    assert all(total <= limit or len(run) == 1 for run, total in zip(runs, totals, strict=True))
+    assert all(total + (run[0].size or 0) > limit for total, (_, run) in zip(totals, pairwise(runs), strict=False))
+
+
+# Time
+
+
+@PROPERTY
+@given(st.floats(0, 1e7), st.floats(12, 900), st.integers(1_000_000, 5_000_000_000))
+def test_a_timetable_keeps_its_order_and_leaves_time_to_publish(now: float, remaining: float, limit: int) -> None:
+    table = Timetable.of(now, remaining, limit)
+
+    publish = table.put_timeout + 3 * table.ledger_timeout
+    assert now < table.read_until < table.gather_until < table.ends == now + remaining
+    assert isclose(table.read_until + 2 * table.request_timeout, table.gather_until, abs_tol=1e-6)
+    assert table.gather_until + publish <= table.ends + 1e-6
+    assert 1 <= table.request_timeout <= 10
+    assert 0.8 <= table.ledger_timeout <= 5
+    assert 1.5 <= table.put_timeout <= 20
+
+
+@PROPERTY
+@given(st.floats(0, 12), st.integers(1_000_000, 5_000_000_000))
+def test_a_timetable_of_too_short_an_invocation_still_ends_in_time(remaining: float, limit: int) -> None:
+    table = Timetable.of(100.0, remaining, limit)
+
+    assert table.read_until <= table.gather_until <= table.ends == 100 + remaining
+
+
+@PROPERTY
+@given(st.floats(12, 900), st.integers(1_000_000, 5_000_000_000), st.integers(1, 1_000_000_000))
+def test_a_larger_bundle_leaves_no_more_time_to_gather(remaining: float, limit: int, more: int) -> None:
+    smaller, larger = Timetable.of(0, remaining, limit), Timetable.of(0, remaining, limit + more)
+
+    assert larger.gather_until <= smaller.gather_until
+
+
+@pytest.mark.parametrize(
+    ("remaining", "limit", "table"),
+    [
+        (900, 100_000_000, Timetable(919, 939, 1000, 10, 5, 20)),
+        (60, 100_000_000, Timetable(135.25, 147 - 0, 160, 5.875, 13 / 6, 13 / 3)),
+        (12, 100_000_000, Timetable(104.5, 106.5, 112, 1, 1, 2)),
+        (0, 100_000_000, Timetable(98, 100, 100, 1, 0.8, 1.5)),
+    ],
+)
+def test_a_timetable_in_numbers(remaining: float, limit: int, table: Timetable) -> None:
+    assert Timetable.of(100.0, remaining, limit) == pytest.approx(table)
+
+
+@pytest.mark.parametrize(("now", "seconds", "allowed"), [(0, 100, True), (40, 60, True), (40, 60.001, False)])
+def test_a_timetable_allows_what_ends_with_it(now: float, seconds: float, allowed: bool) -> None:
+    assert Timetable.of(0, 100, 1_000_000).allows(now, seconds) is allowed
+
+
+# Sources that are gzip
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        gzip.compress(TEXT),
+        gzip.compress(TEXT[:100_000]) + gzip.compress(b"") + gzip.compress(TEXT[100_000:]),
+        gzip.compress(TEXT) + bytes(1000),
+        gzip.compress(TEXT[:100_000]) + bytes(7) + gzip.compress(TEXT[100_000:]),
+    ],
+    ids=["one member", "three members", "padded with zeros", "zeros between members"],
+)
+@pytest.mark.parametrize("size", [1, 7, 4_096, 10_000_000])
+def test_a_gzip_source_is_decoded_however_it_is_cut(data: bytes, size: int) -> None:
+    text = b"".join(decoded(SOURCE, _cut(data, size)))
+
+    assert text == TEXT
+
+
+@PROPERTY
+@given(st.lists(st.binary(max_size=2_000), max_size=5), st.integers(0, 600), st.integers(1, 700), st.booleans())
+def test_any_members_padding_and_cuts_decode(texts: list[bytes], zeros: int, size: int, views: bool) -> None:
+    data = b"".join(map(gzip.compress, texts)) + (bytes(zeros) if texts else b"")
+    chunks = [memoryview(chunk) if views else chunk for chunk in _cut(data, size)]
+
+    text = b"".join(decoded(SOURCE, [b"", *chunks, b""]))
+
+    assert text == b"".join(texts)
+
+
+def test_a_bundle_can_be_a_source_itself(executor: Executor) -> None:
+    _, bundle = _pack([TEXT, b"b\n"], executor)
+
+    assert b"".join(decoded(SOURCE, [bundle])) == TEXT + b"b\n"
+
+
+def test_a_source_is_decoded_block_by_block_however_small_it_is() -> None:
+    chunks = decoded(SOURCE, [gzip.compress(bytes(5 * BLOCK_SIZE + 1))])
+
+    assert [len(chunk) for chunk in chunks] == [BLOCK_SIZE] * 5 + [1]
+
+
+def test_a_source_is_read_no_further_than_it_is_decoded() -> None:
+    data = gzip.compress(random.Random(1).randbytes(8 * BLOCK_SIZE))
+    taken: list[int] = []
+
+    next(decoded(SOURCE, _counted(_cut(data, 65_536), taken)))
+
+    assert len(taken) < len(_cut(data, 65_536)) / 2
+
+
+@pytest.mark.parametrize(
+    ("data", "fault"),
+    [
+        (b"plain text that is longer than a gzip header", "BadGzipFile"),
+        (b"\x1f\x8b", "EOFError"),
+        (bytes(10), "BadGzipFile"),
+        (bytes(3) + gzip.compress(TEXT), "BadGzipFile"),
+        (gzip.compress(TEXT) + b"junk", "EOFError"),
+        (gzip.compress(TEXT) + b"junk that is longer than a gzip header", "BadGzipFile"),
+        (gzip.compress(TEXT) + bytes(9) + b"junk", "EOFError"),
+        (gzip.compress(TEXT) + gzip.compress(TEXT)[:-1], "EOFError"),
+        (gzip.compress(TEXT)[:-8] + bytes(4) + gzip.compress(TEXT)[-4:], "BadGzipFile"),
+        (gzip.compress(TEXT)[:-4] + bytes(4), "BadGzipFile"),
+        (b"\x1f\x8b\x07" + gzip.compress(TEXT)[3:], "BadGzipFile"),
+        (gzip.compress(TEXT)[:10] + b"\xff" * 40, "IsalError"),
+    ],
+    ids=[
+        "plain text",
+        "no header",
+        "zeros only",
+        "zeros in front",
+        "short junk",
+        "junk",
+        "zeros and junk",
+        "second member cut",
+        "wrong crc",
+        "wrong length",
+        "unknown method",
+        "no deflate",
+    ],
+)
+def test_a_damaged_source_is_refused_without_a_word_of_its_content(data: bytes, fault: str) -> None:
+    with pytest.raises(CorruptMemberError) as caught:
+        list(decoded(SOURCE, [data]))
+
+    assert caught.value.args == ("object is not gzip to its end",)
+    assert caught.value.facts == {"bucket": "source", "key": "in/a.json.gz", "fault": fault}
+
+
+def test_a_source_is_refused_wherever_it_is_cut_off() -> None:
+    data = gzip.compress(TEXT[:5_000])
+
+    for length in range(1, len(data)):
+        with pytest.raises(CorruptMemberError):
+            list(decoded(SOURCE, [data[:length]]))
+
+
+def test_an_empty_source_is_an_empty_text() -> None:
+    assert list(decoded(SOURCE, [])) == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [StoreUnavailableError("slow down"), OutOfTimeError("late"), OSError("reset"), TimeoutError(), KeyboardInterrupt()],
+)
+def test_a_failure_to_read_is_no_damage_of_the_source(error: BaseException) -> None:
+    chunks = decoded(SOURCE, _failing([gzip.compress(TEXT)[:1_000]], error))
+
+    with pytest.raises(type(error)) as caught:
+        list(chunks)
+
+    assert caught.value is error
+
+
+# Blocks
+
+
+@every_level
+@pytest.mark.parametrize("size", [0, 1, 65_535, 65_536, BLOCK_SIZE])
+@pytest.mark.parametrize("kind", ["text", "random"])
+def test_a_block_is_inflated_alone(level: int, size: int, kind: str) -> None:
+    block = TEXT[:size] if kind == "text" else random.Random(level).randbytes(size)
+    inflate = zlib.decompressobj(-15)
+
+    text = inflate.decompress(compressor(level)(block))
+
+    assert (text, inflate.unused_data, inflate.eof) == (block, b"", False)
+
+
+@every_level
+def test_blocks_in_any_order_make_one_stream(level: int) -> None:
+    randoms = random.Random(level)
+    blocks = [TEXT[:BLOCK_SIZE], randoms.randbytes(BLOCK_SIZE), b"", TEXT[:17], randoms.randbytes(70_000), TEXT[1:]]
+    compress = compressor(level)
+
+    stream = b"".join(map(compress, blocks)) + END
+
+    assert zlib.decompress(stream, -15) == b"".join(blocks)
+
+
+@every_level
+@pytest.mark.parametrize("size", [65_536, BLOCK_SIZE - 1, BLOCK_SIZE])
+def test_random_bytes_grow_by_no_more_than_a_thousandth(level: int, size: int) -> None:
+    block = random.Random(size).randbytes(size)
+
+    assert len(compressor(level)(block)) <= size * 1.001
+
+
+@every_level
+def test_text_shrinks_to_less_than_a_third(level: int) -> None:
+    assert len(compressor(level)(TEXT[:BLOCK_SIZE])) < BLOCK_SIZE / 3
+
+
+# Packing
+
+
+@pytest.mark.parametrize(
+    ("framing", "members", "text"),
+    [
+        ("lines", [b"a", b"b"], b"a\nb\n"),
+        ("lines", [b"a\n", b"b\n"], b"a\nb\n"),
+        ("lines", [b"a\n\n", b"\n", b"b"], b"a\n\n\nb\n"),
+        ("lines", [b"", b"a", b"", b""], b"a\n"),
+        ("lines", [b"a\r\n", b"b\r"], b"a\r\nb\r\n"),
+        ("lines", [b""], b""),
+        ("lines", [], b""),
+        ("none", [b"a", b"b\n", b"", b"c"], b"ab\nc"),
+        ("none", [], b""),
+    ],
+)
+def test_with_lines_a_member_ends_its_line_with_none_it_is_left_alone(
+    framing: Framing, members: list[bytes], text: bytes, executor: Executor
+) -> None:
+    packed, bundle = _pack(members, executor, framing=framing)
+
+    assert gzip.decompress(bundle) == text
+    assert _cut_out(text, packed) == members
+    assert packed.index.text_size == len(text)
+
+
+@every_framing
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [b"a\n", b"b", b"", b""],
+        [b"", b"", b"a\nb"],
+        [memoryview(b"a\n"), memoryview(b""), memoryview(b"b")],
+        [b"a", b"\n", b"b"],
+    ],
+)
+def test_how_a_member_is_cut_into_chunks_does_not_matter(
+    framing: Framing, chunks: list[Chunk], executor: Executor
+) -> None:
+    _, expected = _pack([b"a\nb", b"c"], executor, framing=framing)
+    spool = io.BytesIO()
+    packer = _packer(spool, executor, framing=framing)
+
+    packer.add(_source(0, 3), iter(chunks))
+    packer.add(_source(1, 1), [b"c"])
+    packer.finish(PLAN)
+
+    assert spool.getvalue() == expected
+
+
+@every_framing
+@pytest.mark.parametrize("size", [BLOCK_SIZE - 1, BLOCK_SIZE, BLOCK_SIZE + 1, 3 * BLOCK_SIZE, 12 * BLOCK_SIZE + 5])
+@pytest.mark.parametrize("chunk", [100_003, 20_000_000])
+def test_members_about_the_size_of_blocks_are_cut_at_the_block(
+    framing: Framing, size: int, chunk: int, executor: Executor
+) -> None:
+    members = [random.Random(n).randbytes(size - 1) + b"." for n in range(3)]
+    text = b"".join(member + b"\n" * (framing == "lines") for member in members)
+
+    packed, bundle = _pack(members, executor, framing=framing, chunk=chunk)
+
+    assert gzip.decompress(bundle) == text
+    assert _cut_out(text, packed) == members
+    assert _blocks(bundle, packed) == _cut(text, BLOCK_SIZE)
+
+
+@PROPERTY
+@given(
+    st.lists(st.tuples(st.integers(0, 3 * BLOCK_SIZE) | st.integers(0, 40), st.integers(0, 255)), max_size=12),
+    st.sampled_from(FRAMINGS),
+    st.sampled_from(LEVELS),
+    st.integers(1_000, 2 * BLOCK_SIZE),
+)
+def test_any_members_come_out_byte_for_byte(
+    executor: Executor, shapes: list[tuple[int, int]], framing: Framing, level: int, chunk: int
+) -> None:
+    members = [_some_bytes(size, seed) for size, seed in shapes]
+    ends = [b"\n" if framing == "lines" and member and member[-1:] != b"\n" else b"" for member in members]
+    text = b"".join(member + end for member, end in zip(members, ends, strict=True))
+
+    packed, bundle = _pack(members, executor, level=level, framing=framing, chunk=chunk)
+
+    first = zlib.decompressobj(31)
+    assert first.decompress(bundle) == gzip.decompress(bundle) == text
+    assert first.eof
+    assert _cut_out(text, packed) == members
+    assert _blocks(bundle, packed) == _cut(text, BLOCK_SIZE)
+    assert packed.index.members.crc32 == [zlib.crc32(member) for member in members]
+    Bundle.open(io.BytesIO(bundle)).verify()
+
+
+@every_level
+def test_the_whole_text_is_in_the_first_gzip_member(level: int, executor: Executor) -> None:
+    _, bundle = _pack([TEXT] * 3, executor, level=level)
+
+    members = _gzip_members(bundle)
+
+    assert [text for _, text in members] == [TEXT * 3] + [b""] * (len(members) - 1)
+
+
+@every_level
+def test_the_same_members_give_the_same_bytes(level: int, executor: Executor) -> None:
+    members = [TEXT, b"", random.Random(level).randbytes(BLOCK_SIZE), b"{}"] * 3
+
+    bundles = {_pack(members, executor, level=level)[1] for _ in range(5)}
+
+    assert len(bundles) == 1
+
+
+def test_the_index_says_what_was_read_not_what_was_announced(executor: Executor) -> None:
+    spool = io.BytesIO()
+    packer = _packer(spool, executor)
+    plan = Plan("b.gz", "2026-11-23T11:54:56Z", "request", (Member("not", "packed"),))
+
+    packer.add(Source(Member("one", "a", 9, "old", "v0"), 5, "e1", "v1"), [b"hello"])
+    packer.add(Source(Member("two", "é\n🦊", None, None, None), 30, None, None, gzipped=True), [b"hello\n"])
+    packer.add(Source(Member("one", "", 0), 0, "e3"), [])
+    packed = packer.finish(plan)
+
+    assert packed.index == BundleIndex(
+        version=1,
+        bundle="b.gz",
+        created="2026-11-23T11:54:56Z",
+        request_id="request",
+        framing="lines",
+        text_size=12,
+        block_size=262_144,
+        blocks=packed.index.blocks,
+        buckets=["one", "two"],
+        members=MemberColumns(
+            bucket=[0, 1, 0],
+            key=["a", "é\n🦊", ""],
+            version_id=["v1", None, None],
+            etag=["e1", None, "e3"],
+            size=[5, 30, 0],
+            encoding=[None, "gzip", None],
+            start=[0, 6, 12],
+            length=[5, 6, 0],
+            crc32=[zlib.crc32(b"hello"), zlib.crc32(b"hello\n"), 0],
+        ),
+    )
+    assert Bundle.open(spool).index == packed.index
+
+
+def test_what_is_packed_is_the_size_and_the_sha_256_of_the_file(executor: Executor) -> None:
+    packed, bundle = _pack([TEXT, b"b"], executor)
+
+    assert (packed.size, packed.sha256) == (len(bundle), hashlib.sha256(bundle).digest())
+
+
+def test_what_is_packed_is_known_in_the_order_of_packing(executor: Executor) -> None:
+    packer = _packer(io.BytesIO(), executor)
+
+    packer.add(_source(0, 1), [b"a"])
+    packer.add(_source(1, 2), [b"bb"])
+
+    assert packer.entries == [(_source(0, 1), 0, 1, zlib.crc32(b"a")), (_source(1, 2), 2, 2, zlib.crc32(b"bb"))]
+
+
+def test_an_empty_bundle_is_an_empty_text_and_closes_its_name() -> None:
+    bundle = empty_bundle("b.gz", NOVEMBER_2026, "request")
+
+    opened = Bundle.open(io.BytesIO(bundle))
+    opened.verify()
+    assert gzip.decompress(bundle) == b""
+    assert list(opened) == []
+    assert (opened.index.bundle, opened.index.created, opened.index.request_id, opened.index.text_size) == (
+        "b.gz",
+        "2026-11-23T11:54:56Z",
+        "request",
+        0,
+    )
+
+
+# Room
+
+
+def test_members_fill_a_bundle_to_the_last_byte(executor: Executor) -> None:
+    packer = _packer(io.BytesIO(), executor, limit=10)
+
+    packer.add(_source(0, 4), [b"aaaa"])
+    packer.add(_source(1, 6), [b"bbb", b"bbb"])
+    packer.add(_source(2, 0), [])
+
+    assert packer.finish(PLAN).index.members.length == [4, 6, 0]
+
+
+def test_the_newlines_of_the_framing_do_not_count(executor: Executor) -> None:
+    packed, _ = _pack([b"a"] * 10, executor, limit=10)
+
+    assert packed.index.text_size == 20
+
+
+def test_a_member_that_does_not_fit_any_more_is_left_to_the_next_bundle(executor: Executor) -> None:
+    _, expected = _pack([b"aaaa", b"cccccc"], executor, limit=10)
+    spool = io.BytesIO()
+    packer = _packer(spool, executor, limit=10)
+
+    packer.add(_source(0, 4), [b"aaaa"])
+    with pytest.raises(BundleFullError) as caught:
+        packer.add(_source(7, 7), [b"bbbbbbb"])
+    packer.add(_source(1, 6), [b"cccccc"])
+    packer.finish(PLAN)
+
+    assert caught.value.facts == {"key": "in/7.json"}
+    assert spool.getvalue() == expected
+
+
+def test_a_member_in_hand_that_is_larger_than_a_bundle_is_refused(executor: Executor) -> None:
+    packer = _packer(io.BytesIO(), executor, limit=10)
+    packer.add(_source(0, 4), [b"aaaa"])
+
+    with pytest.raises(OversizedMemberError) as caught:
+        packer.add(_source(1, 11), [b"bbbbb", b"bbbbbb"])
+
+    assert caught.value.facts == {"key": "in/1.json", "length": 11, "limit": 10}
+
+
+def test_a_member_that_never_ends_is_refused_as_soon_as_it_is_larger_than_a_bundle(executor: Executor) -> None:
+    _, expected = _pack([b"a"], executor, limit=5 * BLOCK_SIZE)
+    spool = io.BytesIO()
+    packer = _packer(spool, executor, limit=5 * BLOCK_SIZE)
+    taken: list[int] = []
+
+    with pytest.raises(OversizedMemberError) as caught:
+        packer.add(_source(7, 1), _counted(repeat(bytes(BLOCK_SIZE)), taken))
+    packer.add(_source(0, 1), [b"a"])
+    packer.finish(PLAN)
+
+    assert caught.value.facts == {"key": "in/7.json", "length": 6 * BLOCK_SIZE, "limit": 5 * BLOCK_SIZE}
+    assert len(taken) == 6
+    assert spool.getvalue() == expected
+
+
+def test_a_member_that_is_read_while_the_bundle_fills_up_is_left_to_the_next_one(executor: Executor) -> None:
+    _, expected = _pack([TEXT * 4], executor, limit=len(TEXT) * 5)
+    spool = io.BytesIO()
+    packer = _packer(spool, executor, limit=len(TEXT) * 5)
+    taken: list[int] = []
+
+    packer.add(_source(0, len(TEXT) * 4), [TEXT] * 4)
+    with pytest.raises(BundleFullError) as caught:
+        packer.add(_source(7, 1), _counted(repeat(TEXT), taken))
+    packer.finish(PLAN)
+
+    assert caught.value.facts == {"key": "in/7.json"}
+    assert len(taken) == 2
+    assert spool.getvalue() == expected
+
+
+def test_a_small_object_that_decodes_to_more_than_a_bundle_is_refused(executor: Executor) -> None:
+    packer = _packer(io.BytesIO(), executor, limit=1_000_000)
+    bomb = gzip.compress(bytes(10_000_000))
+
+    with pytest.raises(OversizedMemberError) as caught:
+        packer.add(_source(0, len(bomb)), decoded(SOURCE, [bomb]))
+
+    assert caught.value.facts == {"key": "in/0.json", "length": 4 * BLOCK_SIZE, "limit": 1_000_000}
+
+
+# Failures half way
+
+
+@every_framing
+@pytest.mark.parametrize("at", [0, 1, 2, 3])
+@pytest.mark.parametrize("error", [StoreUnavailableError("slow down"), KeyboardInterrupt()], ids=["error", "kill"])
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [],
+        [b"half of it"],
+        [TEXT[:BLOCK_SIZE]],
+        [TEXT[:BLOCK_SIZE], b"."],
+        [TEXT] * 4,
+        [TEXT] * 40,
+        [random.Random(3).randbytes(700)] * 2_000,
+    ],
+    ids=["at once", "small", "a block", "a block and a byte", "blocks", "many blocks", "many chunks"],
+)
+def test_a_member_that_fails_half_way_leaves_no_byte(
+    framing: Framing, at: int, error: BaseException, chunks: list[bytes], executor: Executor
+) -> None:
+    members = [TEXT[:100_003], TEXT, b"c"]
+    _, expected = _pack(members, executor, framing=framing)
+    spool = io.BytesIO()
+    packer = _packer(spool, executor, framing=framing)
+
+    for n, member in enumerate(members[:at]):
+        packer.add(_source(n, len(member)), [member])
+    with pytest.raises(type(error)):
+        packer.add(_source(99, 1), _failing(chunks, error))
+    for n, member in enumerate(members[at:], at):
+        packer.add(_source(n, len(member)), [member])
+    packer.finish(PLAN)
+
+    assert spool.getvalue() == expected
+    Bundle.open(spool).verify()
+
+
+def test_members_that_fail_one_after_the_other_leave_no_byte_either(executor: Executor) -> None:
+    _, expected = _pack([TEXT, TEXT], executor)
+    spool = io.BytesIO()
+    packer = _packer(spool, executor)
+
+    for n in range(2):
+        for _ in range(3):
+            with pytest.raises(StoreUnavailableError):
+                packer.add(_source(99, 1), _failing([TEXT] * 12, StoreUnavailableError("slow down")))
+        packer.add(_source(n, len(TEXT)), [TEXT])
+    packer.finish(PLAN)
+
+    assert spool.getvalue() == expected
+
+
+def test_a_source_that_turns_out_damaged_leaves_no_byte(executor: Executor) -> None:
+    _, expected = _pack([TEXT, b"b"], executor)
+    spool = io.BytesIO()
+    packer = _packer(spool, executor)
+    damaged = gzip.compress(TEXT * 10)[:-8] + bytes(8)
+
+    packer.add(_source(0, len(TEXT)), [TEXT])
+    with pytest.raises(CorruptMemberError):
+        packer.add(_source(99, len(damaged)), decoded(SOURCE, [damaged]))
+    packer.add(_source(1, 1), [b"b"])
+    packer.finish(PLAN)
+
+    assert spool.getvalue() == expected
+
+
+# The index
+
+
+@pytest.mark.parametrize("count", [3_000, 8_000])
+def test_the_index_costs_at_most_40_bytes_a_member(count: int, executor: Executor) -> None:
+    randoms, spool = random.Random(count), io.BytesIO()
+    packer = _packer(spool, executor)
+    for n in range(count):
+        source = Source(Member("source", f"in/2026/11/23/{n:06}.json"), 4_096, f"{randoms.getrandbits(128):032x}")
+        packer.add(source, [randoms.randbytes(4_096)])
+    packer.finish(PLAN)
+
+    _, *index, _footer = _gzip_members(spool.getvalue())
+
+    assert sum(len(HEADER) + 2 + len(extra) + len(END) + 8 for extra, _ in index) <= 40 * count
+    assert {text for _, text in index} == {b""}
+    assert [len(extra) - 4 for extra, _ in index[:-1]] == [EXTRA_SIZE] * (len(index) - 1)
+    assert 0 < len(index[-1][0]) <= 16 * 1024
+
+
+def test_the_index_is_json_behind_the_text_as_the_format_says(executor: Executor) -> None:
+    packed, bundle = _pack([b"a"] * 2_000, executor)
+
+    _, *index, (footer, _) = _gzip_members(bundle)
+
+    magic, at, length, deflated_size, inflated_size, sha256 = struct.unpack("<8sQQQI32s", footer[4:])
+    deflated = b"".join(extra[4:] for extra, _ in index)
+    assert [extra[:2] for extra, _ in index] == [b"AI"] * len(index)
+    assert (footer[:2], magic) == (b"AF", b"AGGRBNDL")
+    assert at + length + FOOTER_SIZE == len(bundle)
+    assert (len(deflated), len(zlib.decompress(deflated, -15))) == (deflated_size, inflated_size)
+    assert json.loads(zlib.decompress(deflated, -15)) == packed.index.model_dump(mode="json")
+    assert sha256 == hashlib.sha256(bundle[:-FOOTER_SIZE]).digest()
+
+
+def _packer(
+    spool: io.BytesIO, executor: Executor, *, limit: int = 10**9, level: int = 1, framing: Framing = "lines"
+) -> Packer:
+    return Packer(spool, limit=limit, level=level, framing=framing, executor=executor)
+
+
+def _pack(
+    members: Sequence[bytes],
+    executor: Executor,
+    *,
+    limit: int = 10**9,
+    level: int = 1,
+    framing: Framing = "lines",
+    chunk: int = 100_000_000,
+) -> tuple[Packed, bytes]:
+    spool = io.BytesIO()
+    packer = _packer(spool, executor, limit=limit, level=level, framing=framing)
+    for n, member in enumerate(members):
+        packer.add(_source(n, len(member)), _cut(member, chunk))
+    return packer.finish(PLAN), spool.getvalue()
+
+
+def _source(n: int, size: int) -> Source:
+    return Source(Member("source", f"in/{n}.json"), size)
+
+
+def _sized(sizes: Iterable[int | None]) -> list[Member]:
+    return [Member("source", f"in/{n}.json", size) for n, size in enumerate(sizes)]
+
+
+def _cut(data: bytes, size: int) -> list[bytes]:
+    return [data[at : at + size] for at in range(0, len(data), size)]
+
+
+def _cut_out(text: bytes, packed: Packed) -> list[bytes]:
+    """The members, by what the index says of them."""
+    columns = packed.index.members
+    return [text[start : start + length] for start, length in zip(columns.start, columns.length, strict=True)]
+
+
+def _blocks(bundle: bytes, packed: Packed) -> list[bytes]:
+    """The text of every block, each inflated alone."""
+    texts, at = [], len(HEADER)
+    for size in packed.index.blocks:
+        texts.append(zlib.decompressobj(-15).decompress(bundle[at : at + size]))
+        at += size
+    return texts
+
+
+def _gzip_members(data: bytes) -> list[tuple[bytes, bytes]]:
+    """The extra field and the text of every gzip member, as RFC 1952 has them."""
+    members = []
+    while data:
+        extra = data[12 : 12 + struct.unpack_from("<H", data, 10)[0]] if data[3] & 4 else b""
+        inflate = zlib.decompressobj(31)
+        members.append((extra, inflate.decompress(data)))
+        assert inflate.eof
+        data = inflate.unused_data
+    return members
+
+
+def _some_bytes(size: int, seed: int) -> bytes:
+    """Random bytes, text, or zeros, with or without a newline at the end."""
+    kinds: list[Callable[[], bytes]] = [
+        lambda: random.Random(seed).randbytes(size),
+        lambda: (TEXT * 3)[:size],
+        lambda: bytes(size),
+    ]
+    data = kinds[seed % 3]()
+    return data[:-1] + b"\n" if seed % 2 and data else data
+
+
+def _failing(chunks: Iterable[bytes], error: BaseException) -> Iterator[bytes]:
+    yield from chunks
+    raise error
+
+
+def _counted(chunks: Iterable[bytes], taken: list[int]) -> Iterator[bytes]:
+    for chunk in chunks:
+        taken.append(len(chunk))
+        yield chunk

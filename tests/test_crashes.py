@@ -1,0 +1,328 @@
+"""Death, lost answers and refusals at every call that the handler makes; then the batch is delivered again."""
+
+import errno
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from aggregator import bundling
+from aggregator.core import Packer
+from tests.faults import LOST, Call, Killed, answered, faults
+from tests.world import World, log_lines
+
+pytestmark = pytest.mark.integration
+
+OBJECTS = {f"{at}": f"content of {at}\n".encode() for at in range(5)}
+ONCE = {key: [body] for key, body in OBJECTS.items()}
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_crash_at_any_call_costs_a_repeat_never_a_loss(
+    world: World, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    for struck in itertools.count():
+        world.put_all(_objects(struck))
+
+        with faults(monkeypatch, _strike(struck, when, Killed())) as calls:
+            killed = _killed(lambda: world.deliver([*_objects(struck), f"{struck}/missing"]))
+        world.lapse()
+        stayed = world.deliver(_objects(struck))
+
+        assert stayed == set()
+        assert _of(world, struck) == {key: [body] for key, body in _objects(struck).items()}
+        if not killed:
+            break
+    assert [call.operation for call in calls] == [
+        "TransactWriteItems",
+        "TransactWriteItems",
+        "PutObject",
+        "PutItem",
+        "BatchWriteItem",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("when", "error"),
+    [
+        ("after", LOST),
+        ("before", LOST),
+        ("before", answered(503, "SlowDown")),
+        ("after", answered(500, "InternalError")),
+    ],
+)
+def test_a_fault_at_any_call_is_answered_and_mended_by_redelivery(
+    world: World, monkeypatch: pytest.MonkeyPatch, when: str, error: Exception
+) -> None:
+    for struck in itertools.count():
+        world.put_all(_objects(struck))
+
+        with faults(monkeypatch, _strike(struck, when, error)) as calls:
+            first = world.deliver([*_objects(struck), f"{struck}/missing"])
+        stayed = world.deliver(_objects(struck))
+        if stayed:
+            world.lapse()
+            stayed = world.deliver(_objects(struck))
+
+        assert f"{struck}/missing" in first
+        assert stayed == set()
+        assert _of(world, struck) == {key: [body] for key, body in _objects(struck).items()}
+        if struck >= len(calls):
+            break
+
+
+def test_a_put_whose_answer_is_lost_is_found_and_acknowledged_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.put_all(OBJECTS)
+
+    with faults(monkeypatch, lambda call: call.is_after("PutObject") and call.fail(LOST)):
+        stayed = world.deliver(OBJECTS)
+
+    assert stayed == set()
+    assert world.published() == ONCE
+
+
+def test_a_put_that_never_arrived_closes_its_name_and_gives_the_members_back_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.put_all(OBJECTS)
+
+    with faults(monkeypatch, _strike_first("PutObject", LOST)):
+        stayed = world.deliver(OBJECTS)
+
+    assert stayed == set(OBJECTS)
+    assert world.deliver(OBJECTS) == set()
+    assert world.published() == ONCE
+
+
+def test_a_put_that_is_refused_gives_the_members_back_without_asking(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.put_all(OBJECTS)
+
+    with faults(
+        monkeypatch, lambda call: call.is_before("PutObject") and call.fail(answered(403, "AccessDenied"))
+    ) as calls:
+        stayed = world.deliver(OBJECTS)
+
+    assert stayed == set(OBJECTS)
+    assert [call.operation for call in calls] == ["TransactWriteItems", "PutObject", "TransactWriteItems"]
+    assert world.deliver(OBJECTS) == set()
+
+
+def test_a_refusal_after_a_retry_may_hide_a_put_that_took_effect_so_it_is_found_out(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.put_all(OBJECTS)
+    refused = answered(403, "AccessDenied", retries=1)
+
+    with faults(monkeypatch, lambda call: call.is_after("PutObject") and call.fail(refused)):
+        stayed = world.deliver(OBJECTS)
+
+    assert stayed == set()
+    assert world.published() == ONCE
+
+
+def test_a_bundle_that_nobody_can_decide_is_left_to_its_claims(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.put_all(OBJECTS)
+
+    def plan(call: Call) -> None:
+        if call.is_after("PutObject") or call.is_before("ListObjectVersions"):
+            call.fail(LOST)
+
+    with faults(monkeypatch, plan):
+        stayed = world.deliver(OBJECTS)
+
+    assert stayed == set(OBJECTS)
+    assert world.deliver(OBJECTS) == set(OBJECTS)
+    world.lapse()
+    assert world.deliver(OBJECTS) == set()
+    assert world.published() == ONCE
+
+
+def test_an_invocation_that_ends_too_soon_does_not_begin_to_decide(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.put_all(OBJECTS)
+    monkeypatch.setattr("aggregator.core.Timetable.allows", lambda *_: False)
+
+    with faults(monkeypatch, lambda call: call.is_after("PutObject") and call.fail(LOST)) as calls:
+        stayed = world.deliver(OBJECTS)
+
+    assert stayed == set(OBJECTS)
+    assert [call.operation for call in calls] == ["TransactWriteItems", "PutObject"]
+
+
+def test_a_bundle_is_not_put_while_a_stray_claim_may_carry_its_name(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.put_all(OBJECTS)
+
+    def plan(call: Call) -> None:
+        if call.operation == "TransactWriteItems" and call.number > 0 and call.when == "before":
+            call.fail(LOST)
+
+    with faults(monkeypatch, plan) as calls:
+        stayed = world.deliver([*OBJECTS, "missing"])
+
+    assert stayed == {*OBJECTS, "missing"}
+    assert "PutObject" not in {call.operation for call in calls}
+    world.lapse()
+    assert world.deliver(OBJECTS) == set()
+    assert world.published() == ONCE
+
+
+def test_a_claim_that_lands_after_its_bundle_was_put_does_not_hide_its_member(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects = {f"{at:03}": b"x" for at in range(101)}
+    world.put_all(objects)
+    delayed: list[Call] = []
+
+    def plan(call: Call) -> None:
+        if call.is_before("TransactWriteItems") and b'"100"' not in call.parameters["body"] and not delayed:
+            count = call.parameters["body"].count(b'"Put"')
+            if count == 1:
+                delayed.append(call)
+                call.fail(LOST)
+
+    with faults(monkeypatch, plan):
+        stayed = world.deliver(objects)
+    (late,) = delayed
+    with pytest.raises(world.dynamodb.exceptions.TransactionCanceledException):
+        world.dynamodb.transact_write_items(**_request(late))
+
+    assert stayed == {"100"}
+    assert world.deliver(objects) == set()
+    assert world.published() == {key: [body] for key, body in objects.items()}
+
+
+def test_a_bundle_that_could_not_be_settled_is_settled_by_whoever_meets_it_next(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.put_all(OBJECTS)
+
+    with faults(monkeypatch, lambda call: call.is_before("PutItem") and call.fail(LOST)):
+        stayed = world.deliver(OBJECTS)
+
+    assert stayed == set()
+    world.lapse()
+    assert world.deliver(OBJECTS) == set()
+    assert world.published() == ONCE
+    assert sum(record["status"] == "COMPLETED" for record in world.records()) == 1
+
+
+def test_a_consumer_that_deletes_bundles_at_once_makes_nothing_come_twice(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.put_all(OBJECTS)
+    with faults(monkeypatch, lambda call: call.is_before("PutItem") and call.fail(Killed())):
+        assert _killed(lambda: world.deliver(OBJECTS))
+    for listed in world.s3.list_objects_v2(Bucket=world.distribution)["Contents"]:
+        world.s3.delete_object(Bucket=world.distribution, Key=listed["Key"])
+    world.lapse()
+
+    stayed = world.deliver(OBJECTS)
+
+    assert stayed == set()
+    assert world.published() == ONCE
+
+
+def test_a_full_disk_fails_the_batch_and_gives_the_members_back(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.put_all(OBJECTS)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bundling, "SpooledTemporaryFile", _FullDisk)
+        stayed = world.deliver(OBJECTS)
+
+    failed = [line for line in log_lines(capsys.readouterr().out) if line.get("message") == "invocation.failed"]
+    assert stayed == set(OBJECTS)
+    assert [line["exception_name"] for line in failed] == ["OSError"]
+    assert world.deliver(OBJECTS) == set()
+    assert world.published() == ONCE
+
+
+def test_an_error_that_nobody_foresaw_fails_the_batch_and_gives_the_members_back(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.put_all(OBJECTS)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Packer, "add", _unforeseen)
+        stayed = world.deliver(OBJECTS)
+
+    failed = [line for line in log_lines(capsys.readouterr().out) if line.get("message") == "invocation.failed"]
+    assert stayed == set(OBJECTS)
+    assert [line["exception"].splitlines()[-1] for line in failed] == ["RuntimeError: unforeseen"]
+    assert world.deliver(OBJECTS) == set()
+    assert world.published() == ONCE
+
+
+def test_refusals_that_cannot_be_recorded_do_not_change_the_answer(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with faults(monkeypatch, lambda call: call.is_before("BatchWriteItem") and call.fail(LOST)):
+        stayed = world.deliver(["missing"])
+
+    lines = log_lines(capsys.readouterr().out)
+    assert stayed == {"missing"}
+    assert [line["message"] for line in lines if line.get("level") == "WARNING"] == ["refusals.unrecorded"]
+
+
+class _FullDisk:
+    """A spool on a disk that is full from the first byte."""
+
+    def __init__(self, _size: int) -> None: ...
+
+    def __enter__(self) -> "_FullDisk":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def write(self, _data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def _unforeseen(*_: Any) -> None:
+    raise RuntimeError("unforeseen")
+
+
+def _objects(trial: int) -> dict[str, bytes]:
+    return {f"{trial}/{key}": body for key, body in OBJECTS.items()}
+
+
+def _of(world: World, trial: int) -> dict[str, list[bytes]]:
+    return {key: bodies for key, bodies in world.published().items() if key.startswith(f"{trial}/")}
+
+
+def _strike(number: int, when: str, error: BaseException) -> Callable[[Call], object]:
+    return lambda call: (call.number, call.when) == (number, when) and call.fail(error)
+
+
+def _strike_first(operation: str, error: BaseException) -> Callable[[Call], object]:
+    struck: list[Call] = []
+
+    def plan(call: Call) -> None:
+        if call.is_before(operation) and not struck:
+            struck.append(call)
+            call.fail(error)
+
+    return plan
+
+
+def _killed(deliver: Callable[[], object]) -> bool:
+    try:
+        deliver()
+    except Killed:
+        return True
+    return False
+
+
+def _request(call: Call) -> Any:
+    import json
+
+    return json.loads(call.parameters["body"])
