@@ -1,7 +1,7 @@
 """
 Faults at the seams: what may happen before and after each boto3 call that the handler makes.
 
-    with faults(monkeypatch, lambda call: call.fail(Killed()) if call.is_after("PutObject") else None):
+    with faults(monkeypatch, lambda call: Killed() if call.is_after("PutObject") else None):
         world.deliver("a")
 """
 
@@ -17,6 +17,7 @@ from aggregator.clients import Clients
 from aggregator.core import Timetable
 
 LOST = ReadTimeoutError(endpoint_url="lost")
+"""The connection ends without an answer."""
 
 
 class Killed(BaseException):
@@ -40,14 +41,14 @@ class Call:
         """Whether the call has taken effect, and its answer is on its way."""
         return (self.operation, self.when) == (operation, "after")
 
-    def fail(self, error: BaseException) -> None:
-        """Let the call end with `error`."""
-        raise error
+
+Plan = Callable[[Call], BaseException | None]
+"""Says how a call is to end, if not by itself."""
 
 
 @contextmanager
-def faults(monkeypatch: pytest.MonkeyPatch, plan: Callable[[Call], object]) -> Iterator[list[Call]]:
-    """Let `plan` look at every call in the block, and raise in it; what was called."""
+def faults(monkeypatch: pytest.MonkeyPatch, plan: Plan) -> Iterator[list[Call]]:
+    """Let `plan` say of every call in the block how it ends; what was called."""
     calls: list[Call] = []
     build = Clients.build
 
@@ -71,14 +72,19 @@ def answered(status: int, code: str, *, retries: int = 0) -> ClientError:
     return ClientError(answer, "Operation")
 
 
-def _watch(client: Any, plan: Callable[[Call], object], calls: list[Call]) -> None:
+def _watch(client: Any, plan: Plan, calls: list[Call]) -> None:
     def before(model: Any, params: Any, **_: Any) -> None:
         call = Call(len(calls), model.name, "before", params)
         calls.append(call)
-        plan(call)
+        _end(plan(call))
 
     def after(model: Any, **_: Any) -> None:
-        plan(Call(len(calls) - 1, model.name, "after", None))
+        _end(plan(Call(len(calls) - 1, model.name, "after", None)))
 
     client.meta.events.register("before-call", before)
     client.meta.events.register("after-call", after)
+
+
+def _end(error: BaseException | None) -> None:
+    if error is not None:
+        raise error

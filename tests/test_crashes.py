@@ -2,8 +2,9 @@
 
 import errno
 import itertools
-from collections.abc import Callable
-from typing import Any
+import json
+from collections.abc import Callable, Iterable
+from typing import Any, Self
 
 import pytest
 
@@ -26,7 +27,7 @@ def test_a_crash_at_any_call_costs_a_repeat_never_a_loss(
         world.put_all(_objects(struck))
 
         with faults(monkeypatch, _strike(struck, when, Killed())) as calls:
-            killed = _killed(lambda: world.deliver([*_objects(struck), f"{struck}/missing"]))
+            killed = _killed(world, [*_objects(struck), f"{struck}/missing"])
         world.lapse()
         stayed = world.deliver(_objects(struck))
 
@@ -77,7 +78,7 @@ def test_a_put_whose_answer_is_lost_is_found_and_acknowledged_at_once(
 ) -> None:
     world.put_all(OBJECTS)
 
-    with faults(monkeypatch, lambda call: call.is_after("PutObject") and call.fail(LOST)):
+    with faults(monkeypatch, lambda call: LOST if call.is_after("PutObject") else None):
         stayed = world.deliver(OBJECTS)
 
     assert stayed == set()
@@ -103,7 +104,7 @@ def test_a_put_that_is_refused_gives_the_members_back_without_asking(
     world.put_all(OBJECTS)
 
     with faults(
-        monkeypatch, lambda call: call.is_before("PutObject") and call.fail(answered(403, "AccessDenied"))
+        monkeypatch, lambda call: answered(403, "AccessDenied") if call.is_before("PutObject") else None
     ) as calls:
         stayed = world.deliver(OBJECTS)
 
@@ -118,7 +119,7 @@ def test_a_refusal_after_a_retry_may_hide_a_put_that_took_effect_so_it_is_found_
     world.put_all(OBJECTS)
     refused = answered(403, "AccessDenied", retries=1)
 
-    with faults(monkeypatch, lambda call: call.is_after("PutObject") and call.fail(refused)):
+    with faults(monkeypatch, lambda call: refused if call.is_after("PutObject") else None):
         stayed = world.deliver(OBJECTS)
 
     assert stayed == set()
@@ -128,9 +129,8 @@ def test_a_refusal_after_a_retry_may_hide_a_put_that_took_effect_so_it_is_found_
 def test_a_bundle_that_nobody_can_decide_is_left_to_its_claims(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.put_all(OBJECTS)
 
-    def plan(call: Call) -> None:
-        if call.is_after("PutObject") or call.is_before("ListObjectVersions"):
-            call.fail(LOST)
+    def plan(call: Call) -> Exception | None:
+        return LOST if call.is_after("PutObject") or call.is_before("ListObjectVersions") else None
 
     with faults(monkeypatch, plan):
         stayed = world.deliver(OBJECTS)
@@ -148,7 +148,7 @@ def test_an_invocation_that_ends_too_soon_does_not_begin_to_decide(
     world.put_all(OBJECTS)
     monkeypatch.setattr("aggregator.core.Timetable.allows", lambda *_: False)
 
-    with faults(monkeypatch, lambda call: call.is_after("PutObject") and call.fail(LOST)) as calls:
+    with faults(monkeypatch, lambda call: LOST if call.is_after("PutObject") else None) as calls:
         stayed = world.deliver(OBJECTS)
 
     assert stayed == set(OBJECTS)
@@ -160,9 +160,8 @@ def test_a_bundle_is_not_put_while_a_stray_claim_may_carry_its_name(
 ) -> None:
     world.put_all(OBJECTS)
 
-    def plan(call: Call) -> None:
-        if call.operation == "TransactWriteItems" and call.number > 0 and call.when == "before":
-            call.fail(LOST)
+    def plan(call: Call) -> Exception | None:
+        return LOST if call.is_before("TransactWriteItems") and call.number > 0 else None
 
     with faults(monkeypatch, plan) as calls:
         stayed = world.deliver([*OBJECTS, "missing"])
@@ -181,12 +180,11 @@ def test_a_claim_that_lands_after_its_bundle_was_put_does_not_hide_its_member(
     world.put_all(objects)
     delayed: list[Call] = []
 
-    def plan(call: Call) -> None:
-        if call.is_before("TransactWriteItems") and b'"100"' not in call.parameters["body"] and not delayed:
-            count = call.parameters["body"].count(b'"Put"')
-            if count == 1:
-                delayed.append(call)
-                call.fail(LOST)
+    def plan(call: Call) -> Exception | None:
+        if delayed or not call.is_before("TransactWriteItems") or call.parameters["body"].count(b'"Put"') != 1:
+            return None
+        delayed.append(call)
+        return LOST
 
     with faults(monkeypatch, plan):
         stayed = world.deliver(objects)
@@ -204,7 +202,7 @@ def test_a_bundle_that_could_not_be_settled_is_settled_by_whoever_meets_it_next(
 ) -> None:
     world.put_all(OBJECTS)
 
-    with faults(monkeypatch, lambda call: call.is_before("PutItem") and call.fail(LOST)):
+    with faults(monkeypatch, lambda call: LOST if call.is_before("PutItem") else None):
         stayed = world.deliver(OBJECTS)
 
     assert stayed == set()
@@ -218,8 +216,8 @@ def test_a_consumer_that_deletes_bundles_at_once_makes_nothing_come_twice(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.put_all(OBJECTS)
-    with faults(monkeypatch, lambda call: call.is_before("PutItem") and call.fail(Killed())):
-        assert _killed(lambda: world.deliver(OBJECTS))
+    with faults(monkeypatch, lambda call: Killed() if call.is_before("PutItem") else None):
+        assert _killed(world, OBJECTS)
     for listed in world.s3.list_objects_v2(Bucket=world.distribution)["Contents"]:
         world.s3.delete_object(Bucket=world.distribution, Key=listed["Key"])
     world.lapse()
@@ -265,7 +263,7 @@ def test_an_error_that_nobody_foresaw_fails_the_batch_and_gives_the_members_back
 def test_refusals_that_cannot_be_recorded_do_not_change_the_answer(
     world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with faults(monkeypatch, lambda call: call.is_before("BatchWriteItem") and call.fail(LOST)):
+    with faults(monkeypatch, lambda call: LOST if call.is_before("BatchWriteItem") else None):
         stayed = world.deliver(["missing"])
 
     lines = log_lines(capsys.readouterr().out)
@@ -278,7 +276,7 @@ class _FullDisk:
 
     def __init__(self, _size: int) -> None: ...
 
-    def __enter__(self) -> "_FullDisk":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None: ...
@@ -299,30 +297,29 @@ def _of(world: World, trial: int) -> dict[str, list[bytes]]:
     return {key: bodies for key, bodies in world.published().items() if key.startswith(f"{trial}/")}
 
 
-def _strike(number: int, when: str, error: BaseException) -> Callable[[Call], object]:
-    return lambda call: (call.number, call.when) == (number, when) and call.fail(error)
+def _strike(number: int, when: str, error: BaseException) -> Callable[[Call], BaseException | None]:
+    return lambda call: error if (call.number, call.when) == (number, when) else None
 
 
-def _strike_first(operation: str, error: BaseException) -> Callable[[Call], object]:
+def _strike_first(operation: str, error: BaseException) -> Callable[[Call], BaseException | None]:
     struck: list[Call] = []
 
-    def plan(call: Call) -> None:
-        if call.is_before(operation) and not struck:
-            struck.append(call)
-            call.fail(error)
+    def plan(call: Call) -> BaseException | None:
+        if struck or not call.is_before(operation):
+            return None
+        struck.append(call)
+        return error
 
     return plan
 
 
-def _killed(deliver: Callable[[], object]) -> bool:
+def _killed(world: World, keys: Iterable[str]) -> bool:
     try:
-        deliver()
+        world.deliver(keys)
     except Killed:
         return True
     return False
 
 
 def _request(call: Call) -> Any:
-    import json
-
     return json.loads(call.parameters["body"])

@@ -1,0 +1,678 @@
+"""A bundle is read with few requests, and whatever is wrong with it is found and named."""
+
+import gc
+import gzip
+import hashlib
+import io
+import json
+import random
+import warnings
+import zlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from aggregator.core import (
+    BLOCK_SIZE,
+    EXTRA_SIZE,
+    FOOTER,
+    FOOTER_ID,
+    FOOTER_SIZE,
+    HEADER,
+    INDEX_ID,
+    MAGIC,
+    Packer,
+    Plan,
+    Source,
+    empty_bundle,
+    empty_member,
+)
+from aggregator.exceptions import BundleFormatError
+from aggregator.reader import MAX_INDEX_SIZE, TAIL_SIZE, Bundle, Entry
+from aggregator.schemas import Member
+
+Change = Callable[[dict[str, Any]], object]
+Framing = Literal["lines", "none"]
+
+MEMBERS = [b"a\n", b"bb", b"", random.Random(1).randbytes(BLOCK_SIZE), b"c" * 1_000, b'{"d": 4}']
+
+NO_FOOTER = "no bundle, or a truncated one: the footer is missing"
+TOO_SHORT = "too short for a bundle"
+NO_FIT = "the footer does not fit the file: bytes were lost or added"
+UNREADABLE = "the index cannot be read"
+DISAGREE = "the columns of the index do not agree"
+OTHER_SIZE = "the index does not have the size that the footer names"
+OTHER_LENGTH = "the index does not have the length that the footer names"
+INDEX_DAMAGED = "the index is damaged"
+OTHER_SHA = "the bytes do not have the SHA-256 that the footer names"
+OTHER_CRC = "a member does not have the CRC that the index names"
+GAP = "members overlap, or leave a gap"
+BEHIND = "a member lies behind the end of the text"
+OTHER_END = "the text does not end where the index begins"
+OTHER_TEXT = "the text is not what the gzip trailer and the index say"
+OTHER_HEADER = "the gzip header is not a bundle's"
+NO_BLOCK = "a block does not inflate"
+OTHER_MEMBER = "a member is not what the index says"
+
+
+@pytest.fixture(scope="module")
+def bundle(executor: Executor) -> bytes:
+    """A bundle of `MEMBERS`, two blocks long."""
+    return _pack(MEMBERS, executor)
+
+
+@pytest.fixture(scope="module")
+def small(executor: Executor) -> bytes:
+    """A bundle so small that every bit of it can be turned."""
+    return _pack([b"a\n", b"bb"], executor)
+
+
+@pytest.fixture(scope="module")
+def large(executor: Executor) -> bytes:
+    """A bundle whose index is longer than the tail."""
+    randoms = random.Random(4)
+    return _pack([b"%032x" % randoms.getrandbits(128) for _ in range(4_000)], executor)
+
+
+# Opening
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_bundle_is_opened_from_a_path(kind: Callable[[str], str | Path], tmp_path: Path, bundle: bytes) -> None:
+    (tmp_path / "bundle.gz").write_bytes(bundle)
+
+    with Bundle.open(kind(str(tmp_path / "bundle.gz"))) as opened:
+        texts = [opened[key] for key in ("in/0.json", "in/5.json")]
+
+    assert texts == [MEMBERS[0], MEMBERS[5]]
+
+
+def test_a_bundle_is_opened_from_a_file_wherever_it_stands(bundle: bytes) -> None:
+    file = io.BytesIO(bundle)
+    file.seek(17)
+
+    with Bundle.open(file) as opened:
+        text = opened["in/4.json"]
+
+    assert (text, opened.size) == (MEMBERS[4], len(bundle))
+
+
+def test_a_bundle_is_opened_from_anything_that_reads_at_an_offset(bundle: bytes) -> None:
+    closed: list[bool] = []
+
+    with Bundle(lambda at, length: bundle[at : at + length], len(bundle), close=lambda: closed.append(True)) as opened:
+        opened.verify()
+
+    assert closed == [True]
+
+
+def test_a_file_that_we_opened_is_closed_on_the_way_out(tmp_path: Path, bundle: bytes) -> None:
+    (tmp_path / "bundle.gz").write_bytes(bundle)
+
+    with Bundle.open(tmp_path / "bundle.gz") as opened:
+        pass
+
+    with pytest.raises(ValueError, match="closed file"):
+        opened.verify()
+
+
+def test_a_file_that_was_given_stays_open(bundle: bytes) -> None:
+    file = io.BytesIO(bundle)
+
+    with Bundle.open(file):
+        pass
+
+    assert not file.closed
+
+
+def test_a_file_that_is_no_bundle_is_closed_at_once(tmp_path: Path) -> None:
+    (tmp_path / "bundle.gz").write_bytes(gzip.compress(bytes(1_000)))
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with pytest.raises(BundleFormatError):
+            Bundle.open(tmp_path / "bundle.gz")
+        gc.collect()
+
+    assert [str(warning.message) for warning in caught] == []
+
+
+def test_a_file_that_is_not_there_is_an_error_of_the_system(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        Bundle.open(tmp_path / "missing.gz")
+
+
+# Reading
+
+
+def test_the_members_come_in_their_order_with_all_that_is_known_of_them(executor: Executor) -> None:
+    spool = io.BytesIO()
+    packer = Packer(spool, limit=10**9, level=1, framing="lines", executor=executor)
+    packer.add(Source(Member("one", "a"), 5, "e1", "v1"), [b"hello"])
+    packer.add(Source(Member("two", "é"), 30, None, None, gzipped=True), [bytes(BLOCK_SIZE)])
+    packer.add(Source(Member("one", "c"), 1, "e3"), [b"c"])
+    packed = packer.finish(Plan("b.gz", "2026-11-23T11:54:56Z", "r", ()))
+
+    opened = Bundle.open(spool)
+
+    second = len(HEADER) + packed.index.blocks[0]
+    assert opened.index == packed.index
+    assert list(opened) == [
+        Entry("one", "a", "v1", "e1", 5, None, 0, 5, zlib.crc32(b"hello"), len(HEADER), 0),
+        Entry("two", "é", None, None, 30, "gzip", 6, BLOCK_SIZE, zlib.crc32(bytes(BLOCK_SIZE)), len(HEADER), 6),
+        Entry("one", "c", None, "e3", 1, None, BLOCK_SIZE + 7, 1, zlib.crc32(b"c"), second, 7),
+    ]
+
+
+@pytest.mark.parametrize("framing", ["lines", "none"])
+@pytest.mark.parametrize("level", [0, 1, 6])
+def test_every_member_is_read_back_from_the_blocks_it_lies_in(framing: Framing, level: int, executor: Executor) -> None:
+    randoms = random.Random(level)
+    sizes = [1, BLOCK_SIZE - 2, BLOCK_SIZE, 3 * BLOCK_SIZE + 1, 5, BLOCK_SIZE - 5, 2 * BLOCK_SIZE, 77]
+    members = [randoms.randbytes(size) for size in sizes]
+
+    opened = Bundle.open(io.BytesIO(_pack(members, executor, framing=framing, level=level)))
+
+    assert [opened.read(entry) for entry in opened] == members
+    opened.verify()
+
+
+@pytest.mark.parametrize("members", [[b"a"], [b"a\n", b""], [b"a", b"", b"b"], [b"a" * BLOCK_SIZE, b""]])
+def test_an_empty_member_behind_another_reads_as_nothing(members: list[bytes], executor: Executor) -> None:
+    opened = Bundle.open(io.BytesIO(_pack(members, executor, framing="none")))
+
+    assert [opened.read(entry) for entry in opened] == members
+    opened.verify()
+
+
+def test_a_bundle_knows_how_many_members_it_has(bundle: bytes) -> None:
+    opened = Bundle.open(io.BytesIO(bundle))
+
+    assert len(opened) == len(list(opened)) == len(MEMBERS)
+
+
+def test_a_bundle_without_members_has_none() -> None:
+    opened = Bundle.open(io.BytesIO(empty_bundle("b.gz", 0, "r")))
+
+    opened.verify()
+    assert (len(opened), list(opened)) == (0, [])
+
+
+def test_of_several_versions_under_one_key_the_last_is_read(executor: Executor) -> None:
+    data = _pack([b"first", b"other", b"last"], executor, keys=["a", "b", "a"])
+
+    opened = Bundle.open(io.BytesIO(data))
+
+    assert (opened["a"], opened["b"]) == (b"last", b"other")
+    assert [opened.read(entry) for entry in opened] == [b"first", b"other", b"last"]
+
+
+@pytest.mark.parametrize("key", ["", "in/0", "in/0.json ", "IN/0.json"])
+def test_a_key_that_no_member_has_is_a_key_error(key: str, bundle: bytes) -> None:
+    opened = Bundle.open(io.BytesIO(bundle))
+
+    with pytest.raises(KeyError) as caught:
+        opened[key]
+
+    assert caught.value.args == (key,)
+
+
+def test_the_index_costs_one_read_and_a_member_another(bundle: bytes) -> None:
+    fetches: list[tuple[int, int]] = []
+    opened = _counted(bundle, fetches)
+    blocks = opened.index.blocks
+
+    texts = [opened.read(entry) for entry in opened.entries[:4]]
+
+    first, both = (len(HEADER), blocks[0]), (len(HEADER), sum(blocks))
+    assert texts == MEMBERS[:4]
+    assert fetches == [(len(bundle) - TAIL_SIZE, TAIL_SIZE), first, first, first, both]
+
+
+def test_an_index_longer_than_the_tail_costs_one_read_more(large: bytes) -> None:
+    fetches: list[tuple[int, int]] = []
+    opened = _counted(large, fetches)
+    entry = opened.entries[1_777]
+
+    text = opened.read(entry)
+
+    at = len(HEADER) + sum(opened.index.blocks) + len(b"\x03\x00") + 8
+    assert len(text) == 32
+    assert fetches == [
+        (len(large) - TAIL_SIZE, TAIL_SIZE),
+        (at, len(large) - FOOTER_SIZE - at),
+        (len(HEADER), opened.index.blocks[0]),
+    ]
+
+
+def test_a_bundle_smaller_than_the_tail_is_read_once(small: bytes) -> None:
+    fetches: list[tuple[int, int]] = []
+
+    _counted(small, fetches)
+
+    assert fetches == [(0, len(small))]
+
+
+def test_an_index_longer_than_the_tail_is_read_whole(large: bytes) -> None:
+    opened = Bundle.open(io.BytesIO(large))
+
+    opened.verify()
+    randoms = random.Random(4)
+    expected = [b"%032x" % randoms.getrandbits(128) for _ in range(4_000)]
+    assert [opened.read(entry) for entry in opened.entries[::500]] == expected[::500]
+
+
+# Damage by chance
+
+
+def test_every_bit_of_a_small_bundle_is_guarded(small: bytes) -> None:
+    unseen = [bit for bit in range(8 * len(small)) if _fault(_with_bit_turned(small, bit)) is None]
+
+    assert unseen == []
+
+
+def test_300_random_bits_of_a_bundle_are_guarded(bundle: bytes) -> None:
+    bits = random.Random(20_261_123).sample(range(8 * len(bundle)), 300)
+
+    assert [bit for bit in bits if _fault(_with_bit_turned(bundle, bit)) is None] == []
+
+
+def test_random_bits_of_an_index_longer_than_the_tail_are_guarded(large: bytes) -> None:
+    begin = len(large) - 2 * TAIL_SIZE
+    bits = random.Random(20_261_123).sample(range(8 * begin, 8 * len(large)), 100)
+
+    assert [bit for bit in bits if _fault(_with_bit_turned(large, bit)) is None] == []
+
+
+def test_a_bundle_is_refused_wherever_it_is_cut_off(small: bytes) -> None:
+    faults = {_opening_fault(small[:length]) for length in range(len(small))}
+
+    assert faults == {TOO_SHORT, NO_FOOTER}
+
+
+def test_a_large_bundle_is_refused_wherever_it_is_cut_off(large: bytes) -> None:
+    lengths = random.Random(1).sample(range(1_000, len(large)), 200)
+
+    assert {_opening_fault(large[:length]) for length in lengths} == {NO_FOOTER}
+
+
+@pytest.mark.parametrize("size", [1, 2, 1_000, TAIL_SIZE])
+def test_a_bundle_without_its_first_bytes_is_refused(size: int, bundle: bytes) -> None:
+    assert _opening_fault(bundle[size:]) == NO_FIT
+
+
+@pytest.mark.parametrize("more", [b"\x00", b"\n", bytes(FOOTER_SIZE), bytes(TAIL_SIZE + 1)])
+def test_a_bundle_with_bytes_behind_it_is_refused(more: bytes, bundle: bytes) -> None:
+    assert _opening_fault(bundle + more) == NO_FOOTER
+
+
+@pytest.mark.parametrize("more", [b"\x00", b"\n", bytes(TAIL_SIZE + 1)])
+def test_a_bundle_with_bytes_in_front_of_it_is_refused(more: bytes, bundle: bytes) -> None:
+    assert _opening_fault(more + bundle) == NO_FIT
+
+
+def test_two_bundles_in_one_file_are_refused(small: bytes, bundle: bytes) -> None:
+    assert _opening_fault(small + bundle) == NO_FIT
+
+
+@pytest.mark.parametrize(
+    ("data", "fault"),
+    [
+        (b"", TOO_SHORT),
+        (b"plain text", TOO_SHORT),
+        (b"plain text\n" * 100, NO_FOOTER),
+        (gzip.compress(random.Random(1).randbytes(1_000)), NO_FOOTER),
+        (gzip.compress(bytes(1_000)) + empty_member(FOOTER_ID, bytes(FOOTER.size)), NO_FOOTER),
+        (gzip.compress(bytes(1_000)) + empty_member(INDEX_ID, MAGIC + bytes(FOOTER.size - len(MAGIC))), NO_FOOTER),
+        (bytes(TAIL_SIZE + 1), NO_FOOTER),
+    ],
+    ids=["nothing", "short text", "text", "plain gzip", "no magic", "another name", "zeros"],
+)
+def test_what_is_no_bundle_is_refused(data: bytes, fault: str) -> None:
+    assert _opening_fault(data) == fault
+
+
+def test_a_refusal_says_how_long_the_file_is() -> None:
+    with pytest.raises(BundleFormatError) as caught:
+        Bundle.open(io.BytesIO(b"plain text"))
+
+    assert caught.value.facts == {"size": 10}
+
+
+def test_a_bundle_that_is_written_again_bit_by_bit_verifies(bundle: bytes) -> None:
+    again = _rewritten(bundle)
+
+    opened = Bundle.open(io.BytesIO(again))
+
+    opened.verify()
+    assert [opened.read(entry) for entry in opened] == MEMBERS
+
+
+# A footer that lies
+
+
+@pytest.mark.parametrize(
+    ("lie", "fault"),
+    [
+        ({"at": 0}, NO_FIT),
+        ({"at": 2**64 - 1}, NO_FIT),
+        ({"length": 0}, NO_FIT),
+        ({"length": 2**64 - 1}, NO_FIT),
+        ({"deflated": 0}, OTHER_LENGTH),
+        ({"deflated": 2**64 - 1}, OTHER_LENGTH),
+        ({"inflated": 1}, UNREADABLE),
+        ({"inflated": MAX_INDEX_SIZE}, OTHER_SIZE),
+        ({"inflated": MAX_INDEX_SIZE + 1}, NO_FIT),
+        ({"inflated": 2**32 - 1}, NO_FIT),
+    ],
+)
+def test_a_footer_that_lies_is_named(lie: dict[str, int], fault: str, bundle: bytes) -> None:
+    assert _opening_fault(_rewritten(bundle, footer=lambda fields: fields.update(lie))) == fault
+
+
+def test_a_footer_that_moves_the_index_is_named(bundle: bytes) -> None:
+    def moved(fields: dict[str, Any]) -> None:
+        fields["at"] -= 1
+        fields["length"] += 1
+
+    assert _opening_fault(_rewritten(bundle, footer=moved)) == INDEX_DAMAGED
+
+
+def test_a_footer_that_claims_all_of_the_file_as_index_is_named(large: bytes) -> None:
+    def moved(fields: dict[str, Any]) -> None:
+        fields["at"], fields["length"] = 0, fields["at"] + fields["length"]
+
+    assert _opening_fault(_rewritten(large, footer=moved)) == INDEX_DAMAGED
+
+
+def test_a_footer_with_another_sha_256_is_named_by_verify(bundle: bytes) -> None:
+    lying = _rewritten(bundle, footer=lambda fields: fields.update(sha256=bytes(32)))
+
+    assert _fault(lying) == OTHER_SHA
+
+
+def test_an_index_larger_than_the_footer_says_is_inflated_no_further(small: bytes) -> None:
+    bomb = _with_index(small, b" " * 20_000_000, footer=lambda fields: fields.update(inflated=1_000))
+
+    assert _opening_fault(bomb) == UNREADABLE
+
+
+# An index that lies
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"nonsense", b"[]", b"null", b"{}", b'{"format": "aggregator-bundle"}', b"\xff", b'{"a": "\xed\xa0\x80"}'],
+)
+def test_an_index_that_is_none_is_named(text: bytes, small: bytes) -> None:
+    assert _opening_fault(_with_index(small, text)) == UNREADABLE
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"format": "zip"},
+        {"version": 2},
+        {"version": None},
+        {"framing": "words"},
+        {"text_size": -1},
+        {"block_size": 0},
+        {"blocks": [-1]},
+        {"blocks": None},
+        {"buckets": "source"},
+        {"members": None},
+        {"members": {}},
+    ],
+)
+def test_an_index_with_a_wrong_field_is_named(lie: dict[str, object], small: bytes) -> None:
+    assert _opening_fault(_rewritten(small, index=lambda fields: fields.update(lie))) == UNREADABLE
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("bucket", -1),
+        ("key", None),
+        ("version_id", 1),
+        ("etag", 1),
+        ("size", -1),
+        ("encoding", "br"),
+        ("start", -1),
+        ("length", -1),
+        ("crc32", 2**32),
+        ("crc32", -1),
+    ],
+)
+def test_a_wrong_value_in_a_column_is_named(column: str, value: object, small: bytes) -> None:
+    def wrong(fields: dict[str, Any]) -> None:
+        fields["members"][column][-1] = value
+
+    assert _opening_fault(_rewritten(small, index=wrong)) == UNREADABLE
+
+
+COLUMNS = ["bucket", "key", "version_id", "etag", "size", "encoding", "start", "length", "crc32"]
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+def test_a_column_that_is_too_short_is_named(column: str, bundle: bytes) -> None:
+    assert _opening_fault(_rewritten(bundle, index=lambda fields: fields["members"][column].pop())) == DISAGREE
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+def test_a_column_that_is_too_long_is_named(column: str, bundle: bytes) -> None:
+    def longer(fields: dict[str, Any]) -> None:
+        fields["members"][column].append(fields["members"][column][0])
+
+    assert _opening_fault(_rewritten(bundle, index=longer)) == DISAGREE
+
+
+def test_a_bucket_that_is_not_listed_is_named(bundle: bytes) -> None:
+    assert _opening_fault(_rewritten(bundle, index=lambda fields: fields["buckets"].pop())) == DISAGREE
+
+
+def test_fields_of_a_later_version_are_ignored(bundle: bytes) -> None:
+    later = _rewritten(bundle, index=lambda fields: fields.update(colour="blue"))
+
+    assert _fault(later) is None
+
+
+@pytest.mark.parametrize(
+    ("column", "at", "by", "fault"),
+    [
+        ("start", 1, -1, GAP),
+        ("start", 1, 1, OTHER_CRC),
+        ("start", 5, 1, GAP),
+        ("start", 5, 100, GAP),
+        ("start", 5, 2**40, GAP),
+        ("start", 2, -2, GAP),
+        ("length", 1, -1, OTHER_CRC),
+        ("length", 1, 1, OTHER_CRC),
+        ("length", 2, 1, OTHER_CRC),
+        ("length", 5, 2, BEHIND),
+        ("length", 5, 2**40, BEHIND),
+        ("crc32", 0, 1, OTHER_CRC),
+        ("crc32", 3, 1, OTHER_CRC),
+        ("crc32", 5, -1, OTHER_CRC),
+    ],
+)
+def test_a_member_that_is_not_where_the_index_says_is_named(
+    column: str, at: int, by: int, fault: str, bundle: bytes
+) -> None:
+    def moved(fields: dict[str, Any]) -> None:
+        fields["members"][column][at] += by
+
+    assert _fault(_rewritten(bundle, index=moved)) == fault
+
+
+@pytest.mark.parametrize("at", [1, 3, 4])
+def test_text_between_members_that_belongs_to_none_is_named(at: int, bundle: bytes) -> None:
+    assert _fault(_rewritten(bundle, index=lambda fields: _drop(fields, at))) == GAP
+
+
+@pytest.mark.parametrize(("left", "right"), [(3, 4), (4, 5), (0, 5)])
+def test_members_in_another_order_are_named(left: int, right: int, bundle: bytes) -> None:
+    def swapped(fields: dict[str, Any]) -> None:
+        for column in fields["members"].values():
+            column[left], column[right] = column[right], column[left]
+
+    assert _fault(_rewritten(bundle, index=swapped)) in {GAP, OTHER_CRC}
+
+
+def test_a_member_that_is_listed_twice_is_named(bundle: bytes) -> None:
+    def doubled(fields: dict[str, Any]) -> None:
+        for column in fields["members"].values():
+            column.insert(3, column[3])
+
+    assert _fault(_rewritten(bundle, index=doubled)) == GAP
+
+
+@pytest.mark.parametrize("by", [-1, 1])
+def test_another_size_of_the_text_is_named(by: int, bundle: bytes) -> None:
+    def resized(fields: dict[str, Any]) -> None:
+        fields["text_size"] += by
+
+    assert _fault(_rewritten(bundle, index=resized)) == OTHER_TEXT
+
+
+@pytest.mark.parametrize("change", [lambda blocks: blocks.append(5), lambda blocks: blocks.pop()])
+def test_blocks_that_do_not_end_where_the_text_does_are_named(
+    change: Callable[[list[int]], object], bundle: bytes
+) -> None:
+    assert _fault(_rewritten(bundle, index=lambda fields: change(fields["blocks"]))) is not None
+
+
+@pytest.mark.parametrize("by", [-1, 1, 7])
+def test_a_last_block_of_another_length_is_named(by: int, bundle: bytes) -> None:
+    def longer(fields: dict[str, Any]) -> None:
+        fields["blocks"][-1] += by
+
+    assert _fault(_rewritten(bundle, index=longer)) == OTHER_END
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("start", 0), ("start", 2**40), ("length", 1), ("length", 2**40), ("crc32", 0)]
+)
+def test_a_member_is_not_handed_out_where_it_is_not_what_the_index_says(column: str, value: int, bundle: bytes) -> None:
+    def moved(fields: dict[str, Any]) -> None:
+        fields["members"][column][4] = value
+
+    with pytest.raises(BundleFormatError) as caught:
+        Bundle.open(io.BytesIO(_rewritten(bundle, index=moved)))["in/4.json"]
+
+    assert (caught.value.args, caught.value.facts) == ((OTHER_MEMBER,), {"key": "in/4.json"})
+
+
+# Text that is not what was packed, under a SHA-256 that is right
+
+
+@pytest.mark.parametrize(
+    ("at", "fault"),
+    [(0, OTHER_HEADER), (9, OTHER_HEADER), (-1, OTHER_TEXT), (-4, OTHER_TEXT), (-5, OTHER_TEXT), (-8, OTHER_TEXT)],
+)
+def test_a_header_or_trailer_that_is_wrong_under_a_right_sha_256_is_named(at: int, fault: str, bundle: bytes) -> None:
+    index_at = len(HEADER) + sum(Bundle.open(io.BytesIO(bundle)).index.blocks) + 2 + 8
+    place = at % index_at
+
+    assert _fault(_rewritten(_with_bit_turned(bundle, 8 * place))) == fault
+
+
+def test_a_changed_byte_of_a_member_under_a_right_sha_256_is_named(bundle: bytes) -> None:
+    place = bundle.index(MEMBERS[3][1_000:1_020])
+
+    changed = _rewritten(_with_bit_turned(bundle, 8 * place))
+
+    assert _fault(changed) == OTHER_CRC
+    with pytest.raises(BundleFormatError, match=OTHER_MEMBER):
+        Bundle.open(io.BytesIO(changed))["in/3.json"]
+
+
+def test_a_block_that_does_not_inflate_is_named_with_its_place(bundle: bytes) -> None:
+    damaged = bundle[: len(HEADER)] + b"\xff" * 64 + bundle[len(HEADER) + 64 :]
+
+    with pytest.raises(BundleFormatError) as caught:
+        Bundle.open(io.BytesIO(damaged))["in/1.json"]
+
+    assert (caught.value.args, caught.value.facts) == ((NO_BLOCK,), {"key": "in/1.json", "offset": len(HEADER)})
+
+
+def _pack(
+    members: Sequence[bytes],
+    executor: Executor,
+    *,
+    framing: Framing = "lines",
+    level: int = 1,
+    keys: Sequence[str] | None = None,
+) -> bytes:
+    spool = io.BytesIO()
+    packer = Packer(spool, limit=10**9, level=level, framing=framing, executor=executor)
+    randoms = random.Random(len(members))
+    for n, member in enumerate(members):
+        named = Member("source", keys[n] if keys else f"in/{n}.json")
+        packer.add(Source(named, len(member), f"{randoms.getrandbits(128):032x}"), [member])
+    packer.finish(Plan("b.gz", "2026-11-23T11:54:56Z", "r", ()))
+    return spool.getvalue()
+
+
+def _counted(data: bytes, fetches: list[tuple[int, int]]) -> Bundle:
+    def fetch(at: int, length: int) -> bytes:
+        fetches.append((at, length))
+        return data[at : at + length]
+
+    return Bundle(fetch, len(data))
+
+
+def _opening_fault(data: bytes) -> str:
+    with pytest.raises(BundleFormatError) as caught:
+        Bundle.open(io.BytesIO(data))
+    return str(caught.value.args[0])
+
+
+def _fault(data: bytes) -> str | None:
+    """What opening and verifying find, if anything."""
+    try:
+        Bundle.open(io.BytesIO(data)).verify()
+    except BundleFormatError as error:
+        return str(error.args[0])
+    return None
+
+
+def _with_bit_turned(data: bytes, bit: int) -> bytes:
+    turned = bytearray(data)
+    turned[bit // 8] ^= 1 << bit % 8
+    return bytes(turned)
+
+
+def _unchanged(_: dict[str, Any]) -> None:
+    pass
+
+
+def _rewritten(data: bytes, *, index: Change = _unchanged, footer: Change = _unchanged) -> bytes:
+    """The bundle with a changed index, under a footer that is right but for what `footer` changes."""
+    fields = Bundle.open(io.BytesIO(data)).index.model_dump(mode="json")
+    index(fields)
+    return _with_index(data, json.dumps(fields).encode(), footer=footer)
+
+
+def _with_index(data: bytes, text: bytes, *, footer: Change = _unchanged) -> bytes:
+    at = len(HEADER) + sum(Bundle.open(io.BytesIO(data)).index.blocks) + 2 + 8
+    deflate = zlib.compressobj(6, zlib.DEFLATED, -15)
+    deflated = deflate.compress(text) + deflate.flush()
+    extras = [deflated[n : n + EXTRA_SIZE] for n in range(0, len(deflated), EXTRA_SIZE)]
+    body = data[:at] + b"".join(empty_member(INDEX_ID, extra) for extra in extras)
+    fields: dict[str, Any] = {
+        "at": at,
+        "length": len(body) - at,
+        "deflated": len(deflated),
+        "inflated": len(text),
+        "sha256": hashlib.sha256(body).digest(),
+    }
+    footer(fields)
+    return body + empty_member(FOOTER_ID, FOOTER.pack(MAGIC, *fields.values()))
+
+
+def _drop(fields: dict[str, Any], at: int) -> None:
+    for column in fields["members"].values():
+        del column[at]
