@@ -1,0 +1,60 @@
+# The verbs of the house. `just` comes with the dev extra: .venv/bin/just
+
+export PATH := justfile_directory() / ".venv/bin:" + env("PATH")
+export PYTHONPATH := justfile_directory()
+
+# list the verbs
+default:
+    @just --list --unsorted
+
+# make .venv from the lock, with everything that users and developers need
+setup python="python3":
+    {{python}} -m venv .venv
+    .venv/bin/pip install --quiet --requirement requirements.lock
+    .venv/bin/pip install --quiet --no-deps --editable .
+
+# lay out the code
+format:
+    ruff format .
+    ruff check --fix-only .
+
+# ruff, without a word if all is well
+lint:
+    ruff format --check .
+    ruff check .
+
+# mypy, strict
+types:
+    mypy
+
+# all tests, or those that the arguments choose
+test *args:
+    python -m pytest {{args}}
+
+# what CI runs
+check: lint types test
+
+# only the tests that need an AWS: the embedded one, or the one that AGGREGATOR_TEST_ENDPOINT_URL names
+e2e *args:
+    python -m pytest -m integration {{args}}
+
+# the tests with branch coverage
+coverage *args:
+    python -m pytest --cov=aggregator --cov-branch --cov-report=term-missing {{args}}
+
+# write contracts/ from the models
+contracts:
+    python -m aggregator.contracts contracts
+
+# write fixtures/ from the factories
+fixtures:
+    python -m fixtures.generate
+
+# aggregate a folder of files on an AWS of your own
+local folder="fixtures/samples" out="bundles":
+    aggregator local "{{folder}}" --out "{{out}}"
+
+# write the locks anew; names no package index
+lock:
+    uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "just lock" --extra dev pyproject.toml --output-file requirements.lock
+    grep '^ministack==' aggregator/embedded.txt | cut -d' ' -f1 | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "just lock" - --output-file aggregator/embedded.txt
