@@ -306,7 +306,7 @@ class BundleIndex(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    format: Literal["aggregator-bundle"] = "aggregator-bundle"
+    format: Literal["aggregator-bundle"] = Field("aggregator-bundle", description="what this is an index of")
     version: Literal[1] = Field(1, description="version of this format")
     bundle: str = Field(description="key under which the bundle is published")
     created: str = Field(description="UTC time of the bundle's name, RFC 3339")
