@@ -23,7 +23,7 @@ from aws_lambda_powertools.utilities.parser import parse
 
 from aggregator.bundling import Result, Work, aggregate
 from aggregator.clients import Clients, Distribution
-from aggregator.core import Outcome, Timetable
+from aggregator.core import Outcome, Timetable, runs
 from aggregator.exceptions import (
     AggregatorError,
     InFlightError,
@@ -31,9 +31,10 @@ from aggregator.exceptions import (
     LedgerUnavailableError,
     LoopError,
     PermanentError,
+    UnforeseenError,
     WrongTriggerError,
 )
-from aggregator.ledger import Ledger, Refusal, repeated
+from aggregator.ledger import MOST_REFUSALS, Ledger, Refusal, repeated
 from aggregator.schemas import BODY, Envelope, Member, SqsRecord, invalid_fields
 from aggregator.settings import Settings
 from aggregator.sources import Sources
@@ -173,6 +174,7 @@ def _work(settings: Settings, request_id: str, timetable: Timetable, stack: Exit
         ttl=settings.ttl,
         request_id=request_id,
         remaining=timetable.ends - time.monotonic(),
+        deciding=timetable.read_until - time.monotonic(),
     )
     compressors = stack.enter_context(ThreadPoolExecutor(cpu_count() or 1, thread_name_prefix="compress"))
     return Work(settings, request_id, timetable, sources, distribution, ledger, compressors)
@@ -190,7 +192,7 @@ def _tell(batch: Batch, work: Work, metrics: Metrics, began: float) -> None:
         )
     for reason, count in retried.items():
         log.warning("envelopes.retried", reason=reason, envelopes=count, example=passing[reason])
-    for error in {id(error): error for _, error in batch.failed if not isinstance(error, AggregatorError)}.values():
+    for error in {id(error): error for _, error in batch.failed if _reason(error) == UnforeseenError.reason}.values():
         log.error("invocation.failed", exc_info=error)
     _refuse(rejected, work)
     figures = _figures(batch, work, len(rejected), retried, began)
@@ -201,15 +203,17 @@ def _tell(batch: Batch, work: Work, metrics: Metrics, began: float) -> None:
 
 def _refuse(rejected: Sequence[tuple[Envelope, PermanentError]], work: Work) -> None:
     """A dead-letter queue does not keep why a message is there: the ledger does, if it has the time."""
-    refusals = [
-        Refusal(envelope.message_id, error.reason, str(error), envelope.members) for envelope, error in rejected
-    ]
-    if not work.timetable.allows(time.monotonic(), 3 * work.timetable.ledger_timeout):
-        return
-    try:
-        work.ledger.refuse(refusals)
-    except LedgerUnavailableError as error:
-        log.warning("refusals.unrecorded", **error.facts)
+    for some in runs(rejected, MOST_REFUSALS):
+        refusals = [
+            Refusal(envelope.message_id, error.reason, str(error), envelope.members) for envelope, error in some
+        ]
+        try:
+            if not work.timetable.allows_ledger(time.monotonic()):
+                raise LedgerUnavailableError("refusals were not recorded", fault="no time is left")
+            work.ledger.refuse(refusals)
+        except LedgerUnavailableError as error:
+            log.warning("refusals.unrecorded", **error.facts)
+            return
 
 
 def _figures(batch: Batch, work: Work, rejected: int, retried: Counter[str], began: float) -> dict[str, float]:
@@ -246,4 +250,4 @@ def _outcomes(batch: Batch, work: Work) -> Iterator[Outcome]:
 
 
 def _reason(error: Exception) -> str:
-    return error.reason if isinstance(error, AggregatorError) else "unforeseen"
+    return error.reason if isinstance(error, AggregatorError) else UnforeseenError.reason

@@ -12,7 +12,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import suppress
 from secrets import token_hex
 from tempfile import SpooledTemporaryFile
 from typing import NamedTuple
@@ -20,7 +21,7 @@ from typing import NamedTuple
 import structlog
 
 from aggregator.clients import Distribution
-from aggregator.core import Outcome, Packed, Packer, Plan, Timetable, planned, split
+from aggregator.core import Outcome, Packed, Packer, Plan, Timetable, planned, runs, split
 from aggregator.exceptions import (
     AggregatorError,
     BundleFullError,
@@ -29,10 +30,10 @@ from aggregator.exceptions import (
     SupersededError,
     UnpublishedError,
 )
-from aggregator.ledger import MOST_CLAIMS, Claim, Claims, Ledger
+from aggregator.ledger import MOST_CLAIMS, Claim, Ledger
 from aggregator.schemas import Member
 from aggregator.settings import Settings
-from aggregator.sources import Arrival, Sources
+from aggregator.sources import Arrival, Reading, Sources
 
 SPOOL_SIZE = 16 * 1024 * 1024
 """Bytes of a bundle kept in memory; what is more goes to the function's ephemeral storage."""
@@ -89,31 +90,36 @@ def aggregate(members: Iterable[Member], work: Work) -> Result:
     for member in members:
         wanted.setdefault(work.ledger.identity(member), member)
     result = Result({}, [])
-    runs = deque(split(wanted.values(), work.settings.max_bundle_input))
-    while runs:
-        plan = planned(runs.popleft(), now=time.time(), request_id=work.request_id, suffix=token_hex(4))
+    waiting = deque(split(wanted.values(), work.settings.max_bundle_input))
+    while waiting:
+        plan = planned(waiting.popleft(), now=time.time(), request_id=work.request_id, suffix=token_hex(4))
         attempt = Attempt(plan)
-        with SpooledTemporaryFile(SPOOL_SIZE) as spool:
-            _bundle(attempt, spool, work)
+        _bundle(attempt, work)
         result.outcomes.update(attempt.outcomes)
         if Outcome.BUNDLED in attempt.outcomes.values():
             result.published.append(attempt)
         if attempt.left_over:
-            runs.append(tuple(attempt.left_over))
+            waiting.append(tuple(attempt.left_over))
     return result
 
 
-def _bundle(attempt: Attempt, spool: "SpooledTemporaryFile[bytes]", work: Work) -> None:
-    """One bundle, from claim to settle."""
+def _bundle(attempt: Attempt, work: Work) -> None:
+    """One bundle, from claim to settle, on a spool of its own."""
+    spool = SpooledTemporaryFile[bytes](SPOOL_SIZE)
     try:
         packer = _gather(attempt, spool, work)
         work.ledger.release(attempt.strays())
         packed = packer.finish(attempt.plan) if attempt.packed else None
+        if not work.timetable.allows_put(time.monotonic()):
+            raise OutOfTimeError("invocation ends before the bundle can be put", bundle=attempt.plan.bundle)
     except Exception as error:
         _give_up(attempt, error, work)  # nothing is put, so nothing has happened
-        return
-    if packed and _put(attempt, packed, spool, work):
-        _settle(attempt, packed, work)
+    else:
+        if packed and _put(attempt, packed, spool, work):
+            _settle(attempt, packed, work)
+    finally:
+        with suppress(OSError):  # a full disk fails once more when the rest is flushed
+            spool.close()
 
 
 def _gather(attempt: Attempt, spool: "SpooledTemporaryFile[bytes]", work: Work) -> Packer:
@@ -127,53 +133,63 @@ def _gather(attempt: Attempt, spool: "SpooledTemporaryFile[bytes]", work: Work) 
     )
     full = threading.Event()
     with ThreadPoolExecutor(_CLAIMERS, thread_name_prefix="claim") as claimers:
-        for arrival in work.sources.read_ahead(_claimed(attempt, claimers, work), full):
+        for arrival in work.sources.read_ahead(_claimed(attempt, claimers, full, work), full):
             _pack(arrival, packer, attempt, full, work)
     return packer
 
 
-def _claimed(attempt: Attempt, claimers: Executor, work: Work) -> Iterator[Member]:
-    """The members that are ours, a transaction of claims after the other; they are claimed ahead of being read."""
+def _claimed(attempt: Attempt, claimers: Executor, full: threading.Event, work: Work) -> Iterator[Member]:
+    """The members that are ours; some transactions of claims are ahead of what is being read, and no more."""
 
     def claim(members: Sequence[Member]) -> list[Member]:
+        if full.is_set():
+            attempt.left_over.extend(members)
+            return []
         if time.monotonic() > work.timetable.read_until:
             late = OutOfTimeError("invocation ends before the object can be claimed")
-            claims = Claims([], [], {work.ledger.identity(member): late for member in members})
-        else:
-            claims = work.ledger.claim(members, attempt.plan.bundle)
+            attempt.outcomes.update((work.ledger.identity(member), late) for member in members)
+            return []
+        claims = work.ledger.claim(members, attempt.plan.bundle)
         attempt.owned.update((claim.id, claim) for claim in claims.owned)
         attempt.unsure.extend(claims.unsure)
         attempt.outcomes.update(claims.outcomes)
         return [claim.member for claim in claims.owned]
 
-    members = attempt.plan.members
-    for owned in claimers.map(claim, [members[at : at + MOST_CLAIMS] for at in range(0, len(members), MOST_CLAIMS)]):
-        yield from owned
+    ahead: deque[Future[list[Member]]] = deque()
+    for members in runs(attempt.plan.members, MOST_CLAIMS):
+        ahead.append(claimers.submit(claim, members))
+        if len(ahead) > _CLAIMERS:
+            yield from ahead.popleft().result()
+    while ahead:
+        yield from ahead.popleft().result()
 
 
 def _pack(arrival: Arrival, packer: Packer, attempt: Attempt, full: threading.Event, work: Work) -> None:
-    id_ = work.ledger.identity(arrival.member)
-    try:
-        if isinstance(arrival.reading, AggregatorError):
-            raise arrival.reading
-        packer.add(*arrival.reading)
+    """One member into the bundle, or a reason why not."""
+    id_, reading = work.ledger.identity(arrival.member), arrival.reading
+    failure = reading if isinstance(reading, Exception) else _added(reading, packer, work)
+    if failure is None:
         attempt.packed.append(id_)
-    except BundleFullError:
+    elif isinstance(failure, BundleFullError) or (isinstance(failure, OutOfTimeError) and full.is_set()):
         full.set()
         attempt.left_over.append(arrival.member)
-    except SupersededError:
-        attempt.outcomes[id_] = Outcome.SUPERSEDED
-    except OutOfTimeError as error:
-        if full.is_set():
-            attempt.left_over.append(arrival.member)
-        else:
-            attempt.outcomes[id_] = error
+    else:
+        attempt.outcomes[id_] = Outcome.SUPERSEDED if isinstance(failure, SupersededError) else failure
+
+
+def _added(reading: Reading, packer: Packer, work: Work) -> AggregatorError | None:
+    """Why a member could not be added; any other error is not the member's, and fails the bundle."""
+    try:
+        if time.monotonic() > work.timetable.gather_until:
+            raise OutOfTimeError("invocation ends before the object can be packed", key=reading.source.member.key)
+        packer.add(*reading)
     except AggregatorError as error:
-        attempt.outcomes[id_] = error
+        return error
+    return None
 
 
 def _put(attempt: Attempt, packed: Packed, spool: "SpooledTemporaryFile[bytes]", work: Work) -> bool:
-    """The commit: whether the bundle is published. If nobody can tell, its claims are left to lapse."""
+    """The commit: whether the bundle is published, as far as anyone can tell."""
     try:
         work.distribution.put(attempt.plan.bundle, spool, size=packed.size, sha256=packed.sha256)
     except UnpublishedError as error:
@@ -185,19 +201,28 @@ def _put(attempt: Attempt, packed: Packed, spool: "SpooledTemporaryFile[bytes]",
 
 
 def _found_out(attempt: Attempt, error: Exception, work: Work) -> bool:
-    """After a put that may have taken effect: ask the arbiter, as anyone would who found one of our claims lapsed."""
+    """
+    After a put that may have taken effect, or may yet: look.
+
+    If there is nothing, the claims are left to lapse, and whoever meets them then decides: our put may still be on its
+    way, and must not find its name closed and the members already claimed anew.
+    """
     bundle = attempt.plan.bundle
     try:
-        if not work.timetable.allows(time.monotonic(), 3 * work.timetable.put_timeout):
-            raise OutOfTimeError("invocation ends before the bundle can be decided")
-        published = work.ledger.decide(bundle)
-    except Exception as undecided:
-        log.exception("bundle.undecided", bundle=bundle, fault=str(undecided))
+        if not work.timetable.allows_put(time.monotonic()):
+            raise OutOfTimeError("invocation ends before the bundle can be looked up")
+        found = work.ledger.look_up(bundle)
+    except AggregatorError as undecided:
+        log.warning("bundle.undecided", bundle=bundle, why=str(undecided))
+        found = None
+    if found:
+        return True
+    if found is None:
+        log.warning("bundle.undecided", bundle=bundle, fault=str(error))
         attempt.outcomes.update(dict.fromkeys(attempt.packed, error))
-        return False
-    if not published:
-        _give_up(attempt, UnpublishedError("bundle was not published", bundle=bundle, fault=str(error)), work)
-    return bool(published)
+    else:
+        _give_up(attempt, UnpublishedError("bundle's name was closed", bundle=bundle, fault=str(error)), work)
+    return False
 
 
 def _settle(attempt: Attempt, packed: Packed, work: Work) -> None:
@@ -226,7 +251,7 @@ def _give_up(attempt: Attempt, error: Exception, work: Work) -> None:
     attempt.left_over.clear()
     log.warning("bundle.unpublished", bundle=attempt.plan.bundle, fault=str(error))
     attempt.packed.clear()
-    if work.timetable.allows(time.monotonic(), 3 * work.timetable.ledger_timeout):
+    if work.timetable.allows_ledger(time.monotonic()):
         try:
             work.ledger.release(attempt.strays())
         except LedgerUnavailableError as unsure:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
 
 import typer
+from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -78,7 +79,7 @@ def local(
                 log=lambda line: _write_line(lines, line),
                 report=lambda seen: bar.update(task, description="bundling", completed=seen.uploaded + seen.done),
             )
-    except (AggregatorError, OSError) as error:
+    except (AggregatorError, BotoCoreError, ClientError, OSError) as error:
         _refuse(error)
     _print_summary(summary, out, as_json=as_json)
     raise typer.Exit(FINDING if summary.failures else 0)
@@ -116,7 +117,8 @@ def _print_summary(summary: "Summary", out: Path, *, as_json: bool) -> None:
 
 def _progress() -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=Console(stderr=True, highlight=False), transient=True)
+    console = Console(stderr=True, highlight=False)
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _write_line(file: TextIO | None, line: str) -> None:
@@ -135,3 +137,7 @@ def _size(size: float) -> str:
             return f"{size:,.0f} {unit}" if unit == "bytes" else f"{size:,.1f} {unit}"
         size /= 1_000
     raise AssertionError
+
+
+if __name__ == "__main__":
+    main()

@@ -6,14 +6,16 @@ later by anyone, because every version ever put under its name is looked up, als
 `sources.py` reads the members. Foreign errors are translated here and there, once each.
 """
 
+import time
 from base64 import b64encode
-from typing import IO, TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from typing import IO, TYPE_CHECKING, NamedTuple, TypeVar
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from aggregator.core import Timetable
+from aggregator.core import CONNECT_TIMEOUT, Timetable
 from aggregator.exceptions import AmbiguousPutError, StoreUnavailableError, UnpublishedError
 from aggregator.reader import Bundle
 from aggregator.schemas import BundleIndex
@@ -27,9 +29,19 @@ CONDITION_FAILED = frozenset({"412", "PreconditionFailed"})
 _INDEFINITE = frozenset({408, 409, 412, 429})
 """Answers of the 400 family that do not say that the object was refused."""
 
+_THROTTLED = 503
+_PUT_ATTEMPTS = 3
+
+T = TypeVar("T")
+
 
 class Clients(NamedTuple):
-    """The boto3 clients of one invocation; built once, closed at its end."""
+    """
+    The boto3 clients of one invocation; built once, closed at its end.
+
+    The S3 client repeats no call by itself: a consumer may have deleted the bundle in between, and a repeated put would
+    publish it again, because a delete marker counts as no object (S3 user guide, "Conditional writes").
+    """
 
     s3: "S3Client"
     dynamodb: "DynamoDBClient"
@@ -39,11 +51,11 @@ class Clients(NamedTuple):
     def build(cls, timetable: Timetable) -> "Clients":
         """Clients whose time-outs and retries fit into the invocation's time."""
         session = boto3.session.Session()
-        config = _config(timetable.put_timeout, attempts=2)
+        config = _config(timetable.put_timeout, attempts=1)
         s3 = session.client("s3", config=config)
         if not _is_aws(s3.meta.endpoint_url):  # "bucket.localhost" is a name that few machines resolve
             s3 = session.client("s3", config=config.merge(Config(s3={"addressing_style": "path"})))
-        dynamodb = session.client("dynamodb", config=_config(timetable.ledger_timeout, attempts=3))
+        dynamodb = session.client("dynamodb", config=_config(timetable.ledger_timeout, attempts=2))
         return cls(s3, dynamodb, session)
 
     def close(self) -> None:
@@ -75,21 +87,27 @@ class Distribution:
             UnpublishedError: S3 refused it, so it is not there.
             AmbiguousPutError: whether the bundle is there must be found out.
         """
-        body.seek(0)
-        try:
-            self._s3.put_object(
-                Bucket=self.bucket,
-                Key=key,
-                Body=body,
-                ContentLength=size,
-                ContentType="application/gzip",
-                ChecksumSHA256=b64encode(sha256).decode(),
-                IfNoneMatch="*",
-            )
-        except (ClientError, BotoCoreError) as error:
-            if _refused(error):
-                raise UnpublishedError("S3 refuses the bundle", bundle=key, fault=error_code(error)) from error
-            raise AmbiguousPutError("the put of a bundle failed", bundle=key, fault=error_code(error)) from error
+        for attempt in range(_PUT_ATTEMPTS):
+            body.seek(0)
+            try:
+                self._s3.put_object(
+                    Bucket=self.bucket,
+                    Key=key,
+                    Body=body,
+                    ContentLength=size,
+                    ContentType="application/gzip",
+                    ChecksumSHA256=b64encode(sha256).decode(),
+                    IfNoneMatch="*",
+                )
+            except (ClientError, BotoCoreError) as error:
+                status, fault = _status(error), error_code(error)
+                if 400 <= status < 500 and status not in _INDEFINITE:
+                    raise UnpublishedError("S3 refuses the bundle", bundle=key, fault=fault) from error
+                if status != _THROTTLED or attempt + 1 == _PUT_ATTEMPTS or self.versions(key):
+                    raise AmbiguousPutError("the put of a bundle failed", bundle=key, fault=fault) from error
+                time.sleep(0.2 * 2**attempt)
+            else:
+                return
 
     def occupy(self, key: str, body: bytes) -> None:
         """
@@ -112,7 +130,7 @@ class Distribution:
             StoreUnavailableError: S3 does not say.
         """
         try:
-            page = self._s3.list_object_versions(Bucket=self.bucket, Prefix=key)
+            page = persistently(lambda: self._s3.list_object_versions(Bucket=self.bucket, Prefix=key))
         except (ClientError, BotoCoreError) as error:
             raise StoreUnavailableError(
                 "a bundle could not be looked up", bundle=key, fault=error_code(error)
@@ -133,7 +151,7 @@ class Distribution:
         """
 
         def fetch(offset: int, length: int) -> bytes:
-            try:
+            def get() -> bytes:
                 answer = self._s3.get_object(
                     Bucket=self.bucket,
                     Key=key,
@@ -141,6 +159,9 @@ class Distribution:
                     Range=f"bytes={offset}-{offset + length - 1}",
                 )
                 return answer["Body"].read()
+
+            try:
+                return persistently(get)
             except (ClientError, BotoCoreError) as error:
                 raise StoreUnavailableError("a bundle's index could not be read", bundle=key) from error
 
@@ -154,18 +175,31 @@ def error_code(error: Exception) -> str:
     return type(error).__name__
 
 
-def _refused(error: Exception) -> bool:
-    """Whether S3 answered, the first time it was asked, that it will not take the object."""
+def persistently(call: Callable[[], T]) -> T:
+    """Make a call that changes nothing, and once more if AWS did not answer, or answered that it cannot now."""
+    try:
+        return call()
+    except (ClientError, BotoCoreError) as error:
+        if 0 < _status(error) < 500:
+            raise
+        return call()
+
+
+def answered_at_once(error: Exception) -> bool:
+    """Whether AWS refused a call the first time it was asked, so that the call surely did nothing."""
     if not isinstance(error, ClientError):
         return False
-    answer = error.response.get("ResponseMetadata", {})
-    status = answer.get("HTTPStatusCode", 0)
-    return answer.get("RetryAttempts", 0) == 0 and 400 <= status < 500 and status not in _INDEFINITE
+    return error.response["ResponseMetadata"].get("RetryAttempts", 0) == 0 and 0 < _status(error) < 500
+
+
+def _status(error: Exception) -> int:
+    """The HTTP status of an answer; 0 where there was none."""
+    return int(error.response["ResponseMetadata"].get("HTTPStatusCode", 0)) if isinstance(error, ClientError) else 0
 
 
 def _config(timeout: float, *, attempts: int) -> Config:
     return Config(
-        connect_timeout=min(timeout, 2.0),
+        connect_timeout=min(timeout, CONNECT_TIMEOUT),
         read_timeout=timeout,
         retries={"mode": "standard", "total_max_attempts": attempts},
     )

@@ -19,12 +19,12 @@ import struct
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
 from itertools import chain
-from typing import IO, Any, Literal, NamedTuple
+from typing import IO, Any, Literal, NamedTuple, TypeVar
 
 from isal import igzip, isal_zlib
 from zlib_ng import zlib_ng
@@ -56,6 +56,9 @@ EMPTY_MEMBER_SIZE = len(HEADER) + 2 + 4 + len(END) + 8
 
 FOOTER_SIZE = EMPTY_MEMBER_SIZE + FOOTER.size
 
+_MOST_PENDING = 8
+"""Blocks handed to the executor and not yet written: 2 MiB, enough to keep the two to six cores of a Lambda busy."""
+
 _HIGHEST_ISAL_LEVEL = 3
 _INDEX_LEVEL = 6
 _STORED_BLOCK_SIZE = 65_535
@@ -64,7 +67,15 @@ _SLOWEST_PUT = 100_000_000
 """Bytes of members a second whose bundle is surely compressed and put: a tenth of what was measured."""
 
 
+CONNECT_TIMEOUT = 2.0
+"""Most seconds for a connection to AWS to come about."""
+
+LONGEST_BACKOFF = 1.0
+"""Most seconds that botocore's standard mode waits before its first retry."""
+
 Chunk = bytes | memoryview
+
+T = TypeVar("T")
 
 
 class Outcome(Enum):
@@ -74,6 +85,11 @@ class Outcome(Enum):
     DUPLICATE = "duplicate"
     OVERWRITTEN = "overwritten"
     SUPERSEDED = "superseded"
+
+
+def runs(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Cut `values` into runs of `size`, the last one shorter."""
+    return (values[at : at + size] for at in range(0, len(values), size))
 
 
 class Plan(NamedTuple):
@@ -125,9 +141,13 @@ class Timetable(NamedTuple):
             put_timeout=min(max(reserve / 3, 1.5), 20.0),
         )
 
-    def allows(self, now: float, seconds: float) -> bool:
-        """Whether `seconds` are left at `now`."""
-        return now + seconds <= self.ends
+    def allows_put(self, now: float) -> bool:
+        """Whether a put that begins at `now` ends, one way or the other, within the invocation."""
+        return now + self.put_timeout + CONNECT_TIMEOUT <= self.ends
+
+    def allows_ledger(self, now: float) -> bool:
+        """Whether a call to the ledger that begins at `now` ends, with its one retry, within the invocation."""
+        return now + 2 * self.ledger_timeout + LONGEST_BACKOFF <= self.ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +174,7 @@ def empty_bundle(bundle: str, now: float, request_id: str) -> bytes:
     """A bundle with no members, which closes the name `bundle`."""
     spool = io.BytesIO()
     plan = Plan(bundle, f"{datetime.fromtimestamp(now, UTC):%Y-%m-%dT%H:%M:%SZ}", request_id, ())
-    Packer(spool, limit=0, level=1, framing="lines", executor=ThreadPoolExecutor(1)).finish(plan)
+    Packer(spool, limit=0, level=1, framing="lines", executor=_NoThreads()).finish(plan)
     return spool.getvalue()
 
 
@@ -345,10 +365,6 @@ class Packer:
         )
 
 
-_MOST_PENDING = 8
-"""Blocks handed to the executor and not yet written: 2 MiB, enough to keep the two to six cores of a Lambda busy."""
-
-
 def compressor(level: int) -> Callable[[bytes], bytes]:
     """
     A function that deflates one block so that it can be inflated alone; 0 to 3 are isal's levels, 4 to 9 zlib-ng's.
@@ -391,6 +407,10 @@ def _up_to(size: int, chunks: Iterator[Chunk]) -> tuple[list[Chunk], bool]:
         if size < 0:
             return head, False
     return head, True
+
+
+class _NoThreads(Executor):
+    """For a bundle without blocks, of which there is nothing to compress."""
 
 
 class _Chunks(io.RawIOBase):

@@ -21,7 +21,8 @@ What each failure means for the envelope that brought it.
         ├── StoreUnavailableError
         ├── LedgerUnavailableError
         ├── UnpublishedError
-        └── AmbiguousPutError
+        ├── AmbiguousPutError
+        └── UnforeseenError
 
 A rejected envelope and a retried one look the same to SQS (both are batch item failures); they differ in
 what a person should do, so the log, the metrics and the ledger keep them apart by `reason`.
@@ -33,7 +34,7 @@ from typing import ClassVar
 class AggregatorError(Exception):
     """A sentence for people, facts for the log."""
 
-    reason: ClassVar[str] = "unforeseen"
+    reason: ClassVar[str] = "aggregator"
 
     def __init__(self, message: str, **facts: object) -> None:
         super().__init__(message)
@@ -162,6 +163,12 @@ class AmbiguousPutError(TransientError):
     """The put of a bundle failed in a way that does not say whether the bundle is there."""
 
     reason = "ambiguous_put"
+
+
+class UnforeseenError(TransientError):
+    """Something that nobody foresaw happened while one member was read; its cause is logged whole."""
+
+    reason = "unforeseen"
 
 
 def _listed(facts: dict[str, object]) -> str:

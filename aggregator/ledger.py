@@ -34,11 +34,17 @@ import structlog
 from aws_lambda_powertools.utilities.idempotency import DynamoDBPersistenceLayer, IdempotencyConfig
 from botocore.exceptions import BotoCoreError, ClientError
 
-from aggregator.clients import Distribution, error_code
-from aggregator.core import Outcome, empty_bundle
-from aggregator.exceptions import AggregatorError, InFlightError, LedgerUnavailableError, StoreUnavailableError
-from aggregator.schemas import Member
-from aggregator.settings import SECONDS_PER_DAY
+from aggregator.clients import Distribution, answered_at_once, error_code
+from aggregator.core import Outcome, empty_bundle, runs
+from aggregator.exceptions import (
+    AggregatorError,
+    InFlightError,
+    LedgerUnavailableError,
+    OutOfTimeError,
+    StoreUnavailableError,
+)
+from aggregator.schemas import BundleIndex, Member
+from aggregator.settings import SECONDS_PER_DAY, switched_off
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
@@ -50,9 +56,11 @@ issue 4759), and what a dead invocation sent just before may land a little later
 MOST_CLAIMS = 100
 """Most writes in one transaction (DynamoDB API reference, TransactWriteItems)."""
 
+MOST_REFUSALS = 25
+"""Most puts in one batch (DynamoDB API reference, BatchWriteItem)."""
+
 _ATTEMPTS = 5
 _ROUNDS = 4
-_MOST_REFUSALS = 25
 
 log = structlog.get_logger()
 
@@ -70,10 +78,11 @@ class Record(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """A claim of ours: the member, the id of its record, what we write there, and what it is to replace."""
+    """A claim of ours: the member, the id of its record, the bundle, what we write, and what that is to replace."""
 
     member: Member
     id: str
+    bundle: str
     data: str
     replaces: Record | None
 
@@ -82,7 +91,7 @@ class Claims(NamedTuple):
     """
     What became of an attempt to claim some members.
 
-    `owned` are ours; `unsure` may be ours, because the answer was lost; for all others `outcomes` says why not.
+    `owned` are ours; `unsure` may be ours, because the answer was lost; `outcomes` says of all but ours why not.
     """
 
     owned: list[Claim]
@@ -116,9 +125,15 @@ class Ledger(DynamoDBPersistenceLayer):
         ttl: int,
         request_id: str,
         remaining: float,
+        deciding: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`ttl` and `remaining`, the time left to the invocation, in seconds; `clock` tells seconds since the epoch."""
+        """
+        Take down what the invocation has to go by.
+
+        Seconds are `ttl`, `remaining` (what is left to the invocation) and `deciding` (what is left to look after the
+        claims of others); `clock` tells the seconds since the epoch.
+        """
         super().__init__(table_name=table, boto3_client=client)
         self.configure(
             IdempotencyConfig(expires_after_seconds=ttl, hash_function="sha256", raise_on_no_idempotency_key=True),
@@ -126,9 +141,10 @@ class Ledger(DynamoDBPersistenceLayer):
         )
         self._distribution, self._scope, self._request_id, self._clock = distribution, scope, request_id, clock
         self._deadline = int((clock() + remaining + GRACE) * 1000)
+        self._decide_until = clock() + deciding
         self._ids: dict[Member, str] = {}
-        self._verdicts: dict[str, frozenset[str]] = {}
-        self._disabled = switched_off(os.environ)
+        self._decisions: dict[str, frozenset[str] | AggregatorError] = {}
+        self._disabled = switched_off(os.environ, "POWERTOOLS_IDEMPOTENCY_DISABLED")
 
     def identity(self, member: Member) -> str:
         """Id of the record of `member`: members with the same id are the same member, and are bundled once."""
@@ -152,13 +168,12 @@ class Ledger(DynamoDBPersistenceLayer):
             written = self._transact({id_: self._claiming(draft) for id_, draft in drafts.items()})
             claims.owned.extend(drafts[id_] for id_ in written.applied)
             claims.unsure.extend(drafts[id_] for id_ in written.unsure)
+            claims.outcomes.update(_unconfirmed(drafts[id_]) for id_ in (*written.failed, *written.unsure))
             todo = self._weigh({id_: (drafts[id_], found) for id_, found in written.refused.items()}, claims)
             if not todo:
                 break
         for id_, (member, _) in todo.items():
             claims.outcomes[id_] = InFlightError("member changes hands faster than we can follow", key=member.key)
-        for claim in claims.unsure:
-            claims.outcomes[claim.id] = LedgerUnavailableError("claim was not confirmed", key=claim.member.key)
         return claims
 
     def release(self, claims: Sequence[Claim]) -> None:
@@ -170,10 +185,11 @@ class Ledger(DynamoDBPersistenceLayer):
         """
         if self._disabled:
             return
-        for some in _runs(claims, MOST_CLAIMS):
+        for some in runs(claims, MOST_CLAIMS):
             written = self._transact({claim.id: self._releasing(claim) for claim in some})
-            if written.unsure:
-                raise LedgerUnavailableError("claims could not be released", members=len(written.unsure))
+            left = [*written.failed, *written.unsure]
+            if left:
+                raise LedgerUnavailableError("claims could not be released", members=len(left))
 
     def settle(self, bundle: str, receipt: Mapping[str, object]) -> None:
         """
@@ -195,39 +211,50 @@ class Ledger(DynamoDBPersistenceLayer):
         """
         Ids of the members that `bundle` holds for good; none, if it was not published and now never can be.
 
-        The bundle is looked for among all versions under its name. If there is none, the name is closed with an empty
-        bundle, so that a late put of a dead invocation is refused; a name is closed when that lies there now.
+        If there is no bundle, its name is closed with an empty one, so that a late put of a dead invocation is refused.
 
         Raises:
             StoreUnavailableError: cannot tell now.
             BundleFormatError: something else lies under that name.
         """
         for _ in range(_ROUNDS):
-            versions = self._distribution.versions(bundle)
-            for version in versions:
-                index = self._distribution.index(bundle, version)
-                if index.members.key:
-                    self._heal(bundle, len(index.members.key))
-                    rows = zip(
-                        index.members.bucket,
-                        index.members.key,
-                        index.members.version_id,
-                        index.members.etag,
-                        strict=True,
-                    )
-                    return frozenset(
-                        self.identity(Member(index.buckets[bucket], key, None, etag, version))
-                        for bucket, key, version_id, etag in rows
-                        for version in {version_id, None}
-                    )
-            if any(version.is_latest for version in versions):
-                return frozenset()
+            found = self.look_up(bundle)
+            if found is not None:
+                return found
             self._distribution.occupy(bundle, empty_bundle(bundle, self._clock(), self._request_id))
         raise StoreUnavailableError("a bundle's name could not be closed", bundle=bundle)
 
+    def look_up(self, bundle: str) -> frozenset[str] | None:
+        """
+        Ids of the members of `bundle`; none, if its name is closed; None, if there is nothing under its name.
+
+        All versions count, also those that a consumer has deleted. A name is closed while an empty bundle lies there.
+
+        Raises:
+            StoreUnavailableError: cannot tell now.
+            BundleFormatError: something else lies under that name.
+        """
+        versions = self._distribution.versions(bundle)
+        for version in versions:
+            index = self._distribution.index(bundle, version)
+            if index.members.key:
+                self._heal(bundle, len(index.members.key))
+                return self._listed_in(index)
+        return frozenset() if any(version.is_latest for version in versions) else None
+
+    def _listed_in(self, index: BundleIndex) -> frozenset[str]:
+        """Ids of the members of an index, by all that their notifications may have told of them."""
+        columns = index.members
+        rows = zip(columns.bucket, columns.key, columns.version_id, columns.etag, strict=True)
+        return frozenset(
+            self.identity(Member(index.buckets[bucket], key, None, *told))
+            for bucket, key, version_id, etag in rows
+            for told in {(etag, version_id), (etag, None), (None, None)}
+        )
+
     def refuse(self, refusals: Sequence[Refusal]) -> None:
         """
-        Leave a record of why envelopes were rejected.
+        Leave a record of why envelopes were rejected; at most `MOST_REFUSALS` at once.
 
         Raises:
             LedgerUnavailableError: some were not written.
@@ -235,14 +262,13 @@ class Ledger(DynamoDBPersistenceLayer):
         if self._disabled:
             return
         now = int(self._clock())
-        for some in _runs(refusals, _MOST_REFUSALS):
-            puts: list[Any] = [{"PutRequest": {"Item": self._refusal(refusal, now)}} for refusal in some]
-            try:
-                answer = self.client.batch_write_item(RequestItems={self.table_name: puts})
-            except (ClientError, BotoCoreError) as error:
-                raise LedgerUnavailableError("refusals were not recorded", fault=error_code(error)) from error
-            if answer.get("UnprocessedItems"):
-                raise LedgerUnavailableError("refusals were not recorded", fault="UnprocessedItems")
+        puts: list[Any] = [{"PutRequest": {"Item": self._refusal(refusal, now)}} for refusal in refusals]
+        try:
+            answer = self.client.batch_write_item(RequestItems={self.table_name: puts})
+        except (ClientError, BotoCoreError) as error:
+            raise LedgerUnavailableError("refusals were not recorded", fault=error_code(error)) from error
+        if answer.get("UnprocessedItems"):
+            raise LedgerUnavailableError("refusals were not recorded", fault="UnprocessedItems")
 
     def refused(self, message_id: str) -> str | None:
         """Why the envelope with that message id was rejected, if the ledger knows."""
@@ -255,36 +281,53 @@ class Ledger(DynamoDBPersistenceLayer):
     ) -> dict[str, tuple[Member, Record | None]]:
         """Judge members whose record stood in the way; what is to be tried once more, and over which record."""
         again: dict[str, tuple[Member, Record | None]] = {}
-        foreign: dict[str, tuple[Claim, Record, str]] = {}
+        foreign: dict[str, list[tuple[Claim, Record]]] = {}
         for id_, (claim, record) in found.items():
             if record is None or "released" in record.content:
                 again[id_] = (claim.member, record)
             elif record.data == claim.data:
                 claims.owned.append(claim)
             else:
-                foreign[id_] = (claim, record, record.content["bundle"])
-        settled = self._settled({bundle for _, _, bundle in foreign.values()}) if foreign else frozenset()
-        for id_, (claim, record, bundle) in foreign.items():
-            try:
-                if settled is None:
-                    raise LedgerUnavailableError("cannot tell whether a bundle is settled", bundle=bundle)
-                if bundle in settled or self._listed(id_, record, bundle):
-                    claims.outcomes[id_] = repeated(claim.member, record.content.get("etag"))
+                foreign.setdefault(record.content["bundle"], []).append((claim, record))
+        settled = self._settled(foreign) if foreign else frozenset()
+        for bundle, taken in foreign.items():
+            for claim, record in taken:
+                verdict = self._verdict(claim, record, bundle, settled)
+                if verdict is None:
+                    again[claim.id] = (claim.member, record)
                 else:
-                    again[id_] = (claim.member, record)
-            except AggregatorError as error:
-                claims.outcomes[id_] = error
+                    claims.outcomes[claim.id] = verdict
         return again
 
-    def _listed(self, id_: str, record: Record, bundle: str) -> bool:
-        if self._clock() * 1000 <= record.deadline:
-            raise InFlightError("member is being bundled by another invocation", bundle=bundle)
-        if bundle not in self._verdicts:
-            self._verdicts[bundle] = self.decide(bundle)
-            log.info("claim.decided", bundle=bundle, published=bool(self._verdicts[bundle]))
-        return id_ in self._verdicts[bundle]
+    def _verdict(
+        self, claim: Claim, record: Record, bundle: str, settled: frozenset[str] | None
+    ) -> Outcome | AggregatorError | None:
+        """What a member is whose record names another `bundle`; None, if it may be taken over."""
+        if settled is None:
+            return LedgerUnavailableError("cannot tell whether a bundle is settled", bundle=bundle)
+        if bundle not in settled:
+            if self._clock() * 1000 <= record.deadline:
+                return InFlightError("member is being bundled by another invocation", bundle=bundle)
+            members = self._decided(bundle)
+            if isinstance(members, AggregatorError):
+                return members
+            if claim.id not in members:
+                return None
+        return repeated(claim.member, record.content.get("etag"))
 
-    def _settled(self, bundles: set[str]) -> frozenset[str] | None:
+    def _decided(self, bundle: str) -> frozenset[str] | AggregatorError:
+        """What `decide` says, asked once for all members of a bundle, and not when there is no time for it."""
+        if bundle not in self._decisions:
+            try:
+                if self._clock() > self._decide_until:
+                    raise OutOfTimeError("invocation ends before the bundle can be decided", bundle=bundle)
+                self._decisions[bundle] = self.decide(bundle)
+                log.info("claim.decided", bundle=bundle, published=bool(self._decisions[bundle]))
+            except AggregatorError as error:
+                self._decisions[bundle] = error
+        return self._decisions[bundle]
+
+    def _settled(self, bundles: Iterable[str]) -> frozenset[str] | None:
         """Those of `bundles` that have a settle record; None if the ledger does not say."""
         keys = [self._get_key(self._bundle_id(bundle)) for bundle in bundles]
         request: Any = {self.table_name: {"Keys": keys, "ConsistentRead": True}}
@@ -304,7 +347,7 @@ class Ledger(DynamoDBPersistenceLayer):
             log.warning("settle.failed", **error.facts)
 
     def _draft(self, id_: str, member: Member, bundle: str, replaces: Record | None) -> Claim:
-        return Claim(member, id_, json.dumps({"bundle": bundle, "etag": member.etag}), replaces)
+        return Claim(member, id_, bundle, json.dumps({"bundle": bundle, "etag": member.etag}), replaces)
 
     def _claiming(self, claim: Claim) -> dict[str, Any]:
         return self._put(claim.id, claim.data, self._deadline, *self._unchanged(claim))
@@ -312,7 +355,7 @@ class Ledger(DynamoDBPersistenceLayer):
     def _releasing(self, claim: Claim) -> dict[str, Any]:
         """Overwrite what is ours, or what ours would have replaced: a claim that lands late finds it changed."""
         condition, values = self._unchanged(claim)
-        data = json.dumps({"released": json.loads(claim.data)["bundle"]})
+        data = json.dumps({"released": claim.bundle})
         values = {**values, ":mine": {"S": claim.data}}
         return self._put(claim.id, data, int(self._clock() * 1000), f"({condition}) OR #data = :mine", values)
 
@@ -378,22 +421,24 @@ class Ledger(DynamoDBPersistenceLayer):
                 break
             try:
                 self.client.transact_write_items(TransactItems=list(pending.values()), ClientRequestToken=str(uuid4()))
-                return _Written(list(pending), refused, [])
-            except self.client.exceptions.TransactionCanceledException as error:
-                taken = self._taken(list(pending), error.response["CancellationReasons"])
+                return _Written(list(pending), refused, [], [])
+            except (ClientError, BotoCoreError) as error:
+                taken = self._taken(list(pending), error)
                 refused.update(taken)
                 pending = {id_: write for id_, write in pending.items() if id_ not in taken}
+                if not answered_at_once(error):
+                    log.warning("ledger.unsure", members=len(pending), fault=error_code(error))
+                    return _Written([], refused, [], list(pending))
                 if not taken:
                     _pause(attempt)
-            except (ClientError, BotoCoreError) as error:
-                log.warning("ledger.unsure", members=len(pending), fault=error_code(error))
-                break
-        return _Written([], refused, list(pending))
+        return _Written([], refused, list(pending), [])
 
-    def _taken(self, ids: Sequence[str], reasons: Sequence[Mapping[str, Any]]) -> dict[str, Record | None]:
+    def _taken(self, ids: Sequence[str], error: Exception) -> dict[str, Record | None]:
+        """The records that stood in the way of a transaction, which names a reason for each of its writes."""
+        reasons = error.response.get("CancellationReasons", []) if isinstance(error, ClientError) else []
         return {
             id_: self._record(reason.get("Item"))
-            for id_, reason in zip(ids, reasons, strict=True)
+            for id_, reason in zip(ids, reasons)  # noqa: B905 - an error without reasons takes nothing
             if reason.get("Code") == "ConditionalCheckFailed"
         }
 
@@ -404,14 +449,12 @@ class Ledger(DynamoDBPersistenceLayer):
 
 
 class _Written(NamedTuple):
+    """What became of writes, by id: done, refused for what was there, surely not done, or nobody knows."""
+
     applied: list[str]
     refused: dict[str, Record | None]
+    failed: list[str]
     unsure: list[str]
-
-
-def switched_off(environment: Mapping[str, str]) -> bool:
-    """Whether POWERTOOLS_IDEMPOTENCY_DISABLED says so, in the words that Powertools understands."""
-    return environment.get("POWERTOOLS_IDEMPOTENCY_DISABLED", "").lower() in {"1", "true", "yes", "y", "on", "t"}
 
 
 def repeated(member: Member, etag: str | None) -> Outcome:
@@ -419,10 +462,10 @@ def repeated(member: Member, etag: str | None) -> Outcome:
     return Outcome.OVERWRITTEN if etag and member.etag and etag != member.etag else Outcome.DUPLICATE
 
 
+def _unconfirmed(claim: Claim) -> tuple[str, AggregatorError]:
+    return claim.id, LedgerUnavailableError("claim was not confirmed", key=claim.member.key)
+
+
 def _pause(attempt: int) -> None:
     """Let another transaction on the same records finish: 20 to 40 ms at first, and longer each time."""
     time.sleep(0.02 * 2**attempt * random.uniform(1, 2))  # noqa: S311 - jitter, not a secret
-
-
-def _runs(values: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:
-    return (values[at : at + size] for at in range(0, len(values), size))

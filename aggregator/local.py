@@ -221,7 +221,14 @@ def _failures(clients: Clients, stack: Stack, waiting: set[str]) -> list[Failure
 def _reason(clients: Clients, stack: Stack, message_id: str) -> str:
     distribution = Distribution(clients.s3, stack.distribution)
     ledger = Ledger(
-        clients.dynamodb, distribution, table=stack.table, scope="key", ttl=1, request_id="local", remaining=0
+        clients.dynamodb,
+        distribution,
+        table=stack.table,
+        scope="key",
+        ttl=1,
+        request_id="local",
+        remaining=0,
+        deciding=0,
     )
     return ledger.refused(message_id) or f"not bundled in {_RECEIVES} attempts"
 

@@ -9,10 +9,12 @@ redrive policy takes it away. (Lambda developer guide, "Using Lambda with Amazon
 
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
+
+from aggregator.core import runs
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.client import SQSClient
@@ -80,11 +82,11 @@ class EventSourceMapping:
             return Polled([], 0)
         failed = self._failed(messages)
         done = [message for message in messages if message["MessageId"] not in failed]
-        for some in _runs(done):
+        for some in runs(done, _MOST_IN_A_CALL):
             self._sqs.delete_message_batch(QueueUrl=self._queue_url, Entries=_entries(some))
         kept = [message for message in messages if message["MessageId"] in failed]
         if self._retry_after is not None:
-            for some in _runs(kept):
+            for some in runs(kept, _MOST_IN_A_CALL):
                 entries: list[Any] = [{**entry, "VisibilityTimeout": self._retry_after} for entry in _entries(some)]
                 self._sqs.change_message_visibility_batch(QueueUrl=self._queue_url, Entries=entries)
         return Polled([message["Body"] for message in done], len(kept))
@@ -131,11 +133,6 @@ def _record(message: "MessageTypeDef", queue_arn: str) -> dict[str, Any]:
         "eventSourceARN": queue_arn,
         "awsRegion": queue_arn.split(":")[3],
     }
-
-
-def _runs(messages: "Sequence[MessageTypeDef]") -> "Iterator[Sequence[MessageTypeDef]]":
-    for at in range(0, len(messages), _MOST_IN_A_CALL):
-        yield messages[at : at + _MOST_IN_A_CALL]
 
 
 def _entries(messages: "Sequence[MessageTypeDef]") -> list[Any]:

@@ -131,8 +131,10 @@ class Bundle:
         Raises:
             BundleFormatError: the bundle is damaged there.
         """
+        if not entry.length:
+            return b""
         first = entry.start // self.index.block_size
-        last = max(first, (entry.start + entry.length - 1) // self.index.block_size)
+        last = (entry.start + entry.length - 1) // self.index.block_size
         deflated = self._fetch(entry.block, sum(self.index.blocks[first : last + 1]))
         try:
             text = zlib.decompressobj(-zlib.MAX_WBITS).decompress(deflated, entry.offset + entry.length)

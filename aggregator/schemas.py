@@ -31,6 +31,9 @@ from pydantic_core import ErrorDetails
 MAX_KEY_BYTES = 1024
 """Longest object key in bytes of UTF-8 (S3 user guide, "Naming Amazon S3 objects")."""
 
+MAX_TAG_CHARACTERS = 1026
+"""Longest entity tag or version: a version id has at most 1,024 bytes (S3 user guide, "Using S3 Versioning")."""
+
 MAX_ENCODED_KEY_CHARACTERS = 3 * MAX_KEY_BYTES
 
 
@@ -69,7 +72,11 @@ def _check_key(key: str) -> str:
 
 def _given(value: str | None) -> str | None:
     """Absent, null, empty and the version "null" of an unversioned object all mean: not given."""
-    return None if value in (None, "", "null") else value.strip('"')
+    if value is None or value in ("", "null"):
+        return None
+    if len(value) > MAX_TAG_CHARACTERS or not value.isascii() or not value.isprintable():
+        raise ValueError(f"is no entity tag or version: at most {MAX_TAG_CHARACTERS} printable ASCII characters")
+    return value.strip('"')
 
 
 EncodedKey = Annotated[

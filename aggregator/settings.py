@@ -76,6 +76,11 @@ class Settings(BaseModel):
         return self.idempotency_ttl_days * SECONDS_PER_DAY
 
 
+def switched_off(environment: Mapping[str, str], variable: str) -> bool:
+    """Whether a Powertools variable such as POWERTOOLS_METRICS_DISABLED says so, in the words that Powertools takes."""
+    return environment.get(variable, "").lower() in {"1", "y", "yes", "t", "true", "on"}
+
+
 def _fault(name: str, kind: str, message: str, given: Mapping[str, str]) -> str:
     if kind == "missing":
         return f"{name.upper()} is not set"

@@ -3,7 +3,7 @@ Read members: any object of any bucket, whole or in parts, many at once, ahead o
 
 boto3 costs 1.4 ms of CPU an object and holds the interpreter's lock; obstore costs 0.1 ms and releases it, so obstore
 reads. But it cannot name every S3 key: it refuses some and silently reads another object for a few (`/lead` reads
-`lead`), so such keys are recognised first and read with boto3.
+`lead`), so such keys are recognised first and read with boto3, and so is an object whose headers obstore cannot read.
 
 Every request is bounded in size and in time. An object larger than `PART_SIZE` is read in parts, each pinned to the
 entity tag of the first answer, so that a slow, broken or replaced object costs one part and never the invocation. What
@@ -26,7 +26,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
-from aggregator.clients import CONDITION_FAILED, Clients, error_code
+from aggregator.clients import CONDITION_FAILED, Clients, error_code, persistently
 from aggregator.core import Chunk, Source, Timetable, decoded
 from aggregator.exceptions import (
     AggregatorError,
@@ -38,6 +38,7 @@ from aggregator.exceptions import (
     OversizedMemberError,
     StoreUnavailableError,
     SupersededError,
+    UnforeseenError,
 )
 from aggregator.schemas import Member
 
@@ -47,9 +48,15 @@ if TYPE_CHECKING:
 PART_SIZE = 8 * 1024 * 1024
 """Most bytes asked for in one request."""
 
+_UNDECLARED = 1024 * 1024
+"""Bytes held for an object whose size its notification does not tell."""
+
 GZIP_MAGIC = b"\x1f\x8b"
 
 _UNNAMEABLE = re.compile(r"[\x00-\x1f\x7f]|//|^/|/$|(^|/)\.{1,2}(/|$)")
+_UNREADABLE_HEADER = "non UTF-8 characters"
+"""What obstore says of an answer with, for example, a Latin-1 file name in Content-Disposition."""
+
 _S3_ERROR_CODE = re.compile(r"non-2xx status code: (\d+).*?(?:<Code>([A-Za-z0-9.]+)</Code>|$)", re.DOTALL)
 _GONE = frozenset({"404", "NoSuchKey", "NoSuchBucket", "NoSuchVersion", "NotFound"})
 _FORBIDDEN = frozenset({"403", "401", "AccessDenied", "Forbidden", "AllAccessDisabled", "AccountProblem"})
@@ -66,7 +73,7 @@ class Arrival(NamedTuple):
     """What became of reading a member."""
 
     member: Member
-    reading: Reading | AggregatorError
+    reading: Reading | Exception
     held: int = 0
 
 
@@ -109,43 +116,54 @@ class Sources:
         """
         arrivals: SimpleQueue[Arrival | BaseException | None] = SimpleQueue()
         window, turn = _Window(self._window_size), threading.Lock()
+        shared = (members, turn, window, stop, arrivals)
 
-        def reader() -> None:
-            try:
-                while True:
-                    with turn:
-                        member = next(members, None)
-                    if member is None:
-                        break
-                    arrivals.put(self._arrival(member, window, stop))
-            except BaseException as error:
-                arrivals.put(error)
-            finally:
-                arrivals.put(None)
-
-        readers = [threading.Thread(target=reader, name=f"read-{n}") for n in range(self._concurrency)]
-        for thread in readers:
-            thread.start()
+        readers: list[threading.Thread] = []
         try:
+            for number in range(self._concurrency):
+                readers.append(threading.Thread(target=self._read, args=shared, name=f"read-{number}"))
+                readers[-1].start()
             yield from _arriving(arrivals, len(readers), window)
         finally:
             stop.set()
             window.open()
             for thread in readers:
-                thread.join()
+                if thread.ident is not None:  # it was started
+                    thread.join()
+
+    def _read(
+        self,
+        members: Iterator[Member],
+        turn: threading.Lock,
+        window: "_Window",
+        stop: threading.Event,
+        arrivals: "SimpleQueue[Arrival | BaseException | None]",
+    ) -> None:
+        """Read one member after the other until there are no more; the life of a reader."""
+        try:
+            while True:
+                with turn:
+                    member = next(members, None)
+                if member is None:
+                    break
+                arrivals.put(self._arrival(member, window, stop))
+        except BaseException as error:
+            arrivals.put(error)
+        finally:
+            arrivals.put(None)
 
     def _arrival(self, member: Member, window: "_Window", stop: threading.Event) -> Arrival:
-        held = window.take(min(PART_SIZE if member.size is None else member.size, PART_SIZE))
+        held = window.take(min(_UNDECLARED if member.size is None else member.size, PART_SIZE))
         try:
             if stop.is_set() or monotonic() > self._timetable.read_until:
                 raise OutOfTimeError("invocation ends before the object can be read", key=member.key)
-            return Arrival(member, self.read(member), held)
-        except AggregatorError as error:
+            return Arrival(member, self.read(member, at_once=held), held)
+        except Exception as error:
             return Arrival(member, error, held)
 
-    def read(self, member: Member) -> Reading:
+    def read(self, member: Member, *, at_once: int = PART_SIZE) -> Reading:
         """
-        Open a member, and take its bytes if they are few.
+        Open a member, and take its bytes if they are no more than `at_once`; else they are read in parts as asked for.
 
         With the scope `version` exactly the announced version is read; with `key` the current one, because a newer
         notification for the same key will be dropped as a duplicate.
@@ -166,7 +184,7 @@ class Sources:
                 limit=self._limit,
             )
         source = Source(member, answer.size, answer.etag, answer.version_id)
-        if answer.size > PART_SIZE:
+        if answer.size > at_once:
             chunks = self._in_parts(source, pin or {"if_match": f'"{answer.etag}"'})
         else:
             chunks = iter((self._body(answer, member),))
@@ -179,7 +197,7 @@ class Sources:
             chunks = chain((first,), chunks)
             if first[: len(GZIP_MAGIC)] == GZIP_MAGIC:
                 source = source._replace(gzipped=True)
-                return Reading(source, decoded(source, chunks))
+                return Reading(source, _guarded(decoded(source, chunks), source.member))
         return Reading(source, chunks)
 
     def _in_parts(self, source: Source, pin: Mapping[str, Any]) -> Iterator[memoryview]:
@@ -202,9 +220,14 @@ class Sources:
 
     def _get(self, member: Member, options: Mapping[str, Any]) -> "_Answer":
         try:
-            if nameable(member.key):
+            if not nameable(member.key):
+                return self._get_with_boto3(member, options)
+            try:
                 return self._get_with_obstore(member, options)
-            return self._get_with_boto3(member, options)
+            except BaseError as error:
+                if _UNREADABLE_HEADER not in str(error):
+                    raise
+                return self._get_with_boto3(member, options)
         except _FOREIGN as error:
             raise self._translated(error, member) from error
 
@@ -230,7 +253,7 @@ class Sources:
             wanted["VersionId"] = options["version"]
         if "range" in options:
             wanted["Range"] = f"bytes={options['range'][0]}-{options['range'][1] - 1}"
-        got = self._s3.get_object(Bucket=member.bucket, Key=member.key, **wanted)
+        got = persistently(lambda: self._s3.get_object(Bucket=member.bucket, Key=member.key, **wanted))
         return _Answer(
             got["ContentLength"],
             got["ETag"],
@@ -309,6 +332,16 @@ def _arriving(
         else:
             yield arrival
             window.give_back(arrival.held)
+
+
+def _guarded(chunks: Iterator[Chunk], member: Member) -> Iterator[Chunk]:
+    """The same chunks; what nobody foresaw in making them is this member's misfortune and not its neighbours'."""
+    try:
+        yield from chunks
+    except AggregatorError:
+        raise
+    except Exception as error:
+        raise UnforeseenError("object could not be decoded", bucket=member.bucket, key=member.key) from error
 
 
 def _pin(member: Member) -> dict[str, Any]:

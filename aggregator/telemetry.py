@@ -20,7 +20,7 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.logging.formatter import RESERVED_LOG_ATTRS
 from aws_lambda_powertools.metrics import MetricUnit
 
-from aggregator.settings import Settings
+from aggregator.settings import Settings, switched_off
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -109,7 +109,7 @@ def configured(settings: Settings) -> Logger:
 
 def traced(environment: MutableMapping[str, str]) -> bool:
     """Whether the tracer is installed (the `tracer` extra), in Lambda, and not switched off."""
-    off = environment.get("POWERTOOLS_TRACE_DISABLED", "").lower() in {"1", "true", "yes", "y", "on", "t"}
+    off = switched_off(environment, "POWERTOOLS_TRACE_DISABLED")
     return not off and "LAMBDA_TASK_ROOT" in environment and find_spec("aws_xray_sdk") is not None
 
 

@@ -3,7 +3,6 @@
 import gzip
 import hashlib
 import io
-import json
 import random
 import struct
 import zlib
@@ -20,7 +19,6 @@ from hypothesis import strategies as st
 from aggregator.core import (
     BLOCK_SIZE,
     END,
-    EXTRA_SIZE,
     FOOTER_SIZE,
     HEADER,
     Chunk,
@@ -34,6 +32,7 @@ from aggregator.core import (
     decoded,
     empty_bundle,
     planned,
+    runs,
     split,
 )
 from aggregator.exceptions import (
@@ -85,7 +84,7 @@ def test_a_plan_says_what_when_and_by_whom() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sizes", "runs"),
+    ("sizes", "expected"),
     [
         ([], []),
         ([0], [[0]]),
@@ -99,10 +98,12 @@ def test_a_plan_says_what_when_and_by_whom() -> None:
         ([None, 10, None], [[None, 10, None]]),
     ],
 )
-def test_members_are_cut_into_runs_of_at_most_the_limit(sizes: list[int | None], runs: list[list[int | None]]) -> None:
+def test_members_are_cut_into_runs_of_at_most_the_limit(
+    sizes: list[int | None], expected: list[list[int | None]]
+) -> None:
     found = split(_sized(sizes), 10)
 
-    assert [[member.size for member in run] for run in found] == runs
+    assert [[member.size for member in run] for run in found] == expected
 
 
 @PROPERTY
@@ -110,12 +111,12 @@ def test_members_are_cut_into_runs_of_at_most_the_limit(sizes: list[int | None],
 def test_every_member_is_in_one_run_and_no_run_could_take_the_next_one(sizes: list[int | None], limit: int) -> None:
     members = _sized(sizes)
 
-    runs = split(members, limit)
+    found = split(members, limit)
 
-    totals = [sum(member.size or 0 for member in run) for run in runs]
-    assert [member for run in runs for member in run] == members
-    assert all(total <= limit or len(run) == 1 for run, total in zip(runs, totals, strict=True))
-    assert all(total + (run[0].size or 0) > limit for total, (_, run) in zip(totals, pairwise(runs), strict=False))
+    totals = [sum(member.size or 0 for member in run) for run in found]
+    assert [member for run in found for member in run] == members
+    assert all(total <= limit or len(run) == 1 for run, total in zip(found, totals, strict=True))
+    assert all(total + (run[0].size or 0) > limit for total, (_, run) in zip(totals, pairwise(found), strict=False))
 
 
 # Time
@@ -130,6 +131,7 @@ def test_a_timetable_keeps_its_order_and_leaves_time_to_publish(now: float, rema
     assert now < table.read_until < table.gather_until < table.ends == now + remaining
     assert isclose(table.read_until + 2 * table.request_timeout, table.gather_until, abs_tol=1e-6)
     assert table.gather_until + publish <= table.ends + 1e-6
+    assert table.gather_until - now >= remaining / 2 - 1e-6
     assert 1 <= table.request_timeout <= 10
     assert 0.8 <= table.ledger_timeout <= 5
     assert 1.5 <= table.put_timeout <= 20
@@ -155,6 +157,7 @@ def test_a_larger_bundle_leaves_no_more_time_to_gather(remaining: float, limit: 
     ("remaining", "limit", "table"),
     [
         (900, 100_000_000, Timetable(919, 939, 1000, 10, 5, 20)),
+        (60, 5_000_000_000, Timetable(122.5, 130, 160, 3.75, 5, 10)),
         (60, 100_000_000, Timetable(135.25, 147, 160, 5.875, 13 / 6, 13 / 3)),
         (12, 100_000_000, Timetable(104, 106, 112, 1, 1, 2)),
         (0, 100_000_000, Timetable(98, 100, 100, 1, 0.8, 1.5)),
@@ -164,9 +167,30 @@ def test_a_timetable_in_numbers(remaining: float, limit: int, table: Timetable) 
     assert tuple(Timetable.of(100.0, remaining, limit)) == pytest.approx(tuple(table))
 
 
-@pytest.mark.parametrize(("now", "seconds", "allowed"), [(0, 100, True), (40, 60, True), (40, 60.001, False)])
-def test_a_timetable_allows_what_ends_with_it(now: float, seconds: float, allowed: bool) -> None:
-    assert Timetable.of(0, 100, 1_000_000).allows(now, seconds) is allowed
+@pytest.mark.parametrize(
+    ("now", "put", "ledger"),
+    [(0, True, True), (78, True, True), (78.1, False, True), (89, False, True), (89.1, False, False)],
+)
+def test_a_timetable_allows_what_surely_ends_with_it(now: float, put: bool, ledger: bool) -> None:
+    table = Timetable(0, 0, ends=100, request_timeout=10, ledger_timeout=5, put_timeout=20)
+
+    assert (table.allows_put(now), table.allows_ledger(now)) == (put, ledger)
+
+
+@PROPERTY
+@given(st.floats(12, 900), st.integers(1_000_000, 5_000_000_000))
+def test_a_timetable_allows_a_put_and_the_ledger_once_all_is_gathered(remaining: float, limit: int) -> None:
+    table = Timetable.of(0, remaining, limit)
+
+    assert (table.allows_put(table.gather_until), table.allows_ledger(table.gather_until)) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("values", "cut"),
+    [("", []), ("a", ["a"]), ("abc", ["abc"]), ("abcd", ["abc", "d"]), ("abcdef", ["abc", "def"])],
+)
+def test_runs_are_of_one_size_but_the_last(values: str, cut: list[str]) -> None:
+    assert list(runs(values, 3)) == cut
 
 
 # Sources that are gzip
@@ -187,6 +211,13 @@ def test_a_gzip_source_is_decoded_however_it_is_cut(data: bytes, size: int) -> N
     text = b"".join(decoded(SOURCE, _cut(data, size)))
 
     assert text == TEXT
+
+
+@pytest.mark.parametrize("size", [1_000_003, 10_000_000])
+def test_a_chunk_larger_than_any_buffer_is_decoded_to_its_end(size: int) -> None:
+    text = random.Random(size).randbytes(3_000_000)
+
+    assert b"".join(decoded(SOURCE, _cut(gzip.compress(text, 1), size))) == text
 
 
 @PROPERTY
@@ -375,6 +406,17 @@ def test_how_a_member_is_cut_into_chunks_does_not_matter(
     assert spool.getvalue() == expected
 
 
+@pytest.mark.parametrize("chunks", [[b"a\n", b""], [b"", b"a", b"\n", b"", b""]])
+def test_an_empty_last_chunk_does_not_end_a_line_twice(chunks: list[bytes], executor: Executor) -> None:
+    spool = io.BytesIO()
+    packer = _packer(spool, executor)
+
+    packer.add(_source(0, 2), chunks)
+    packer.finish(PLAN)
+
+    assert gzip.decompress(spool.getvalue()) == b"a\n"
+
+
 @every_framing
 @pytest.mark.parametrize("size", [BLOCK_SIZE - 1, BLOCK_SIZE, BLOCK_SIZE + 1, 3 * BLOCK_SIZE, 12 * BLOCK_SIZE + 5])
 @pytest.mark.parametrize("chunk", [100_003, 20_000_000])
@@ -519,14 +561,15 @@ def test_the_newlines_of_the_framing_do_not_count(executor: Executor) -> None:
 
 
 def test_a_member_that_does_not_fit_any_more_is_left_to_the_next_bundle(executor: Executor) -> None:
-    _, expected = _pack([b"aaaa", b"cccccc"], executor, limit=10)
+    _, expected = _pack([b"aa", b"bb", b"cccccc"], executor, limit=10)
     spool = io.BytesIO()
     packer = _packer(spool, executor, limit=10)
 
-    packer.add(_source(0, 4), [b"aaaa"])
+    packer.add(_source(0, 2), [b"aa"])
+    packer.add(_source(1, 2), [b"bb"])
     with pytest.raises(BundleFullError) as caught:
-        packer.add(_source(7, 7), [b"bbbbbbb"])
-    packer.add(_source(1, 6), [b"cccccc"])
+        packer.add(_source(7, 7), [b"ddddddd"])
+    packer.add(_source(2, 6), [b"cccccc"])
     packer.finish(PLAN)
 
     assert caught.value.facts == {"key": "in/7.json"}
@@ -670,12 +713,17 @@ def test_the_index_costs_at_most_40_bytes_a_member(count: int, executor: Executo
 
     assert sum(len(HEADER) + 2 + len(extra) + len(END) + 8 for extra, _ in index) <= 40 * count
     assert {text for _, text in index} == {b""}
-    assert [len(extra) - 4 for extra, _ in index[:-1]] == [EXTRA_SIZE] * (len(index) - 1)
-    assert 0 < len(index[-1][0]) <= 16 * 1024
+    assert [len(extra) for extra, _ in index[:-1]] == [16 * 1024] * (len(index) - 1)
+    assert 4 < len(index[-1][0]) <= 16 * 1024
 
 
-def test_the_index_is_json_behind_the_text_as_the_format_says(executor: Executor) -> None:
-    packed, bundle = _pack([b"a"] * 2_000, executor)
+def test_the_index_is_compact_json_behind_the_text_as_the_format_says(executor: Executor) -> None:
+    spool = io.BytesIO()
+    packer = _packer(spool, executor)
+    for n in range(2_000):
+        packer.add(Source(Member("source", f"é/{n}"), 1), [b"a"])
+    packed = packer.finish(PLAN)
+    bundle = spool.getvalue()
 
     _, *index, (footer, _) = _gzip_members(bundle)
 
@@ -685,7 +733,7 @@ def test_the_index_is_json_behind_the_text_as_the_format_says(executor: Executor
     assert (footer[:2], magic) == (b"AF", b"AGGRBNDL")
     assert at + length + FOOTER_SIZE == len(bundle)
     assert (len(deflated), len(zlib.decompress(deflated, -15))) == (deflated_size, inflated_size)
-    assert json.loads(zlib.decompress(deflated, -15)) == packed.index.model_dump(mode="json")
+    assert zlib.decompress(deflated, -15).decode() == packed.index.model_dump_json()
     assert sha256 == hashlib.sha256(bundle[:-FOOTER_SIZE]).digest()
 
 

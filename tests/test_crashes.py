@@ -4,12 +4,12 @@ import errno
 import itertools
 import json
 from collections.abc import Callable, Iterable
-from typing import Any, Self
+from typing import Any
 
 import pytest
 
 from aggregator import bundling
-from aggregator.core import Packer
+from aggregator.core import Packer, Timetable, empty_bundle
 from tests.faults import LOST, Call, Killed, answered, faults
 from tests.world import World, log_lines
 
@@ -85,12 +85,67 @@ def test_a_put_whose_answer_is_lost_is_found_and_acknowledged_at_once(
     assert world.published() == ONCE
 
 
-def test_a_put_that_never_arrived_closes_its_name_and_gives_the_members_back_at_once(
+def test_a_put_that_never_arrived_leaves_its_claims_to_lapse_because_it_may_yet_land(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.put_all(OBJECTS)
 
-    with faults(monkeypatch, _strike_first("PutObject", LOST)):
+    with faults(monkeypatch, lambda call: LOST if call.is_before("PutObject") else None) as calls:
+        stayed = world.deliver(OBJECTS)
+
+    assert stayed == set(OBJECTS)
+    assert [call.operation for call in calls] == ["TransactWriteItems", "PutObject", "ListObjectVersions"]
+    assert world.deliver(OBJECTS) == set(OBJECTS)
+    world.lapse()
+    assert world.deliver(OBJECTS) == set()
+    assert world.published() == ONCE
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_put_that_is_throttled_is_made_again_but_not_blindly(
+    world: World, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    world.put_all(OBJECTS)
+
+    with faults(monkeypatch, _strike(1, when, answered(503, "SlowDown"))) as calls:
+        stayed = world.deliver(OBJECTS)
+
+    puts = [call.operation for call in calls].count("PutObject")
+    assert stayed == set()
+    assert puts == (2 if when == "before" else 1)
+    assert world.published() == ONCE
+
+
+def test_a_consumer_that_deletes_a_bundle_before_its_put_is_answered_makes_nothing_come_twice(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.put_all(OBJECTS)
+
+    def plan(call: Call) -> Exception | None:
+        if not call.is_after("PutObject"):
+            return None
+        for listed in world.s3.list_objects_v2(Bucket=world.distribution)["Contents"]:
+            world.s3.delete_object(Bucket=world.distribution, Key=listed["Key"])
+        return answered(503, "SlowDown")
+
+    with faults(monkeypatch, plan):
+        stayed = world.deliver(OBJECTS)
+
+    assert stayed == set()
+    assert world.published() == ONCE
+
+
+def test_a_put_whose_name_was_closed_meanwhile_gives_the_members_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.put_all(OBJECTS)
+
+    def plan(call: Call) -> None:
+        if call.is_before("PutObject"):
+            key = call.parameters["url_path"].lstrip("/")
+            world.s3.put_object(Bucket=world.distribution, Key=key, Body=empty_bundle(key, 0, "another"))
+
+    with faults(monkeypatch, plan):
         stayed = world.deliver(OBJECTS)
 
     assert stayed == set(OBJECTS)
@@ -113,19 +168,6 @@ def test_a_put_that_is_refused_gives_the_members_back_without_asking(
     assert world.deliver(OBJECTS) == set()
 
 
-def test_a_refusal_after_a_retry_may_hide_a_put_that_took_effect_so_it_is_found_out(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world.put_all(OBJECTS)
-    refused = answered(403, "AccessDenied", retries=1)
-
-    with faults(monkeypatch, lambda call: refused if call.is_after("PutObject") else None):
-        stayed = world.deliver(OBJECTS)
-
-    assert stayed == set()
-    assert world.published() == ONCE
-
-
 def test_a_bundle_that_nobody_can_decide_is_left_to_its_claims(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.put_all(OBJECTS)
 
@@ -142,17 +184,63 @@ def test_a_bundle_that_nobody_can_decide_is_left_to_its_claims(world: World, mon
     assert world.published() == ONCE
 
 
-def test_an_invocation_that_ends_too_soon_does_not_begin_to_decide(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_invocation_that_ends_too_soon_does_not_begin_to_put(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.put_all(OBJECTS)
-    monkeypatch.setattr("aggregator.core.Timetable.allows", lambda *_: False)
 
-    with faults(monkeypatch, lambda call: LOST if call.is_after("PutObject") else None) as calls:
+    with monkeypatch.context() as patch, faults(monkeypatch, lambda _: None) as calls:
+        patch.setattr(Timetable, "allows_put", lambda *_: False)
+        stayed = world.deliver(OBJECTS)
+
+    assert stayed == set(OBJECTS)
+    assert [call.operation for call in calls] == ["TransactWriteItems", "TransactWriteItems"]
+    assert world.deliver(OBJECTS) == set()
+
+
+def test_an_invocation_that_ends_too_soon_does_not_begin_to_look(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.put_all(OBJECTS)
+    allowed = iter([True, False])
+
+    with (
+        monkeypatch.context() as patch,
+        faults(monkeypatch, lambda call: LOST if call.is_after("PutObject") else None) as calls,
+    ):
+        patch.setattr(Timetable, "allows_put", lambda *_: next(allowed))
         stayed = world.deliver(OBJECTS)
 
     assert stayed == set(OBJECTS)
     assert [call.operation for call in calls] == ["TransactWriteItems", "PutObject"]
+
+
+def test_claims_that_there_is_no_time_to_release_lapse(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.put_all(OBJECTS)
+
+    with (
+        monkeypatch.context() as patch,
+        faults(
+            monkeypatch, lambda call: answered(403, "AccessDenied") if call.is_before("PutObject") else None
+        ) as calls,
+    ):
+        patch.setattr(Timetable, "allows_ledger", lambda *_: False)
+        stayed = world.deliver(OBJECTS)
+
+    assert stayed == set(OBJECTS)
+    assert [call.operation for call in calls] == ["TransactWriteItems", "PutObject"]
+    world.lapse()
+    assert world.deliver(OBJECTS) == set()
+    assert world.published() == ONCE
+
+
+def test_an_object_that_arrives_too_late_to_be_packed_is_given_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.put_all(OBJECTS)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Timetable, "of", _no_time_to_pack(Timetable.of))
+        stayed = world.deliver(OBJECTS)
+
+    assert stayed == set(OBJECTS)
+    assert world.deliver(OBJECTS) == set()
 
 
 def test_a_bundle_is_not_put_while_a_stray_claim_may_carry_its_name(
@@ -276,17 +364,22 @@ class _FullDisk:
 
     def __init__(self, _size: int) -> None: ...
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
+    def __class_getitem__(cls, _content: type) -> "type[_FullDisk]":
+        return cls
 
     def write(self, _data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def close(self) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def _unforeseen(*_: Any) -> None:
     raise RuntimeError("unforeseen")
+
+
+def _no_time_to_pack(of: Callable[..., Timetable]) -> Callable[..., Timetable]:
+    return lambda *given: of(*given)._replace(gather_until=0)
 
 
 def _objects(trial: int) -> dict[str, bytes]:

@@ -14,7 +14,13 @@ from botocore.stub import ANY, Stubber
 
 from aggregator.clients import Distribution
 from aggregator.core import Outcome, Packer, Plan, Source, empty_bundle
-from aggregator.exceptions import BundleFormatError, InFlightError, LedgerUnavailableError, StoreUnavailableError
+from aggregator.exceptions import (
+    BundleFormatError,
+    InFlightError,
+    LedgerUnavailableError,
+    OutOfTimeError,
+    StoreUnavailableError,
+)
 from aggregator.ledger import GRACE, Claim, Ledger, Record, Refusal
 from aggregator.schemas import Member
 
@@ -53,6 +59,7 @@ class Bench:
             ttl=TTL,
             request_id="request-1",
             remaining=REMAINING,
+            deciding=REMAINING,
             clock=lambda: self.now,
         )
 
@@ -342,13 +349,61 @@ def test_a_conflict_with_another_transaction_is_tried_again(bench: Bench) -> Non
     assert [claim.member for claim in claims.owned] == [ONE, TWO]
 
 
-def test_conflicts_without_end_leave_claims_unsure_because_an_earlier_one_may_yet_land(bench: Bench) -> None:
+def test_conflicts_without_end_claim_nothing_and_leave_nothing_to_release(bench: Bench) -> None:
     for _ in range(5):
         bench.expect_cancelled({"Code": "TransactionConflict"})
 
     claims = bench.ledger.claim([ONE], OURS)
 
+    assert (claims.owned, claims.unsure) == ([], [])
+    assert isinstance(claims.outcomes[bench.id(ONE)], LedgerUnavailableError)
+
+
+def test_a_cancellation_that_came_after_a_retry_leaves_claims_unsure_because_the_first_may_yet_land(
+    bench: Bench,
+) -> None:
+    bench.dynamodb.add_client_error(
+        "transact_write_items",
+        "TransactionCanceledException",
+        modeled_fields={"CancellationReasons": [{"Code": "TransactionConflict"}]},
+        response_meta={"RetryAttempts": 1},
+    )
+
+    claims = bench.ledger.claim([ONE], OURS)
+
     assert [claim.member for claim in claims.unsure] == [ONE]
+
+
+def test_a_ledger_that_refuses_a_transaction_has_not_written_it(bench: Bench) -> None:
+    for _ in range(5):
+        bench.dynamodb.add_client_error("transact_write_items", "AccessDeniedException", http_status_code=400)
+
+    claims = bench.ledger.claim([ONE], OURS)
+
+    assert claims.unsure == []
+    assert isinstance(claims.outcomes[bench.id(ONE)], LedgerUnavailableError)
+
+
+def test_a_bundle_that_cannot_be_decided_is_asked_about_once_for_all_its_members(bench: Bench) -> None:
+    reasons = [_taken(bench, member, THEIRS, None, deadline=NOW * 1000 - 1) for member in (ONE, TWO)]
+    bench.expect_cancelled(*reasons)
+    bench.expect_settled(THEIRS)
+    for _ in range(2):
+        bench.s3.add_client_error("list_object_versions", "InternalError", http_status_code=500)
+
+    claims = bench.ledger.claim([ONE, TWO], OURS)
+
+    assert {type(outcome) for outcome in claims.outcomes.values()} == {StoreUnavailableError}
+
+
+def test_no_bundle_is_decided_when_the_time_for_it_is_over(bench: Bench) -> None:
+    bench.now += REMAINING + 1
+    bench.expect_cancelled(_taken(bench, ONE, THEIRS, "e1", deadline=NOW * 1000 - 1))
+    bench.expect_settled(THEIRS)
+
+    claims = bench.ledger.claim([ONE], OURS)
+
+    assert isinstance(claims.outcomes[bench.id(ONE)], OutOfTimeError)
 
 
 @pytest.mark.parametrize("unprocessed", [True, False])
@@ -485,7 +540,8 @@ def test_a_versioned_member_is_found_in_a_bundle_however_it_was_announced() -> N
 
         listed = bench.ledger.decide(THEIRS)
 
-    assert listed == {bench.id(ONE._replace(version_id="v1")), bench.id(ONE)}
+    announced = [ONE._replace(version_id="v1"), ONE, ONE._replace(etag=None)]
+    assert listed == {bench.id(member) for member in announced}
 
 
 def test_switched_off_the_ledger_claims_everything_and_calls_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -558,7 +614,7 @@ def _found(reason: dict[str, Any]) -> Record:
 
 
 def _drafted(bench: Bench, member: Member) -> Claim:
-    return Claim(member, bench.id(member), json.dumps({"bundle": OURS, "etag": member.etag}), None)
+    return Claim(member, bench.id(member), OURS, json.dumps({"bundle": OURS, "etag": member.etag}), None)
 
 
 def _bundle(key: str, *members: Member) -> bytes:

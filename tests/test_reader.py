@@ -225,11 +225,23 @@ def test_the_index_costs_one_read_and_a_member_another(bundle: bytes) -> None:
     opened = _counted(bundle, fetches)
     blocks = opened.index.blocks
 
-    texts = [opened.read(entry) for entry in opened.entries[:4]]
+    texts = [opened.read(entry) for entry in opened]
 
-    first, both = (len(HEADER), blocks[0]), (len(HEADER), sum(blocks))
-    assert texts == MEMBERS[:4]
-    assert fetches == [(len(bundle) - TAIL_SIZE, TAIL_SIZE), first, first, first, both]
+    first, second = (len(HEADER), blocks[0]), (len(HEADER) + blocks[0], blocks[1])
+    both = (len(HEADER), sum(blocks))
+    assert texts == MEMBERS
+    assert fetches == [(len(bundle) - TAIL_SIZE, TAIL_SIZE), first, first, first, both, second, second]
+
+
+def test_a_member_that_fills_its_block_costs_no_other_block(executor: Executor) -> None:
+    fetches: list[tuple[int, int]] = []
+    opened = _counted(_pack([bytes(BLOCK_SIZE), bytes(BLOCK_SIZE), b"."], executor, framing="none"), fetches)
+    blocks = opened.index.blocks
+
+    texts = [opened.read(entry) for entry in opened.entries[:2]]
+
+    assert texts == [bytes(BLOCK_SIZE)] * 2
+    assert fetches[1:] == [(len(HEADER), blocks[0]), (len(HEADER) + blocks[0], blocks[1])]
 
 
 def test_an_index_longer_than_the_tail_costs_one_read_more(large: bytes) -> None:
@@ -565,12 +577,30 @@ def test_a_member_is_not_handed_out_where_it_is_not_what_the_index_says(column: 
     assert (caught.value.args, caught.value.facts) == ((OTHER_MEMBER,), {"key": "in/4.json"})
 
 
+def test_a_member_is_not_handed_out_where_it_is_shorter_than_the_index_says(executor: Executor) -> None:
+    def longer(fields: dict[str, Any]) -> None:
+        fields["members"]["length"][-1] += 1
+
+    data = _pack([b"a", b"b"], executor, framing="none")
+
+    with pytest.raises(BundleFormatError, match=OTHER_MEMBER):
+        Bundle.open(io.BytesIO(_rewritten(data, index=longer)))["in/1.json"]
+
+
 # Text that is not what was packed, under a SHA-256 that is right
 
 
 @pytest.mark.parametrize(
     ("at", "fault"),
-    [(0, OTHER_HEADER), (9, OTHER_HEADER), (-1, OTHER_TEXT), (-4, OTHER_TEXT), (-5, OTHER_TEXT), (-8, OTHER_TEXT)],
+    [
+        (0, OTHER_HEADER),
+        (9, OTHER_HEADER),
+        (-10, OTHER_END),
+        (-8, OTHER_TEXT),
+        (-5, OTHER_TEXT),
+        (-4, OTHER_TEXT),
+        (-1, OTHER_TEXT),
+    ],
 )
 def test_a_header_or_trailer_that_is_wrong_under_a_right_sha_256_is_named(at: int, fault: str, bundle: bytes) -> None:
     index_at = len(HEADER) + sum(Bundle.open(io.BytesIO(bundle)).index.blocks) + 2 + 8

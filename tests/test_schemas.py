@@ -145,9 +145,15 @@ def test_a_size_that_is_no_whole_number_is_refused(shape: Shape, size: object) -
 
 
 @every_shape
+@pytest.mark.parametrize("text", ["~!az09._-", "a b", "a" * 1_024, "a" * 1_026])
+def test_a_tag_or_version_is_printable_ascii(shape: Shape, text: str) -> None:
+    assert _members(shape.body(etag=text, version=text)) == (Member("source", "in/a.json", 3, text, text),)
+
+
+@every_shape
 @pytest.mark.parametrize("field", ["etag", "version"])
-@pytest.mark.parametrize("value", [1, True, ["a"], {}])
-def test_a_tag_or_version_that_is_no_text_is_refused(shape: Shape, field: str, value: object) -> None:
+@pytest.mark.parametrize("value", [1, True, ["a"], {}, "a" * 1_027, "é", "a\nb", "a\x00", "\x7f"])
+def test_a_tag_or_version_that_is_none_is_refused(shape: Shape, field: str, value: object) -> None:
     names = {"etag": shape.etag, "version": shape.version}
 
     assert _faulty_fields(shape.body(**{field: value})) == {names[field]}

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from aggregator.exceptions import ConfigurationError
-from aggregator.settings import Settings
+from aggregator.settings import Settings, switched_off
 
 REQUIRED = {
     "DISTRIBUTION_BUCKET_NAME": "bundles",
@@ -239,3 +239,13 @@ def test_megabytes_are_si_and_days_have_86_400_seconds() -> None:
     settings = Settings.from_env({**REQUIRED, **given})
 
     assert (settings.max_bundle_input, settings.read_window, settings.ttl) == (5_000_000, 7_000_000, 172_800)
+
+
+@pytest.mark.parametrize("word", ["1", "y", "yes", "t", "true", "on", "TRUE", "True", "On"])
+def test_a_variable_of_powertools_switches_off_in_every_word_that_powertools_takes(word: str) -> None:
+    assert switched_off({"POWERTOOLS_METRICS_DISABLED": word}, "POWERTOOLS_METRICS_DISABLED") is True
+
+
+@pytest.mark.parametrize("environment", [{}, {"A": ""}, {"A": "0"}, {"A": "false"}, {"A": "off"}, {"B": "true"}])
+def test_any_other_word_leaves_it_on(environment: dict[str, str]) -> None:
+    assert switched_off(environment, "A") is False

@@ -22,6 +22,7 @@ from aggregator.exceptions import (
     OversizedMemberError,
     StoreUnavailableError,
     SupersededError,
+    UnforeseenError,
 )
 from aggregator.schemas import Member
 from aggregator.sources import PART_SIZE, Arrival, Sources, nameable
@@ -42,7 +43,7 @@ class Request(BaseHTTPRequestHandler):
         self.seen.append(self.path)
         type(self).serve(self)
 
-    def answer(self, body: bytes, *, status: int = 200, **headers: str) -> None:
+    def answer(self, body: bytes, *, status: int = 200, **headers: Any) -> None:
         """Answer like S3."""
         self.send_response(status)
         given = {"ETag": '"tag"', "Last-Modified": "Mon, 23 Nov 2026 14:00:00 GMT", "Content-Length": str(len(body))}
@@ -50,6 +51,16 @@ class Request(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
+
+    def answer_range(self, body: bytes) -> None:
+        """Answer with what was asked for, all of it or a range."""
+        wanted = self.headers.get("Range")
+        if not wanted:
+            self.answer(body)
+            return
+        first, last = (int(bound) for bound in wanted.removeprefix("bytes=").split("-"))
+        part = body[first : last + 1]
+        self.answer(part, status=206, Content_Range=f"bytes {first}-{first + len(part) - 1}/{len(body)}")
 
     def fail(self, status: int, code: str) -> None:
         """Answer with an error like S3."""
@@ -256,14 +267,9 @@ def test_a_large_object_is_read_in_parts_that_are_pinned_to_the_first(
     conditions: list[str | None] = []
 
     def ranged(request: Request) -> None:
-        wanted = request.headers.get("Range")
-        if not wanted:
-            request.answer(content)
-            return
-        conditions.append(request.headers.get("If-Match"))
-        first, last = (int(bound) for bound in wanted.removeprefix("bytes=").split("-"))
-        part = content[first : last + 1]
-        request.answer(part, status=206, Content_Range=f"bytes {first}-{last}/{len(content)}")
+        if request.headers.get("Range"):
+            conditions.append(request.headers.get("If-Match"))
+        request.answer_range(content)
 
     server.serve(ranged)
 
@@ -282,7 +288,7 @@ def test_a_part_is_not_begun_when_the_time_is_over(server: Server, sources: Call
 
 
 def test_every_member_arrives_once_and_its_bytes_with_it(server: Server, sources: Callable[..., Sources]) -> None:
-    server.serve(lambda request: request.answer(request.path.encode()))
+    server.serve(lambda request: request.answer_range(request.path.encode()))
     members = [Member("source", f"{at}", size) for at, size in enumerate([1, 0, None, 10**9] * 25)]
 
     arrivals = list(sources(window=PART_SIZE * 4).read_ahead(iter(members), threading.Event()))
@@ -304,6 +310,44 @@ def test_what_is_read_ahead_is_bounded_in_bytes(server: Server, sources: Callabl
 
     assert begun == 2
     assert len({arrival.member for arrival in [first, *rest]}) == 8
+
+
+def test_an_object_that_is_larger_than_announced_is_not_held_in_memory(
+    server: Server, sources: Callable[..., Sources]
+) -> None:
+    server.serve(lambda request: request.answer_range(bytes(5_000_000)))
+
+    (arrival,) = sources().read_ahead(iter([Member("source", "grown", 10)]), threading.Event())
+
+    assert server.seen == ["/source/grown"]
+    assert _bytes(arrival) == bytes(5_000_000)
+    assert server.seen == ["/source/grown"] * 2
+
+
+@pytest.mark.parametrize("header", ["Content_Disposition", "x_amz_meta_name"])
+def test_a_header_that_obstore_cannot_read_hides_no_object(
+    server: Server, sources: Callable[..., Sources], header: str
+) -> None:
+    server.serve(lambda request: request.answer(b"content", **{header: "caf\xe9"}))
+
+    reading = sources().read(Member("source", "plain"))
+
+    assert b"".join(reading.chunks) == b"content"
+
+
+def test_what_goes_wrong_with_one_member_unforeseen_stays_with_it(
+    server: Server, sources: Callable[..., Sources], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.serve(lambda request: request.answer(b"\x1f\x8bx"))
+    monkeypatch.setattr("aggregator.sources.decoded", _unforeseen)
+    members = [Member("source", "packed.gz"), Member("source", "plain")]
+
+    arrivals = {arrival.member.key: arrival for arrival in sources().read_ahead(iter(members), threading.Event())}
+
+    assert _bytes(arrivals["plain"]) == b"\x1f\x8bx"
+    with pytest.raises(UnforeseenError) as caught:
+        _bytes(arrivals["packed.gz"])
+    assert isinstance(caught.value.__cause__, RecursionError)
 
 
 def test_members_that_are_not_begun_any_more_arrive_as_out_of_time(
@@ -416,8 +460,13 @@ def test_bucket_names_stay_in_the_path_on_an_endpoint_that_is_not_aws(
 
 
 def _bytes(arrival: Arrival) -> bytes:
-    assert not isinstance(arrival.reading, AggregatorError)
+    assert not isinstance(arrival.reading, Exception)
     return b"".join(arrival.reading.chunks)
+
+
+def _unforeseen(*_: Any) -> Iterator[bytes]:
+    yield b"first"
+    raise RecursionError
 
 
 def _until(condition: Callable[[], bool]) -> None:

@@ -193,6 +193,23 @@ def test_gzip_sources_are_decoded_when_they_say_so_and_are(world: World, monkeyp
     assert world.published()["kept.gz"] == [gzip.compress(b"five\n", mtime=0)]
 
 
+def test_a_message_with_an_absurd_tag_harms_nobody_else(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.put("good", b"1")
+    absurd = {"long": "x" * 200_000, "line": "a\nb", "nul": "a\0b", "unicode": "é"}
+    bodies = {}
+    for field in ("eTag", "versionId"):
+        for name, tag in absurd.items():
+            document = json.loads(world.body("bad"))
+            document["Records"][0]["s3"]["object"][field] = tag
+            bodies[f"{field}: {name}"] = json.dumps(document)
+
+    with environment(monkeypatch, IDEMPOTENCY_SCOPE="version"):
+        stayed = world.deliver_bodies({**bodies, "good": world.body("good")})
+
+    assert stayed == set(bodies)
+    assert world.published() == {"good": [b"1"]}
+
+
 def test_a_large_object_is_read_in_parts(world: World) -> None:
     large = random.Random(7).randbytes(20_000_001)
     world.put_all({"large": large, "small": b"1", "a//large": large})
