@@ -420,9 +420,6 @@ class _Chunks(io.RawIOBase):
         self._chunks = iter(chunks)
         self._rest = memoryview(b"")
 
-    def readable(self) -> bool:
-        return True
-
     def readinto(self, buffer: Any) -> int:
         while not self._rest:
             chunk = next(self._chunks, None)

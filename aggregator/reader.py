@@ -138,7 +138,7 @@ class Bundle:
         deflated = self._fetch(entry.block, sum(self.index.blocks[first : last + 1]))
         try:
             text = zlib.decompressobj(-zlib.MAX_WBITS).decompress(deflated, entry.offset + entry.length)
-        except zlib.error as error:
+        except (zlib.error, OverflowError) as error:
             raise BundleFormatError("a block does not inflate", key=entry.key, offset=entry.block) from error
         member = text[entry.offset :]
         if len(member) != entry.length or zlib.crc32(member) != entry.crc32:
@@ -167,16 +167,29 @@ class Bundle:
         """Inflate block after block, as any gzip reader does, and hold the members against the index."""
         if self._fetch(0, len(HEADER)) != HEADER:
             raise BundleFormatError("the gzip header is not a bundle's")
-        inflate, at, text = zlib.decompressobj(-zlib.MAX_WBITS), len(HEADER), _Text(self.entries)
-        for size in (*self.index.blocks, len(END)):
-            text.feed(inflate.decompress(self._fetch(at, size)))
+        at, text = len(HEADER), _Text(self.entries, self.index.framing)
+        for number, size in enumerate(self.index.blocks):
+            if text.size != number * self.index.block_size:
+                raise BundleFormatError("a block is not as long as the index says", offset=at)
+            text.feed(self._block(at, size))
             at += size
-        crc, length = struct.unpack("<II", self._fetch(at, 8))
-        if not inflate.eof or at + 8 != self._footer.index_at:
+        end, crc, length = struct.unpack("<2sII", self._fetch(at, len(END) + 8))
+        if end != END:
             raise BundleFormatError("the text does not end where the index begins")
         if (crc, length) != (text.crc, text.size & 0xFFFFFFFF) or text.size != self.index.text_size:
             raise BundleFormatError("the text is not what the gzip trailer and the index say")
         text.finish()
+
+    def _block(self, at: int, size: int) -> bytes:
+        """The text of one block, inflated alone, provided that it is no longer than a block."""
+        inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+        try:
+            text = inflate.decompress(self._fetch(at, size))
+        except zlib.error as error:
+            raise BundleFormatError("a block does not inflate", offset=at) from error
+        if inflate.eof or len(text) > self.index.block_size:
+            raise BundleFormatError("a block is not as long as the index says", offset=at)
+        return text
 
 
 class _Footer(NamedTuple):
@@ -208,8 +221,9 @@ class _Footer(NamedTuple):
 class _Text:
     """The text of a bundle as it goes by, held against the members that should lie in it one after the other."""
 
-    def __init__(self, entries: list[Entry]) -> None:
-        self.size = self.crc = 0
+    def __init__(self, entries: list[Entry], framing: str) -> None:
+        self.size = self.crc = self._end = 0
+        self._gaps = (0, 1) if framing == "lines" else (0,)
         self._entries = iter(entries)
         self._entry = next(self._entries, None)
         self._member_crc = 0
@@ -218,6 +232,8 @@ class _Text:
         begin, self.size = self.size, self.size + len(text)
         self.crc = zlib.crc32(text, self.crc)
         while self._entry is not None:
+            if self._entry.start - self._end not in self._gaps:
+                raise BundleFormatError("members overlap, or leave a gap", key=self._entry.key)
             low, high = max(self._entry.start, begin), min(self._entry.start + self._entry.length, self.size)
             if low < high:
                 self._member_crc = zlib.crc32(text[low - begin : high - begin], self._member_crc)
@@ -226,18 +242,18 @@ class _Text:
             self._next()
 
     def finish(self) -> None:
+        self.feed(b"")  # the members of a bundle without a block
         if self._entry is not None:
             raise BundleFormatError("a member lies behind the end of the text", key=self._entry.key)
+        if self.size - self._end not in self._gaps:
+            raise BundleFormatError("text behind the last member belongs to none")
 
     def _next(self) -> None:
         entry = self._entry
         assert entry is not None
         if self._member_crc != entry.crc32:
             raise BundleFormatError("a member does not have the CRC that the index names", key=entry.key)
-        self._entry, self._member_crc = next(self._entries, None), 0
-        gap = (self._entry.start if self._entry else entry.start + entry.length) - (entry.start + entry.length)
-        if gap not in (0, 1):
-            raise BundleFormatError("members overlap, or leave a gap", key=entry.key)
+        self._entry, self._member_crc, self._end = next(self._entries, None), 0, entry.start + entry.length
 
 
 def _fetch_from(file: IO[bytes]) -> Fetch:
@@ -265,12 +281,15 @@ def _extras(members: bytes) -> bytes:
 def _index(footer: _Footer) -> BundleIndex:
     try:
         inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-        text = inflate.decompress(footer.deflated, footer.inflated_size)
+        text = inflate.decompress(footer.deflated, max(1, footer.inflated_size))  # 0 is no limit
         if len(text) != footer.inflated_size:
             raise BundleFormatError("the index does not have the size that the footer names")
-        return BundleIndex.model_validate(json.loads(text))
-    except (zlib.error, ValueError, ValidationError) as error:
+        index = BundleIndex.model_validate(json.loads(text))
+    except (zlib.error, ValueError, ValidationError, RecursionError) as error:
         raise BundleFormatError("the index cannot be read") from error
+    if len(HEADER) + sum(index.blocks) + len(END) + 8 != footer.index_at:
+        raise BundleFormatError("the text does not end where the index begins")
+    return index
 
 
 def _entries(index: BundleIndex) -> list[Entry]:

@@ -180,8 +180,19 @@ def test_every_member_is_read_back_from_the_blocks_it_lies_in(framing: Framing, 
     opened.verify()
 
 
-@pytest.mark.parametrize("members", [[b"a"], [b"a\n", b""], [b"a", b"", b"b"], [b"a" * BLOCK_SIZE, b""]])
-def test_an_empty_member_behind_another_reads_as_nothing(members: list[bytes], executor: Executor) -> None:
+@pytest.mark.parametrize(
+    "members",
+    [
+        [b""],
+        [b"", b"a"],
+        [b"a\n", b""],
+        [b"a", b"", b"b"],
+        [b"a" * BLOCK_SIZE, b""],
+        [b"a" * BLOCK_SIZE, b"", b"b"],
+    ],
+    ids=["alone", "first", "last", "between", "behind a block", "before a block"],
+)
+def test_an_empty_member_reads_as_nothing_wherever_it_lies(members: list[bytes], executor: Executor) -> None:
     opened = Bundle.open(io.BytesIO(_pack(members, executor, framing="none")))
 
     assert [opened.read(entry) for entry in opened] == members
@@ -230,7 +241,17 @@ def test_the_index_costs_one_read_and_a_member_another(bundle: bytes) -> None:
     first, second = (len(HEADER), blocks[0]), (len(HEADER) + blocks[0], blocks[1])
     both = (len(HEADER), sum(blocks))
     assert texts == MEMBERS
-    assert fetches == [(len(bundle) - TAIL_SIZE, TAIL_SIZE), first, first, first, both, second, second]
+    assert fetches == [(len(bundle) - TAIL_SIZE, TAIL_SIZE), first, first, both, second, second]
+
+
+def test_an_empty_member_costs_no_read(executor: Executor) -> None:
+    fetches: list[tuple[int, int]] = []
+    data = _pack([b"", b"a"], executor)
+    opened = _counted(data, fetches)
+
+    text = opened["in/0.json"]
+
+    assert (text, fetches) == (b"", [(0, len(data))])
 
 
 def test_a_member_that_fills_its_block_costs_no_other_block(executor: Executor) -> None:
@@ -626,6 +647,70 @@ def test_a_block_that_does_not_inflate_is_named_with_its_place(bundle: bytes) ->
         Bundle.open(io.BytesIO(damaged))["in/1.json"]
 
     assert (caught.value.args, caught.value.facts) == ((NO_BLOCK,), {"key": "in/1.json", "offset": len(HEADER)})
+
+
+@pytest.mark.parametrize("at", [0, -1])
+def test_text_before_the_first_member_or_behind_the_last_is_named(at: int, bundle: bytes) -> None:
+    assert _fault(_rewritten(bundle, index=lambda fields: _drop(fields, at))) is not None
+
+
+def test_a_member_of_one_byte_that_is_not_listed_is_named(executor: Executor) -> None:
+    data = _pack([b"a\n", b"b", b"c\n"], executor, framing="none")
+
+    assert _fault(_rewritten(data, index=lambda fields: _drop(fields, 1))) is not None
+
+
+def test_blocks_that_begin_elsewhere_are_named_by_verify(bundle: bytes) -> None:
+    def shifted(fields: dict[str, Any]) -> None:
+        fields["blocks"][0] -= 100
+        fields["blocks"][1] += 100
+
+    assert _fault(_rewritten(bundle, index=shifted)) is not None
+
+
+def test_another_size_of_blocks_is_named_by_verify(bundle: bytes) -> None:
+    assert _fault(_rewritten(bundle, index=lambda fields: fields.update(block_size=1_000))) is not None
+
+
+@pytest.mark.parametrize("size", [10**6, 2**45, 2**70])
+def test_a_last_block_longer_than_the_file_is_named(size: int, bundle: bytes) -> None:
+    def longer(fields: dict[str, Any]) -> None:
+        fields["blocks"][-1] = size
+
+    assert _fault(_rewritten(bundle, index=longer)) is not None
+
+
+def test_text_that_does_not_inflate_under_a_right_sha_256_is_named(bundle: bytes) -> None:
+    damaged = bundle[: len(HEADER)] + b"\xff" * 64 + bundle[len(HEADER) + 64 :]
+
+    assert _fault(_rewritten(damaged)) is not None
+
+
+@pytest.mark.parametrize("column", ["start", "length"])
+def test_a_member_of_2_to_the_70_bytes_is_named(column: str, bundle: bytes) -> None:
+    def longer(fields: dict[str, Any]) -> None:
+        fields["members"][column][-1] = 2**70
+
+    opened: Callable[[], Bundle] = lambda: Bundle.open(io.BytesIO(_rewritten(bundle, index=longer)))  # noqa: E731
+    with pytest.raises(BundleFormatError):
+        opened()[f"in/{len(MEMBERS) - 1}.json"]
+
+
+def test_an_index_of_200_000_levels_is_named(small: bytes) -> None:
+    assert _opening_fault(_with_index(small, b"[" * 200_000)) is not None
+
+
+def test_an_index_said_to_be_empty_is_not_inflated(small: bytes) -> None:
+    import tracemalloc
+
+    bomb = _with_index(small, b" " * 50_000_000, footer=lambda fields: fields.update(inflated=0))
+
+    tracemalloc.start()
+    fault = _opening_fault(bomb)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert (fault, peak < 5_000_000) == (OTHER_SIZE, True)
 
 
 def _pack(

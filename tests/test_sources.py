@@ -328,7 +328,7 @@ def test_an_object_that_is_larger_than_announced_is_not_held_in_memory(
 def test_a_header_that_obstore_cannot_read_hides_no_object(
     server: Server, sources: Callable[..., Sources], header: str
 ) -> None:
-    server.serve(lambda request: request.answer(b"content", **{header: "caf\xe9"}))
+    server.serve(lambda request: request.answer(b"content", **dict[str, Any]({header: "caf\xe9"})))
 
     reading = sources().read(Member("source", "plain"))
 
