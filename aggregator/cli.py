@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
 
 import typer
-from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -79,7 +78,7 @@ def local(
                 log=lambda line: _write_line(lines, line),
                 report=lambda seen: bar.update(task, description="bundling", completed=seen.uploaded + seen.done),
             )
-    except (AggregatorError, BotoCoreError, ClientError, OSError) as error:
+    except (AggregatorError, OSError) as error:
         _refuse(error)
     _print_summary(summary, out, as_json=as_json)
     raise typer.Exit(FINDING if summary.failures else 0)

@@ -18,23 +18,19 @@ remembers. What holds it together (docs/decisions/0001):
   member taken, and a bundle is only put when every claim that is not in it has provably been released.
 - A lapsed claim is taken over only after its bundle was decided: found published, or its name closed for good.
 
-The records are laid out as Powertools' idempotency lays out its own, and POWERTOOLS_IDEMPOTENCY_DISABLED switches the
-ledger off as it does theirs.
+`records.py` says how the records lie in the table. POWERTOOLS_IDEMPOTENCY_DISABLED switches the ledger off.
 """
 
 import json
 import os
-import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
-from uuid import uuid4
 
 import structlog
-from aws_lambda_powertools.utilities.idempotency import DynamoDBPersistenceLayer, IdempotencyConfig
 from botocore.exceptions import BotoCoreError, ClientError
 
-from aggregator.clients import Distribution, answered_at_once, error_code
+from aggregator.clients import Distribution, error_code
 from aggregator.core import Outcome, empty_bundle, runs
 from aggregator.exceptions import (
     AggregatorError,
@@ -43,6 +39,7 @@ from aggregator.exceptions import (
     OutOfTimeError,
     StoreUnavailableError,
 )
+from aggregator.records import Record, Records
 from aggregator.schemas import BundleIndex, Member
 from aggregator.settings import SECONDS_PER_DAY, switched_off
 
@@ -59,22 +56,9 @@ MOST_CLAIMS = 100
 MOST_REFUSALS = 25
 """Most puts in one batch (DynamoDB API reference, BatchWriteItem)."""
 
-_ATTEMPTS = 5
 _ROUNDS = 4
 
 log = structlog.get_logger()
-
-
-class Record(NamedTuple):
-    """A member's record as it was found: what it says, and until when, in milliseconds since the epoch."""
-
-    data: str
-    deadline: int
-
-    @property
-    def content(self) -> dict[str, Any]:
-        """`bundle` and `etag` of a claim; `released` of a claim that was given back."""
-        return json.loads(self.data)  # type: ignore[no-any-return]
 
 
 class Claim(NamedTuple):
@@ -108,7 +92,7 @@ class Refusal(NamedTuple):
     members: tuple[Member, ...]
 
 
-class Ledger(DynamoDBPersistenceLayer):
+class Ledger(Records):
     """
     The ledger of one invocation, on one DynamoDB table.
 
@@ -134,12 +118,8 @@ class Ledger(DynamoDBPersistenceLayer):
         Seconds are `ttl`, `remaining` (what is left to the invocation) and `deciding` (what is left to look after the
         claims of others); `clock` tells the seconds since the epoch.
         """
-        super().__init__(table_name=table, boto3_client=client)
-        self.configure(
-            IdempotencyConfig(expires_after_seconds=ttl, hash_function="sha256", raise_on_no_idempotency_key=True),
-            key_prefix=distribution.bucket,
-        )
-        self._distribution, self._scope, self._request_id, self._clock = distribution, scope, request_id, clock
+        super().__init__(client, table=table, prefix=distribution.bucket, ttl=ttl, clock=clock)
+        self._distribution, self._scope, self._request_id = distribution, scope, request_id
         self._deadline = int((clock() + remaining + GRACE) * 1000)
         self._decide_until = clock() + deciding
         self._ids: dict[Member, str] = {}
@@ -165,7 +145,7 @@ class Ledger(DynamoDBPersistenceLayer):
             return claims
         for _ in range(_ROUNDS):
             drafts = {id_: self._draft(id_, member, bundle, found) for id_, (member, found) in todo.items()}
-            written = self._transact({id_: self._claiming(draft) for id_, draft in drafts.items()})
+            written = self.write({id_: self._claiming(draft) for id_, draft in drafts.items()})
             claims.owned.extend(drafts[id_] for id_ in written.applied)
             claims.unsure.extend(drafts[id_] for id_ in written.unsure)
             claims.outcomes.update(_unconfirmed(drafts[id_]) for id_ in (*written.failed, *written.unsure))
@@ -186,7 +166,7 @@ class Ledger(DynamoDBPersistenceLayer):
         if self._disabled:
             return
         for some in runs(claims, MOST_CLAIMS):
-            written = self._transact({claim.id: self._releasing(claim) for claim in some})
+            written = self.write({claim.id: self._releasing(claim) for claim in some})
             left = [*written.failed, *written.unsure]
             if left:
                 raise LedgerUnavailableError("claims could not be released", members=len(left))
@@ -201,7 +181,7 @@ class Ledger(DynamoDBPersistenceLayer):
         if self._disabled:
             return
         expiration = int(self._clock()) + self.expires_after_seconds + SECONDS_PER_DAY
-        item = self._item(self._bundle_id(bundle), "COMPLETED", json.dumps({"bundle": bundle, **receipt}), expiration)
+        item = self.item(self._bundle_id(bundle), "COMPLETED", json.dumps({"bundle": bundle, **receipt}), expiration)
         try:
             self.client.put_item(TableName=self.table_name, Item=item)
         except (ClientError, BotoCoreError) as error:
@@ -350,14 +330,14 @@ class Ledger(DynamoDBPersistenceLayer):
         return Claim(member, id_, bundle, json.dumps({"bundle": bundle, "etag": member.etag}), replaces)
 
     def _claiming(self, claim: Claim) -> dict[str, Any]:
-        return self._put(claim.id, claim.data, self._deadline, *self._unchanged(claim))
+        return self.put(claim.id, claim.data, self._deadline, *self._unchanged(claim))
 
     def _releasing(self, claim: Claim) -> dict[str, Any]:
         """Overwrite what is ours, or what ours would have replaced: a claim that lands late finds it changed."""
         condition, values = self._unchanged(claim)
         data = json.dumps({"released": claim.bundle})
         values = {**values, ":mine": {"S": claim.data}}
-        return self._put(claim.id, data, int(self._clock() * 1000), f"({condition}) OR #data = :mine", values)
+        return self.put(claim.id, data, int(self._clock() * 1000), f"({condition}) OR #data = :mine", values)
 
     def _unchanged(self, claim: Claim) -> tuple[str, dict[str, Any]]:
         """The condition that a record still is what we saw when we drafted `claim`."""
@@ -365,34 +345,6 @@ class Ledger(DynamoDBPersistenceLayer):
             return "attribute_not_exists(#id) OR #expiration < :now", {":now": {"N": str(int(self._clock()))}}
         old, deadline = claim.replaces
         return "#data = :old AND #deadline = :deadline", {":old": {"S": old}, ":deadline": {"N": str(deadline)}}
-
-    def _put(self, id_: str, data: str, deadline: int, condition: str, values: dict[str, Any]) -> dict[str, Any]:
-        names = {
-            "#id": self.key_attr,
-            "#expiration": self.expiry_attr,
-            "#data": self.data_attr,
-            "#deadline": self.in_progress_expiry_attr,
-        }
-        item = self._item(id_, "INPROGRESS", data, int(self._clock()) + self.expires_after_seconds)
-        item[self.in_progress_expiry_attr] = {"N": str(deadline)}
-        return {
-            "Put": {
-                "TableName": self.table_name,
-                "Item": item,
-                "ConditionExpression": condition,
-                "ExpressionAttributeNames": {name: names[name] for name in names if name in condition},
-                "ExpressionAttributeValues": values,
-                "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
-            }
-        }
-
-    def _item(self, id_: str, status: str, data: str, expiration: int) -> dict[str, Any]:
-        return {
-            **self._get_key(id_),
-            self.status_attr: {"S": status},
-            self.data_attr: {"S": data},
-            self.expiry_attr: {"N": str(expiration)},
-        }
 
     def _refusal(self, refusal: Refusal, now: int) -> dict[str, Any]:
         objects = [f"s3://{member.bucket}/{member.key}" for member in refusal.members[:10]]
@@ -403,7 +355,7 @@ class Ledger(DynamoDBPersistenceLayer):
             "request_id": self._request_id,
             "time": now,
         }
-        return self._item(
+        return self.item(
             self._refusal_id(refusal.message_id), "COMPLETED", json.dumps(content), now + self.expires_after_seconds
         )
 
@@ -413,49 +365,6 @@ class Ledger(DynamoDBPersistenceLayer):
     def _bundle_id(self, bundle: str) -> str:
         return f"{self.function_name}#{bundle}"
 
-    def _transact(self, writes: Mapping[str, Any]) -> "_Written":
-        """Write all at once; where records stand in the way, all others."""
-        pending, refused = dict(writes), dict[str, Record | None]()
-        for attempt in range(_ATTEMPTS):
-            if not pending:
-                break
-            try:
-                self.client.transact_write_items(TransactItems=list(pending.values()), ClientRequestToken=str(uuid4()))
-                return _Written(list(pending), refused, [], [])
-            except (ClientError, BotoCoreError) as error:
-                taken = self._taken(list(pending), error)
-                refused.update(taken)
-                pending = {id_: write for id_, write in pending.items() if id_ not in taken}
-                if not answered_at_once(error):
-                    log.warning("ledger.unsure", members=len(pending), fault=error_code(error))
-                    return _Written([], refused, [], list(pending))
-                if not taken:
-                    _pause(attempt)
-        return _Written([], refused, list(pending), [])
-
-    def _taken(self, ids: Sequence[str], error: Exception) -> dict[str, Record | None]:
-        """The records that stood in the way of a transaction, which names a reason for each of its writes."""
-        reasons = error.response.get("CancellationReasons", []) if isinstance(error, ClientError) else []
-        return {
-            id_: self._record(reason.get("Item"))
-            for id_, reason in zip(ids, reasons)  # noqa: B905 - an error without reasons takes nothing
-            if reason.get("Code") == "ConditionalCheckFailed"
-        }
-
-    def _record(self, item: Mapping[str, Any] | None) -> Record | None:
-        if not item:
-            return None
-        return Record(item[self.data_attr]["S"], int(item[self.in_progress_expiry_attr]["N"]))
-
-
-class _Written(NamedTuple):
-    """What became of writes, by id: done, refused for what was there, surely not done, or nobody knows."""
-
-    applied: list[str]
-    refused: dict[str, Record | None]
-    failed: list[str]
-    unsure: list[str]
-
 
 def repeated(member: Member, etag: str | None) -> Outcome:
     """A duplicate of what was announced with `etag`; where the tags differ, the object has been overwritten since."""
@@ -464,8 +373,3 @@ def repeated(member: Member, etag: str | None) -> Outcome:
 
 def _unconfirmed(claim: Claim) -> tuple[str, AggregatorError]:
     return claim.id, LedgerUnavailableError("claim was not confirmed", key=claim.member.key)
-
-
-def _pause(attempt: int) -> None:
-    """Let another transaction on the same records finish: 20 to 40 ms at first, and longer each time."""
-    time.sleep(0.02 * 2**attempt * random.uniform(1, 2))  # noqa: S311 - jitter, not a secret

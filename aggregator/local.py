@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from aggregator import app
 from aggregator.clients import Distribution
@@ -151,9 +151,9 @@ def run(
     handler logs, `report` the progress.
 
     Raises:
-        LocalRunError: nothing moves any more.
+        LocalRunError: nothing moves any more, or the AWS does not do what it is asked.
     """
-    with _environment(endpoint_url, name), contextlib.redirect_stdout(_Lines(log)) as lines:
+    with _environment(endpoint_url, name), contextlib.redirect_stdout(_Lines(log)) as lines, _translated():
         clients = _clients()
         stack = _made(clients, name)
         began = time.monotonic()
@@ -322,6 +322,15 @@ def _walk(folder: Path) -> Iterator[Path]:
             path = Path(parent, name)
             if path.is_file():
                 yield path
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """What the AWS at the endpoint says, as a line for people."""
+    try:
+        yield
+    except (ClientError, BotoCoreError) as error:
+        raise LocalRunError(str(error)) from error
 
 
 @contextlib.contextmanager

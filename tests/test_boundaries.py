@@ -11,15 +11,15 @@ PACKAGE = Path(__file__).parent.parent / "aggregator"
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 
 ONLY_IN = {
-    "aws_lambda_powertools": {"app", "ledger", "telemetry"},
+    "aws_lambda_powertools": {"app", "records", "telemetry"},
     "boto3": {"clients", "local"},
-    "botocore": {"clients", "sources", "ledger", "local"},
+    "botocore": {"clients", "sources", "ledger", "local", "records"},
     "obstore": {"sources"},
     "isal": {"core"},
     "zlib_ng": {"core"},
     "pydantic": {"contracts", "reader", "schemas", "settings"},
     "pydantic_core": {"schemas"},
-    "structlog": {"app", "bundling", "ledger", "polling", "telemetry"},
+    "structlog": {"app", "bundling", "ledger", "polling", "records", "telemetry"},
     "typer": {"cli"},
     "rich": {"cli"},
     "subprocess": {"embedded"},

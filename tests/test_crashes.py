@@ -348,6 +348,19 @@ def test_an_error_that_nobody_foresaw_fails_the_batch_and_gives_the_members_back
     assert world.published() == ONCE
 
 
+def test_refusals_that_there_is_no_time_to_record_are_in_the_log(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Timetable, "allows_ledger", lambda *_: False)
+        stayed = world.deliver(["missing"])
+
+    lines = log_lines(capsys.readouterr().out)
+    assert stayed == {"missing"}
+    assert [line["reason"] for line in lines if line.get("message") == "envelope.rejected"] == ["missing_object"]
+    assert "refusals.unrecorded" in {line.get("message") for line in lines}
+
+
 def test_refusals_that_cannot_be_recorded_do_not_change_the_answer(
     world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

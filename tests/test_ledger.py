@@ -21,7 +21,8 @@ from aggregator.exceptions import (
     OutOfTimeError,
     StoreUnavailableError,
 )
-from aggregator.ledger import GRACE, Claim, Ledger, Record, Refusal
+from aggregator.ledger import GRACE, Claim, Ledger, Refusal
+from aggregator.records import Record
 from aggregator.schemas import Member
 
 NOW = 1_795_000_000

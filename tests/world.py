@@ -78,7 +78,7 @@ class World:
         """Invoke the handler for source objects; the keys of those whose messages stay on the queue."""
         return self.deliver_bodies({key: self.body(key) for key in keys}, seconds=seconds)
 
-    def deliver_bodies(self, bodies: Mapping[str, str], *, seconds: float = 60) -> set[str]:
+    def deliver_bodies(self, bodies: Mapping[str, Any], *, seconds: float = 60) -> set[str]:
         """Invoke the handler for messages by name; the names of those that stay on the queue."""
         event = {"Records": [sqs_record(name, body) for name, body in bodies.items()]}
         answer = app.handler(event, Invocation(function=self.name, seconds=seconds))  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ from aggregator import app
 from aggregator.exceptions import ConfigurationError, WrongTriggerError
 from aggregator.polling import Invocation
 from fixtures import factories
+from tests.faults import faults
 from tests.world import World, environment, log_lines
 
 pytestmark = pytest.mark.integration
@@ -236,6 +237,22 @@ def test_more_than_one_bundle_holds_goes_into_several(
     assert sorted(len(bundle) for bundle in world.bundles()) == [1, 3, 3, 3]
 
 
+def test_what_a_full_bundle_left_over_is_not_even_claimed_in_vain(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects = {f"{at:03}.gz": gzip.compress(bytes(200_000)) for at in range(12)}
+    small = {f"small/{at:03}": b"x" for at in range(900)}
+    world.put_all(objects | small)
+
+    with environment(monkeypatch, MAX_BUNDLE_INPUT_MB="1"), faults(monkeypatch, lambda _: None) as calls:
+        stayed = world.deliver([*objects, *small])
+
+    writes = sum(call.parameters["body"].count(b'"Put"') for call in calls if call.operation == "TransactWriteItems")
+    assert stayed == set()
+    assert {key: len(bodies) for key, bodies in world.published().items()} == dict.fromkeys([*objects, *small], 1)
+    assert writes < 5 * len(objects | small)
+
+
 def test_an_overwritten_key_is_counted_and_not_hidden_among_duplicates(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -343,11 +360,32 @@ def test_the_per_service_endpoint_moves_obstore_too(world: World, monkeypatch: p
     assert world.published() == {"a": [b"1"], "a//b": [b"2"]}
 
 
-def test_an_event_of_another_trigger_raises_one_clear_error(world: World) -> None:
-    s3_event = json.loads(world.body("a"))
-
+@pytest.mark.parametrize(
+    "event",
+    [
+        json.loads(factories.created("a")),
+        {"Records": [{"messageId": "m", "eventSource": "aws:kinesis", "body": ""}]},
+        {"Records": [{"messageId": 1, "eventSource": "aws:sqs", "body": ""}]},
+        {"Records": [None]},
+        {"Records": {}},
+        {"Messages": []},
+        [],
+        None,
+    ],
+)
+def test_an_event_of_another_trigger_raises_one_clear_error(world: World, event: Any) -> None:
     with pytest.raises(WrongTriggerError, match="event is no batch of SQS messages"):
-        app.handler(s3_event, Invocation(function="f", seconds=60))  # type: ignore[arg-type]
+        app.handler(event, Invocation(function="f", seconds=60))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("body", [None, 1, {"Records": []}, b"{}", "\ud800", "[" * 100_000, "\ufeff{}", ""])
+def test_a_body_that_is_anything_else_stays_and_harms_nobody(world: World, body: Any) -> None:
+    world.put("good", b"1")
+
+    stayed = world.deliver_bodies({"bad": body, "good": world.body("good")})
+
+    assert stayed == {"bad"}
+    assert world.published() == {"good": [b"1"]}
 
 
 def test_an_incomplete_environment_raises_one_clear_error(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

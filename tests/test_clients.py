@@ -1,0 +1,141 @@
+"""Tier 2 for S3: what the answers to the calls on the distribution bucket mean."""
+
+import io
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, cast
+
+import boto3
+import pytest
+from botocore.exceptions import ReadTimeoutError
+from botocore.stub import Stubber
+
+from aggregator.clients import Clients, Distribution, Version, answered_at_once, error_code
+from aggregator.core import Timetable
+from aggregator.exceptions import AmbiguousPutError, StoreUnavailableError, UnpublishedError
+from tests.world import CREDENTIALS
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
+
+KEY = "2026/11/23/14/bundle-1.gz"
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+
+
+@pytest.fixture
+def s3() -> Iterator[Stubber]:
+    with Stubber(boto3.client("s3")) as stubber:
+        yield stubber
+        stubber.assert_no_pending_responses()
+
+
+@pytest.mark.parametrize(("status", "code"), [(403, "AccessDenied"), (404, "NoSuchBucket"), (400, "InvalidRequest")])
+def test_a_refused_put_has_published_nothing(s3: Stubber, status: int, code: str) -> None:
+    s3.add_client_error("put_object", code, http_status_code=status)
+
+    with pytest.raises(UnpublishedError):
+        _put(s3)
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(412, "PreconditionFailed"), (409, "ConditionalRequestConflict"), (500, "InternalError"), (408, "RequestTimeout")],
+)
+def test_any_other_answer_does_not_say_whether_the_bundle_is_there(s3: Stubber, status: int, code: str) -> None:
+    s3.add_client_error("put_object", code, http_status_code=status)
+
+    with pytest.raises(AmbiguousPutError) as caught:
+        _put(s3)
+
+    assert caught.value.facts == {"bundle": KEY, "fault": code}
+
+
+def test_a_put_that_stays_throttled_is_given_up_after_three_attempts(
+    s3: Stubber, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aggregator.clients.time.sleep", lambda _: None)
+    for attempt in range(3):
+        s3.add_client_error("put_object", "SlowDown", http_status_code=503)
+        if attempt < 2:
+            s3.add_response("list_object_versions", {})
+
+    with pytest.raises(AmbiguousPutError):
+        _put(s3)
+
+
+def test_a_name_that_is_occupied_already_is_as_good_as_occupied(s3: Stubber) -> None:
+    s3.add_client_error("put_object", "PreconditionFailed", http_status_code=412)
+
+    _distribution(s3).occupy(KEY, b"")
+
+
+def test_only_the_versions_of_the_very_name_count(s3: Stubber) -> None:
+    versions: list[Any] = [
+        {"Key": key, "VersionId": key, "Size": 1, "IsLatest": True} for key in (KEY, f"{KEY}.longer", f"{KEY}/below")
+    ]
+    s3.add_response("list_object_versions", {"Versions": versions})
+
+    assert _distribution(s3).versions(KEY) == [Version(KEY, 1, is_latest=True)]
+
+
+@pytest.mark.parametrize(
+    ("operation", "look"),
+    [
+        ("list_object_versions", lambda distribution: distribution.versions(KEY)),
+        ("get_object", lambda distribution: distribution.index(KEY, Version("v1", 1_000, is_latest=True))),
+    ],
+)
+def test_a_look_is_taken_once_more_and_then_cannot_tell(
+    s3: Stubber, operation: str, look: Callable[[Distribution], object]
+) -> None:
+    for _ in range(2):
+        s3.add_client_error(operation, "InternalError", http_status_code=500)
+
+    with pytest.raises(StoreUnavailableError):
+        look(_distribution(s3))
+
+
+def test_a_look_that_is_refused_is_not_taken_again(s3: Stubber) -> None:
+    s3.add_client_error("list_object_versions", "AccessDenied", http_status_code=403)
+
+    with pytest.raises(StoreUnavailableError):
+        _distribution(s3).versions(KEY)
+
+
+def test_only_a_first_answer_below_500_says_that_nothing_was_done() -> None:
+    client = boto3.client("dynamodb")
+    faults = {}
+    for name, status, retries in (("first", 400, 0), ("after a retry", 400, 1), ("broken", 500, 0)):
+        with Stubber(client) as stubber:
+            stubber.add_client_error(
+                "put_item", name, http_status_code=status, response_meta={"RetryAttempts": retries}
+            )
+            with pytest.raises(client.exceptions.ClientError) as caught:
+                client.put_item(TableName="table", Item={})
+        faults[error_code(caught.value)] = answered_at_once(caught.value)
+
+    assert faults == {"first": True, "after a retry": False, "broken": False}
+    assert not answered_at_once(ReadTimeoutError(endpoint_url="lost"))
+
+
+def test_on_aws_boto3_chooses_the_address_and_nothing_is_repeated_on_s3() -> None:
+    clients = Clients.build(Timetable.of(0, 60, 1))
+
+    config: Any = clients.s3.meta.config
+    clients.close()
+    assert clients.s3.meta.endpoint_url == "https://s3.amazonaws.com"
+    assert config.s3 is None or "addressing_style" not in config.s3
+    assert config.retries == {"mode": "standard", "total_max_attempts": 1}
+
+
+def _distribution(s3: Stubber) -> Distribution:
+    return Distribution(cast("S3Client", s3.client), "distribution")
+
+
+def _put(s3: Stubber) -> None:
+    _distribution(s3).put(KEY, io.BytesIO(b"bundle"), size=6, sha256=bytes(32))
