@@ -175,6 +175,7 @@ def _work(settings: Settings, request_id: str, timetable: Timetable, stack: Exit
         request_id=request_id,
         remaining=timetable.ends - time.monotonic(),
         deciding=timetable.read_until - time.monotonic(),
+        clock=time.time,
     )
     compressors = stack.enter_context(ThreadPoolExecutor(cpu_count() or 1, thread_name_prefix="compress"))
     return Work(settings, request_id, timetable, sources, distribution, ledger, compressors)

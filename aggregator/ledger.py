@@ -23,7 +23,6 @@ remembers. What holds it together (docs/decisions/0001):
 
 import json
 import os
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -110,7 +109,7 @@ class Ledger(Records):
         request_id: str,
         remaining: float,
         deciding: float,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float],
     ) -> None:
         """
         Take down what the invocation has to go by.

@@ -229,6 +229,7 @@ def _reason(clients: Clients, stack: Stack, message_id: str) -> str:
         request_id="local",
         remaining=0,
         deciding=0,
+        clock=time.time,
     )
     return ledger.refused(message_id) or f"not bundled in {_RECEIVES} attempts"
 
@@ -320,7 +321,7 @@ def _walk(folder: Path) -> Iterator[Path]:
     for parent, _, names in os.walk(folder, onerror=refuse):
         for name in names:
             path = Path(parent, name)
-            if path.is_file():
+            if path.is_file() or not path.exists():  # a link to nowhere is named when it is opened
                 yield path
 
 
