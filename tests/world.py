@@ -6,6 +6,7 @@ A source bucket, a distribution bucket and a ledger on some AWS, for tests that 
     assert world.published() == {"a.json": [b"{}"]}
 """
 
+import gzip
 import io
 import json
 import uuid
@@ -36,7 +37,7 @@ class World:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, endpoint_url: str | None, **settings: str) -> None:
         self.name = f"agg-{uuid.uuid4().hex[:12]}"
         self.source, self.distribution, self.table = f"{self.name}-s", f"{self.name}-d", f"{self.name}-l"
-        environment = {
+        self.environment = {
             "DISTRIBUTION_BUCKET_NAME": self.distribution,
             "SERVICE_NAME": self.name,
             "IDEMPOTENCY_TABLE_NAME": self.table,
@@ -45,7 +46,7 @@ class World:
             **({"AWS_ENDPOINT_URL": endpoint_url, **CREDENTIALS} if endpoint_url else {}),
             **settings,
         }
-        for variable, value in environment.items():
+        for variable, value in self.environment.items():
             monkeypatch.setenv(variable, value)
         self.s3 = boto3.client("s3", config=Config(s3={"addressing_style": "path"}))
         self.dynamodb = boto3.client("dynamodb")
@@ -100,6 +101,17 @@ class World:
             bundle.verify()
             for entry in bundle:
                 found[entry.key].append(bundle.read(entry))
+        return dict(found)
+
+    def published_lines(self, objects: Mapping[str, bytes]) -> dict[str, list[bytes]]:
+        """The same of bundles without an index, by the line that each object is."""
+        found: dict[str, list[bytes]] = defaultdict(list)
+        pages = self.s3.get_paginator("list_object_versions").paginate(Bucket=self.distribution)
+        for version in (version for page in pages for version in page.get("Versions", [])):
+            got = self.s3.get_object(Bucket=self.distribution, Key=version["Key"], VersionId=version["VersionId"])
+            text = gzip.decompress(got["Body"].read())
+            for key, body in objects.items():
+                found[key] += [body] * text.count(body)
         return dict(found)
 
     def records(self) -> list[dict[str, Any]]:
