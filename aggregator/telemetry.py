@@ -7,7 +7,6 @@ environment variable (LOG_LEVEL is ours; POWERTOOLS_METRICS_DISABLED, POWERTOOLS
 """
 
 import functools
-import io
 import json
 import os
 import sys
@@ -138,7 +137,7 @@ def _for_powertools(_logger: object, _method: str, facts: MutableMapping[str, An
     return (event,), {"extra": extra, "stacklevel": _CALLER, **standard}
 
 
-class _Stdout(io.TextIOBase):
+class _Stdout:
     """What sys.stdout is now, not what it was when the logger was made: Powertools keeps one handler a process."""
 
     def write(self, text: str) -> int:
