@@ -1,9 +1,9 @@
 """
 Seeded histories of several invocations on a fake AWS and a fake clock, in one process.
 
-Each invocation runs the product's own `aggregate`, in a thread that moves only when the scheduler lets it: at every
-call to DynamoDB or to the distribution bucket it stops, and the scheduler decides who goes on, how the call ends, and
-what else happens in between. A call may be answered, refused, throttled or lost; its sender may die before or after it took
+Each invocation runs the product's own `aggregate`, in a thread that moves only when the scheduler lets it. It stops at
+every call to DynamoDB or to the distribution bucket, and the scheduler decides who goes on, how the call ends, and what
+else happens in between. A call may be answered, refused, throttled or lost; its sender may die before or after it took
 effect; and what was sent may land seconds after its sender gave up or died. A history is judged when every message is
 acknowledged: each source lies in exactly one published bundle, among all versions ever put.
 
