@@ -8,6 +8,8 @@ Nothing survives an invocation: clients, threads and spools are made here and go
 
 from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType  # isort: skip - before pydantic: 54 ms
 
+import shutil
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -36,7 +38,7 @@ from aggregator.exceptions import (
 )
 from aggregator.ledger import MOST_REFUSALS, Ledger, Refusal, repeated
 from aggregator.schemas import BODY, Envelope, Member, SqsRecord, invalid_fields
-from aggregator.settings import Settings
+from aggregator.settings import MEGABYTE, Settings
 from aggregator.sources import Sources
 from aggregator.telemetry import METRICS, observed
 
@@ -63,6 +65,7 @@ def handler(
     """
     began = time.monotonic()
     records = _records(event)
+    _warn(settings)
     timetable = Timetable.of(began, context.get_remaining_time_in_millis() / 1000, settings.max_bundle_input)
     with ExitStack() as stack:
         work = _work(settings, context.aws_request_id, timetable, stack)
@@ -130,6 +133,14 @@ class Batch(BatchProcessor):
         outcomes = [self.result.outcomes[self._work.ledger.identity(member)] for member in envelope.members]
         failures = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
         return min(failures, key=lambda failure: not isinstance(failure, PermanentError), default=None)
+
+
+def _warn(settings: Settings) -> None:
+    """Say so if a bundle that does not compress would not fit where it is spooled."""
+    free = shutil.disk_usage(tempfile.gettempdir()).free
+    if free < settings.max_bundle_input:
+        facts = {"MAX_BUNDLE_INPUT_MB": settings.max_bundle_input_mb, "free_MB": free // MEGABYTE}
+        log.warning("spool.short", setting="MAX_BUNDLE_INPUT_MB", **facts)
 
 
 def _records(event: object) -> list[dict[str, Any]]:

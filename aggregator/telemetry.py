@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 LOG_EVENTS = {
     "envelope.rejected": "an envelope that trying again cannot help: it goes to the dead-letter queue, for this reason",
     "envelopes.retried": "envelopes left on the queue for one reason, and how many",
+    "spool.short": "a bundle as large as the setting allows may not fit on the disk: lower it, or give more storage",
     "bundle.written": "a bundle was published: its key, members, bytes in and out, SHA-256",
     "bundle.unpublished": "a bundle was not published; its members are tried again",
     "bundle.undecided": "nobody can tell yet whether a bundle was published; its claims lapse and are decided later",

@@ -61,6 +61,7 @@ def faults(monkeypatch: pytest.MonkeyPatch, plan: Plan) -> Iterator[list[Call]]:
     with monkeypatch.context() as patch:
         patch.setattr(Clients, "build", built)
         yield calls
+    LOST.__traceback__ = LOST.__context__ = None  # it would keep all that the invocation worked with
 
 
 def answered(status: int, code: str, *, retries: int = 0) -> ClientError:

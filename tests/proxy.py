@@ -35,7 +35,9 @@ class Strike(NamedTuple):
 class Proxy:
     """Hands every call on to the AWS behind it, and counts; each invocation has a proxy of its own."""
 
-    def __init__(self, endpoint_url: str) -> None:
+    def __init__(self, endpoint_url: str, *, trickles: str = "") -> None:
+        """`trickles` is in the path of whatever is to arrive a hundred bytes at a time, ten times a second."""
+        self.trickles = trickles
         address = urlsplit(endpoint_url)
         self.upstream = (str(address.hostname), int(address.port or 80))
         self.calls: list[str] = []
@@ -97,7 +99,8 @@ class _Handler(BaseHTTPRequestHandler):
             if mode == "kill after":
                 self.proxy.kill()
             elif mode is None:
-                self._answer(status, headers, answer)
+                slowly = bool(self.proxy.trickles) and self.proxy.trickles in self.path
+                self._answer(status, headers, answer, slowly=slowly)
                 return
         self.close_connection = True
 
@@ -127,14 +130,17 @@ class _Handler(BaseHTTPRequestHandler):
         finally:
             connection.close()
 
-    def _answer(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+    def _answer(self, status: int, headers: list[tuple[str, str]], body: bytes, *, slowly: bool = False) -> None:
         with contextlib.suppress(OSError):  # whoever asked has given up
             self.send_response_only(status)
             for name, value in headers:
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            if self.command != "HEAD":
+            for at in range(0, len(body), 100) if slowly else ():
+                self.wfile.write(body[at : at + 100])
+                self.proxy.over.wait(0.1)
+            if not slowly and self.command != "HEAD":
                 self.wfile.write(body)
 
     def log_message(self, *_: Any) -> None:
