@@ -1,5 +1,7 @@
 # The verbs of the house. `just` comes with the dev extra: .venv/bin/just
 
+set positional-arguments
+
 export PATH := justfile_directory() / ".venv/bin:" + env("PATH")
 export PYTHONPATH := justfile_directory()
 
@@ -29,18 +31,18 @@ types:
 
 # all tests, or those that the arguments choose
 test *args:
-    python -m pytest {{args}}
+    python -m pytest "$@"
 
 # what CI runs
 check: lint types test
 
 # only the tests that need an AWS: the embedded one, or the one that AGGREGATOR_TEST_ENDPOINT_URL names
 e2e *args:
-    python -m pytest -m integration {{args}}
+    python -m pytest -m integration "$@"
 
 # the tests with branch coverage
 coverage *args:
-    python -m pytest --cov=aggregator --cov-branch --cov-report=term-missing {{args}}
+    python -m pytest --cov=aggregator --cov-branch --cov-report=term-missing "$@"
 
 # write contracts/ from the models
 contracts:
