@@ -40,6 +40,10 @@ check: lint types test
 e2e *args:
     python -m pytest -m integration "$@"
 
+# the kill matrix, as a table: this build and the textbook's
+matrix:
+    python -m tests.matrix
+
 # the tests with branch coverage
 coverage *args:
     python -m pytest --cov=aggregator --cov-branch --cov-report=term-missing "$@"

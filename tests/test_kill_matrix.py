@@ -1,52 +1,17 @@
 """
-The kill matrix, black box: the handler in a real process, struck at every AWS call it makes, in five ways.
+The kill matrix, black box: whatever is struck, each source is published once. `tests/matrix.py` says how.
 
-After each strike the messages are delivered again, as SQS would, until all are acknowledged, in the same batch or
-split over two. Then every source is looked for in all versions of the distribution bucket: once, no more and no less.
 The same matrix over the textbook build shows what it would have lost.
 """
 
-import os
-from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
-from tests.proxy import MODES, Mode, Proxy, Strike
-from tests.trial import invoke
-from tests.world import World, sqs_record
+from tests.matrix import OBJECTS, OURS, TEXTBOOK, Outcome, Trial, calls, lost, outcomes
+from tests.proxy import MODES, Mode, Strike
 
 pytestmark = [pytest.mark.integration, pytest.mark.chaos]
-
-SECONDS = 12
-LAPSED = 60
-"""Seconds after which every claim of an invocation of `SECONDS` has lapsed."""
-
-OBJECTS = {f"in/{at}.json": f'{{"at": {at}}}\n'.encode() for at in range(5)}
-MOST_DELIVERIES = 8
-
-
-@dataclass(frozen=True)
-class Trial:
-    """Which call of which delivery is struck and how, and whether the batch is then split over two."""
-
-    strikes: tuple[Strike | None, ...]
-    split: bool
-
-    def __str__(self) -> str:
-        struck = [
-            f"delivery {at}, call {strike.number}: {strike.mode}" for at, strike in enumerate(self.strikes) if strike
-        ]
-        return ", ".join([*struck, "split over two" if self.split else "in one batch"])
-
-
-class Outcome(Counter[str]):
-    """How often each source was published; and how the deliveries went, as a story."""
-
-    story: str = ""
 
 
 @pytest.mark.parametrize("split", [False, True], ids=["in one batch", "split over two"])
@@ -54,13 +19,13 @@ class Outcome(Counter[str]):
 def test_struck_at_any_call_each_source_is_published_once(
     embedded: str, monkeypatch: pytest.MonkeyPatch, mode: Mode, *, split: bool
 ) -> None:
-    calls = _calls(embedded, monkeypatch, "aggregator.app")
-    trials = [Trial((Strike(number, mode),), split) for number in range(len(calls))]
+    made = calls(embedded, monkeypatch, OURS)
+    trials = [Trial((Strike(number, mode),), split) for number in range(len(made))]
 
-    outcomes = _all(embedded, monkeypatch, "aggregator.app", trials)
+    struck = outcomes(embedded, monkeypatch, OURS, trials)
 
-    assert _wrong(trials, outcomes) == []
-    assert {"TransactWriteItems", "GetObject", "PutObject", "PutItem", "BatchWriteItem"} <= set(calls)
+    assert _wrong(trials, struck) == []
+    assert {"TransactWriteItems", "GetObject", "PutObject", "PutItem", "BatchWriteItem"} <= set(made)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -68,115 +33,27 @@ def test_struck_at_any_call_each_source_is_published_once(
 def test_the_invocation_that_heals_may_be_struck_as_well(
     embedded: str, monkeypatch: pytest.MonkeyPatch, first: str, mode: Mode
 ) -> None:
-    calls = _calls(embedded, monkeypatch, "aggregator.app")
-    death = Strike(calls.index("PutObject"), "kill before" if first == "before the put" else "kill after")
-    healing = _calls(embedded, monkeypatch, "aggregator.app", death)
+    made = calls(embedded, monkeypatch, OURS)
+    death = Strike(made.index("PutObject"), "kill before" if first == "before the put" else "kill after")
+    healing = calls(embedded, monkeypatch, OURS, death)
     trials = [Trial((death, Strike(number, mode)), split=False) for number in range(len(healing))]
 
-    outcomes = _all(embedded, monkeypatch, "aggregator.app", trials)
+    struck = outcomes(embedded, monkeypatch, OURS, trials)
 
-    assert _wrong(trials, outcomes) == []
+    assert _wrong(trials, struck) == []
     assert {"ListObjectVersions", "BatchGetItem"} <= set(healing)
 
 
 def test_the_textbook_build_would_have_lost_files(embedded: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = _calls(embedded, monkeypatch, "benchmarks.textbook")
-    trials = [Trial((Strike(number, mode),), split=False) for number in range(len(calls)) for mode in MODES[:2]]
+    made = calls(embedded, monkeypatch, TEXTBOOK)
+    trials = [Trial((Strike(number, mode),), split=False) for number in range(len(made)) for mode in MODES[:2]]
 
-    outcomes = _all(embedded, monkeypatch, "benchmarks.textbook", trials)
+    struck = outcomes(embedded, monkeypatch, TEXTBOOK, trials)
 
-    lossy = [outcome for outcome in outcomes if any(not outcome[key] for key in OBJECTS)]
-    assert len(lossy) > len(trials) // 2
-
-
-def _all(embedded: str, monkeypatch: pytest.MonkeyPatch, module: str, trials: Sequence[Trial]) -> list[Outcome]:
-    worlds = [World(monkeypatch, embedded) for _ in trials]
-    with ThreadPoolExecutor(4) as threads:
-        return list(threads.map(lambda pair: _outcome(embedded, module, *pair), zip(worlds, trials, strict=True)))
+    assert sum(map(lost, struck)) > len(trials) // 2
 
 
-def _outcome(embedded: str, module: str, world: World, trial: Trial) -> Outcome:
-    """Deliver until all messages are acknowledged; then count what was published."""
-    for key, body in OBJECTS.items():
-        world.put(key, body)
-    outcome, waiting, story = Outcome(), [*OBJECTS, "missing"], list[str]()
-    for delivery in range(MOST_DELIVERIES):
-        strike = trial.strikes[delivery] if delivery < len(trial.strikes) else None
-        middle = len(waiting) // 2 if trial.split and strike is None else 0
-        left: list[str] = []
-        for batch in (waiting[:middle], waiting[middle:]):
-            if batch:
-                left += _delivered(embedded, module, world, batch, strike, delivery, story)
-        waiting = left
-        if set(waiting) <= {"missing"}:
-            break
-    outcome.update({key: len(bodies) for key, bodies in _published(world, module).items()})
-    outcome.update({"unacknowledged": len(set(waiting) - {"missing"})})
-    outcome.story = "\n".join(story)
-    return outcome
-
-
-def _delivered(
-    embedded: str,
-    module: str,
-    world: World,
-    keys: Sequence[str],
-    strike: Strike | None,
-    delivery: int,
-    story: list[str],
-) -> list[str]:
-    event = {"Records": [sqs_record(key, world.body(key)) for key in keys]}
-    with Proxy(embedded) as proxy:
-        run = invoke(
-            module,
-            _environment(world, proxy.url),
-            event,
-            seconds=SECONDS,
-            later=delivery * LAPSED,
-            started=lambda pid: proxy.strike(strike, pid),
-        )
-    failed = list(keys) if run.answer is None else [item["itemIdentifier"] for item in run.answer["batchItemFailures"]]
-    story.append(f"{delivery}: {strike}, {run.seconds:.1f} s, calls {proxy.calls}, answer {run.answer}")
-    if strike is not None and "kill" not in strike.mode and run.answer is None:
-        story.append("did not end by itself")
-        failed.append("did not end by itself")
-    return failed
-
-
-def _published(world: World, module: str) -> dict[str, list[bytes]]:
-    if module == "aggregator.app":
-        return world.published()
-    return world.published_lines(OBJECTS)
-
-
-def _calls(embedded: str, monkeypatch: pytest.MonkeyPatch, module: str, *strikes: Strike) -> list[str]:
-    """The calls of an undisturbed delivery, after those that are struck."""
-    world = World(monkeypatch, embedded)
-    for key, body in OBJECTS.items():
-        world.put(key, body)
-    event = {"Records": [sqs_record(key, world.body(key)) for key in [*OBJECTS, "missing"]]}
-    for delivery, strike in enumerate([*strikes, None]):
-        with Proxy(embedded) as proxy:
-            invoke(
-                module,
-                _environment(world, proxy.url),
-                event,
-                seconds=SECONDS,
-                later=delivery * LAPSED,
-                started=lambda pid, strike=strike, proxy=proxy: proxy.strike(strike, pid),  # type: ignore[misc]
-            )
-    return proxy.calls
-
-
-def _environment(world: World, url: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_ENDPOINT")}
-    return {**kept, **world.environment, "AWS_ENDPOINT_URL": url, "READ_CONCURRENCY": "2"}
-
-
-def _wrong(trials: Sequence[Trial], outcomes: Sequence[Outcome]) -> list[str]:
-    once: dict[str, Any] = {**dict.fromkeys(OBJECTS, 1), "unacknowledged": 0}
-    return [
-        f"{trial}: {dict(outcome)}\n{outcome.story}"
-        for trial, outcome in zip(trials, outcomes, strict=True)
-        if outcome != once
-    ]
+def _wrong(trials: Sequence[Trial], struck: Sequence[Outcome]) -> list[str]:
+    once = Outcome({**dict.fromkeys(OBJECTS, 1), "unacknowledged": 0})
+    pairs = zip(trials, struck, strict=True)
+    return [f"{trial}: {dict(outcome)}\n{outcome.story}" for trial, outcome in pairs if outcome != once]
