@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from aggregator.exceptions import AggregatorError
 
@@ -94,19 +93,17 @@ def _print_summary(summary: "Summary", out: Path, *, as_json: bool) -> None:
         facts: dict[str, Any] = {**summary._asdict(), "failures": [failure._asdict() for failure in summary.failures]}
         print(json.dumps(facts, indent=2))
         return
-    table = Table.grid(padding=(0, 2))
+    bundles = "1 bundle" if len(summary.bundles) == 1 else f"{len(summary.bundles):,} bundles"
     for label, value in (
         ("files", f"{summary.files:,} ({_size(summary.bytes_in)})"),
-        ("bundled", f"{summary.members:,} in {len(summary.bundles):,} bundles ({_size(summary.bytes_out)})"),
+        ("bundled", f"{summary.members:,} in {bundles} ({_size(summary.bytes_out)})"),
         ("duplicates", f"{summary.duplicates:,}"),
         ("failures", f"{len(summary.failures):,}"),
         ("seconds", f"{summary.seconds:,.1f}"),
     ):
-        table.add_row(label, value)
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(table)
+        print(f"{label:<12}{value}")
     for bundle in summary.bundles:
-        console.print(str(out / bundle), markup=False)
+        print(out / bundle)
     words = Console(stderr=True, highlight=False, soft_wrap=True)
     for failure in summary.failures[:_MOST_FAILURES_SHOWN]:
         words.print(f"{failure.key!r}: {failure.reason}", markup=False)

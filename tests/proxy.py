@@ -46,8 +46,7 @@ class Proxy:
         self._kill: Callable[[], None] = lambda: None
         self._lock = threading.Lock()
         handler = type("Handler", (_Handler,), {"proxy": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), handler)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
@@ -78,6 +77,13 @@ class Proxy:
         """Kill the process; it may be dead already."""
         with contextlib.suppress(ProcessLookupError):
             self._kill()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: Any) -> None:
+        """Say nothing: whoever was killed has left the connection, which is what this proxy is for."""
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -53,7 +53,7 @@ def test_a_folder_becomes_a_bundle_with_each_file_once(folder: Path, tmp_path: P
     (bundle,) = (tmp_path / "out").rglob("bundle-*.gz")
     assert ran.status == 0
     assert sorted(gzip.decompress(bundle.read_bytes()).splitlines()) == [b'{"n": 1}', b'{"n": 2}', b'{"n": 3}']
-    assert "bundled     4 in 1 bundles" in ran.out
+    assert "bundled     4 in 1 bundle (" in ran.out
     assert ran.out.splitlines()[-1] == str(bundle)
 
 
