@@ -25,7 +25,6 @@ from aws_lambda_powertools.utilities.parser import parse
 
 from aggregator.bundling import Result, Work, aggregate
 from aggregator.clients import Clients, Distribution
-from aggregator.core import Outcome, Timetable, runs
 from aggregator.exceptions import (
     AggregatorError,
     InFlightError,
@@ -37,6 +36,7 @@ from aggregator.exceptions import (
     WrongTriggerError,
 )
 from aggregator.ledger import MOST_REFUSALS, Ledger, Refusal, repeated
+from aggregator.planning import Outcome, Timetable, runs
 from aggregator.schemas import BODY, Envelope, Member, SqsRecord, invalid_fields
 from aggregator.settings import MEGABYTE, Settings
 from aggregator.sources import Sources

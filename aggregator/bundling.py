@@ -21,7 +21,7 @@ from typing import NamedTuple
 import structlog
 
 from aggregator.clients import Distribution
-from aggregator.core import Outcome, Packed, Packer, Plan, Timetable, planned, runs, split
+from aggregator.core import Packed, Packer
 from aggregator.exceptions import (
     AggregatorError,
     BundleFullError,
@@ -31,6 +31,7 @@ from aggregator.exceptions import (
     UnpublishedError,
 )
 from aggregator.ledger import MOST_CLAIMS, Claim, Ledger
+from aggregator.planning import Outcome, Plan, Timetable, planned, runs, split
 from aggregator.schemas import Member
 from aggregator.settings import Settings
 from aggregator.sources import Arrival, Reading, Sources

@@ -15,8 +15,8 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from aggregator.core import CONNECT_TIMEOUT, Timetable
 from aggregator.exceptions import AmbiguousPutError, StoreUnavailableError, UnpublishedError
+from aggregator.planning import CONNECT_TIMEOUT, Timetable
 from aggregator.reader import Bundle
 from aggregator.schemas import BundleIndex
 

@@ -1,5 +1,5 @@
 """
-Plan bundles, and pack them as bytes. Pure: no AWS, no clock, no environment.
+Pack members into a bundle, as bytes. Pure: no AWS, no clock, no environment.
 
 A bundle is plain gzip to everyone, and an archive to those who look (docs/bundle-format.md):
 
@@ -21,15 +21,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from enum import Enum
 from itertools import chain
-from typing import IO, Any, Literal, NamedTuple, TypeVar
+from typing import IO, Any, Literal, NamedTuple
 
 from isal import igzip, isal_zlib
 from zlib_ng import zlib_ng
 
 from aggregator.exceptions import BundleFullError, CorruptMemberError, OversizedMemberError
+from aggregator.planning import Plan, timestamp
 from aggregator.schemas import BundleIndex, Member, MemberColumns
 
 BLOCK_SIZE = 256 * 1024
@@ -63,42 +62,8 @@ _HIGHEST_ISAL_LEVEL = 3
 _INDEX_LEVEL = 6
 _STORED_BLOCK_SIZE = 65_535
 _CORRUPT: tuple[type[Exception], ...] = (EOFError, OSError, isal_zlib.IsalError, zlib.error)  # type: ignore[assignment]
-_SLOWEST_PUT = 100_000_000
-"""Bytes of members a second whose bundle is surely compressed and put: a tenth of what was measured."""
-
-
-CONNECT_TIMEOUT = 2.0
-"""Most seconds for a connection to AWS to come about."""
-
-LONGEST_BACKOFF = 1.0
-"""Most seconds that botocore's standard mode waits before its first retry."""
 
 Chunk = bytes | memoryview
-
-T = TypeVar("T")
-
-
-class Outcome(Enum):
-    """What becomes of a member that is acknowledged."""
-
-    BUNDLED = "bundled"
-    DUPLICATE = "duplicate"
-    OVERWRITTEN = "overwritten"
-    SUPERSEDED = "superseded"
-
-
-def runs(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """Cut `values` into runs of `size`, the last one shorter."""
-    return (values[at : at + size] for at in range(0, len(values), size))
-
-
-class Plan(NamedTuple):
-    """The bundle that members are meant for: its key, and when and by whom it was planned."""
-
-    bundle: str
-    created: str
-    request_id: str
-    members: tuple[Member, ...]
 
 
 class Source(NamedTuple):
@@ -111,45 +76,6 @@ class Source(NamedTuple):
     gzipped: bool = False
 
 
-class Timetable(NamedTuple):
-    """
-    How an invocation spends its time, so that it always ends by itself.
-
-    Moments are seconds of a monotonic clock, time-outs are seconds. A read that begins at `read_until` and runs into
-    every time-out and retry ends at `gather_until`; what is left from then on suffices to publish.
-    """
-
-    read_until: float
-    gather_until: float
-    ends: float
-    request_timeout: float
-    ledger_timeout: float
-    put_timeout: float
-
-    @classmethod
-    def of(cls, now: float, remaining: float, limit: int) -> "Timetable":
-        """The timetable of an invocation with `remaining` seconds at `now`, for bundles of at most `limit` bytes."""
-        reserve = min(min(max(remaining / 5, 5.0), 60.0) + limit / _SLOWEST_PUT, remaining / 2)
-        gather = max(remaining - reserve, 0.0)
-        request = min(max(gather / 8, 1.0), 10.0)
-        return cls(
-            read_until=now + gather - 2 * request,
-            gather_until=now + gather,
-            ends=now + remaining,
-            request_timeout=request,
-            ledger_timeout=min(max(reserve / 6, 0.8), 5.0),
-            put_timeout=min(max(reserve / 3, 1.5), 20.0),
-        )
-
-    def allows_put(self, now: float) -> bool:
-        """Whether a put that begins at `now` ends, one way or the other, within the invocation."""
-        return now + self.put_timeout + CONNECT_TIMEOUT <= self.ends
-
-    def allows_ledger(self, now: float) -> bool:
-        """Whether a call to the ledger that begins at `now` ends, with its one retry, within the invocation."""
-        return now + 2 * self.ledger_timeout + LONGEST_BACKOFF <= self.ends
-
-
 @dataclass(frozen=True, slots=True)
 class Packed:
     """A finished bundle on its spool: bytes of it, their SHA-256, and the index inside."""
@@ -159,37 +85,12 @@ class Packed:
     index: BundleIndex
 
 
-def bundle_key(now: float, request_id: str, suffix: str) -> str:
-    """`YYYY/MM/DD/HH/bundle-<request id>-<suffix>.gz`, in UTC; `now` in seconds since the epoch."""
-    return f"{datetime.fromtimestamp(now, UTC):%Y/%m/%d/%H}/bundle-{request_id}-{suffix}.gz"
-
-
-def planned(members: tuple[Member, ...], *, now: float, request_id: str, suffix: str) -> Plan:
-    """A plan to put `members` into one bundle; `now` in seconds since the epoch."""
-    created = f"{datetime.fromtimestamp(now, UTC):%Y-%m-%dT%H:%M:%SZ}"
-    return Plan(bundle_key(now, request_id, suffix), created, request_id, members)
-
-
 def empty_bundle(bundle: str, now: float, request_id: str) -> bytes:
     """A bundle with no members, which closes the name `bundle`."""
     spool = io.BytesIO()
-    plan = Plan(bundle, f"{datetime.fromtimestamp(now, UTC):%Y-%m-%dT%H:%M:%SZ}", request_id, ())
+    plan = Plan(bundle, timestamp(now), request_id, ())
     Packer(spool, limit=0, level=1, framing="lines", executor=_NoThreads()).finish(plan)
     return spool.getvalue()
-
-
-def split(members: Iterable[Member], limit: int) -> list[tuple[Member, ...]]:
-    """Cut `members` into runs of at most `limit` declared bytes; a member that is larger is alone in its run."""
-    runs: list[list[Member]] = []
-    room = 0
-    for member in members:
-        size = member.size or 0
-        if not runs or size > room:
-            runs.append([])
-            room = limit
-        runs[-1].append(member)
-        room -= size
-    return [tuple(run) for run in runs]
 
 
 def decoded(source: Source, chunks: Iterable[Chunk]) -> Iterator[bytes]:

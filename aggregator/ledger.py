@@ -30,7 +30,7 @@ import structlog
 from botocore.exceptions import BotoCoreError, ClientError
 
 from aggregator.clients import Distribution, error_code
-from aggregator.core import Outcome, empty_bundle, runs
+from aggregator.core import empty_bundle
 from aggregator.exceptions import (
     AggregatorError,
     InFlightError,
@@ -38,6 +38,7 @@ from aggregator.exceptions import (
     OutOfTimeError,
     StoreUnavailableError,
 )
+from aggregator.planning import Outcome, runs
 from aggregator.records import Record, Records
 from aggregator.schemas import BundleIndex, Member
 from aggregator.settings import SECONDS_PER_DAY, switched_off

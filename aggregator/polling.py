@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
 
-from aggregator.core import runs
+from aggregator.planning import runs
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.client import SQSClient

@@ -27,7 +27,7 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from aggregator.clients import CONDITION_FAILED, Clients, error_code, persistently
-from aggregator.core import Chunk, Source, Timetable, decoded
+from aggregator.core import Chunk, Source, decoded
 from aggregator.exceptions import (
     AggregatorError,
     ArchivedObjectError,
@@ -40,6 +40,7 @@ from aggregator.exceptions import (
     SupersededError,
     UnforeseenError,
 )
+from aggregator.planning import Timetable
 from aggregator.schemas import Member
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 
 from aggregator.clients import Clients
-from aggregator.core import Timetable
+from aggregator.planning import Timetable
 
 LOST = ReadTimeoutError(endpoint_url="lost")
 """The connection ends without an answer."""

@@ -26,9 +26,10 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 from aggregator import bundling, clients, records
 from aggregator.bundling import Work, aggregate
 from aggregator.clients import Distribution
-from aggregator.core import Outcome, Source, Timetable
+from aggregator.core import Source
 from aggregator.exceptions import MissingObjectError
 from aggregator.ledger import Ledger
+from aggregator.planning import Outcome, Timetable
 from aggregator.reader import Bundle
 from aggregator.schemas import Member
 from aggregator.sources import Arrival, Reading

@@ -29,7 +29,7 @@ ONLY_IN = {
 NOT_IN_LAMBDA = {"cli", "contracts", "embedded", "local", "polling"}
 """Modules that the Lambda never imports."""
 
-PURE = {"core", "exceptions", "reader", "schemas", "settings"}
+PURE = {"core", "planning", "exceptions", "reader", "schemas", "settings"}
 """Modules that know no AWS."""
 
 

@@ -10,8 +10,8 @@ from botocore.exceptions import ReadTimeoutError
 from botocore.stub import Stubber
 
 from aggregator.clients import Clients, Distribution, Version, answered_at_once, error_code
-from aggregator.core import Timetable
 from aggregator.exceptions import AmbiguousPutError, StoreUnavailableError, UnpublishedError
+from aggregator.planning import Timetable
 from tests.world import CREDENTIALS
 
 if TYPE_CHECKING:

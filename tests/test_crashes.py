@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from aggregator import bundling
-from aggregator.core import Packer, Timetable, empty_bundle
+from aggregator.core import Packer, empty_bundle
+from aggregator.planning import Timetable
 from tests.faults import LOST, Call, Killed, answered, faults
 from tests.world import World, log_lines
 

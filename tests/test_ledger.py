@@ -13,7 +13,7 @@ from botocore.response import StreamingBody
 from botocore.stub import ANY, Stubber
 
 from aggregator.clients import Distribution
-from aggregator.core import Outcome, Packer, Plan, Source, empty_bundle
+from aggregator.core import Packer, Source, empty_bundle
 from aggregator.exceptions import (
     BundleFormatError,
     InFlightError,
@@ -22,6 +22,7 @@ from aggregator.exceptions import (
     StoreUnavailableError,
 )
 from aggregator.ledger import GRACE, Claim, Ledger, Refusal
+from aggregator.planning import Outcome, Plan
 from aggregator.records import Record
 from aggregator.schemas import Member
 

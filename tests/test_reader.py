@@ -25,12 +25,12 @@ from aggregator.core import (
     INDEX_ID,
     MAGIC,
     Packer,
-    Plan,
     Source,
     empty_bundle,
     empty_member,
 )
 from aggregator.exceptions import BundleFormatError
+from aggregator.planning import Plan
 from aggregator.reader import MAX_INDEX_SIZE, TAIL_SIZE, Bundle, Entry
 from aggregator.schemas import Member
 

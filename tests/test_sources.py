@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aggregator.clients import Clients
-from aggregator.core import Timetable
 from aggregator.exceptions import (
     AggregatorError,
     ArchivedObjectError,
@@ -24,6 +23,7 @@ from aggregator.exceptions import (
     SupersededError,
     UnforeseenError,
 )
+from aggregator.planning import Timetable
 from aggregator.schemas import Member
 from aggregator.sources import PART_SIZE, Arrival, Sources, nameable
 from tests.world import CREDENTIALS

@@ -1,0 +1,153 @@
+"""Plans: every member into one bundle, and time enough for every step."""
+
+from collections.abc import Iterable
+from itertools import pairwise
+from math import isclose
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aggregator.planning import Plan, Timetable, bundle_key, planned, runs, split
+from aggregator.schemas import Member
+
+NOVEMBER_2026 = 1_795_434_896.789
+
+PROPERTY = settings(deadline=None, derandomize=True, max_examples=100)
+
+
+# Plans
+
+
+def test_a_bundle_is_named_by_its_hour_in_utc_and_by_who_makes_it() -> None:
+    assert bundle_key(NOVEMBER_2026, "request", "0a1b2c3d") == "2026/11/23/11/bundle-request-0a1b2c3d.gz"
+
+
+@pytest.mark.parametrize(
+    ("now", "hour"), [(0, "1970/01/01/00"), (3_599.999, "1970/01/01/00"), (3_600, "1970/01/01/01")]
+)
+def test_an_hour_begins_on_the_hour(now: float, hour: str) -> None:
+    assert bundle_key(now, "r", "s") == f"{hour}/bundle-r-s.gz"
+
+
+def test_a_plan_says_what_when_and_by_whom() -> None:
+    members = (Member("source", "a"), Member("source", "b"))
+
+    plan = planned(members, now=NOVEMBER_2026, request_id="request", suffix="0a1b2c3d")
+
+    key = "2026/11/23/11/bundle-request-0a1b2c3d.gz"
+    assert plan == Plan(key, "2026-11-23T11:54:56Z", "request", members)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ([], []),
+        ([0], [[0]]),
+        ([10], [[10]]),
+        ([4, 6], [[4, 6]]),
+        ([4, 7], [[4], [7]]),
+        ([4, 6, 0, 1], [[4, 6, 0], [1]]),
+        ([11], [[11]]),
+        ([3, 11, 3], [[3], [11], [3]]),
+        ([11, 0], [[11], [0]]),
+        ([None, 10, None], [[None, 10, None]]),
+    ],
+)
+def test_members_are_cut_into_runs_of_at_most_the_limit(
+    sizes: list[int | None], expected: list[list[int | None]]
+) -> None:
+    found = split(_sized(sizes), 10)
+
+    assert [[member.size for member in run] for run in found] == expected
+
+
+@PROPERTY
+@given(st.lists(st.integers(0, 200) | st.none()), st.integers(1, 150))
+def test_every_member_is_in_one_run_and_no_run_could_take_the_next_one(sizes: list[int | None], limit: int) -> None:
+    members = _sized(sizes)
+
+    found = split(members, limit)
+
+    totals = [sum(member.size or 0 for member in run) for run in found]
+    assert [member for run in found for member in run] == members
+    assert all(total <= limit or len(run) == 1 for run, total in zip(found, totals, strict=True))
+    assert all(total + (run[0].size or 0) > limit for total, (_, run) in zip(totals, pairwise(found), strict=False))
+
+
+# Time
+
+
+@PROPERTY
+@given(st.floats(0, 1e7), st.floats(12, 900), st.integers(1_000_000, 5_000_000_000))
+def test_a_timetable_keeps_its_order_and_leaves_time_to_publish(now: float, remaining: float, limit: int) -> None:
+    table = Timetable.of(now, remaining, limit)
+
+    publish = table.put_timeout + 3 * table.ledger_timeout
+    assert now < table.read_until < table.gather_until < table.ends == now + remaining
+    assert isclose(table.read_until + 2 * table.request_timeout, table.gather_until, abs_tol=1e-6)
+    assert table.gather_until + publish <= table.ends + 1e-6
+    assert table.gather_until - now >= remaining / 2 - 1e-6
+    assert 1 <= table.request_timeout <= 10
+    assert 0.8 <= table.ledger_timeout <= 5
+    assert 1.5 <= table.put_timeout <= 20
+
+
+@PROPERTY
+@given(st.floats(0, 12), st.integers(1_000_000, 5_000_000_000))
+def test_a_timetable_of_too_short_an_invocation_still_ends_in_time(remaining: float, limit: int) -> None:
+    table = Timetable.of(100.0, remaining, limit)
+
+    assert table.read_until <= table.gather_until <= table.ends == 100 + remaining
+
+
+@PROPERTY
+@given(st.floats(12, 900), st.integers(1_000_000, 5_000_000_000), st.integers(1, 1_000_000_000))
+def test_a_larger_bundle_leaves_no_more_time_to_gather(remaining: float, limit: int, more: int) -> None:
+    smaller, larger = Timetable.of(0, remaining, limit), Timetable.of(0, remaining, limit + more)
+
+    assert larger.gather_until <= smaller.gather_until
+
+
+@pytest.mark.parametrize(
+    ("remaining", "limit", "table"),
+    [
+        (900, 100_000_000, Timetable(919, 939, 1000, 10, 5, 20)),
+        (60, 5_000_000_000, Timetable(122.5, 130, 160, 3.75, 5, 10)),
+        (60, 100_000_000, Timetable(135.25, 147, 160, 5.875, 13 / 6, 13 / 3)),
+        (12, 100_000_000, Timetable(104, 106, 112, 1, 1, 2)),
+        (0, 100_000_000, Timetable(98, 100, 100, 1, 0.8, 1.5)),
+    ],
+)
+def test_a_timetable_in_numbers(remaining: float, limit: int, table: Timetable) -> None:
+    assert tuple(Timetable.of(100.0, remaining, limit)) == pytest.approx(tuple(table))
+
+
+@pytest.mark.parametrize(
+    ("now", "put", "ledger"),
+    [(0, True, True), (78, True, True), (78.1, False, True), (89, False, True), (89.1, False, False)],
+)
+def test_a_timetable_allows_what_surely_ends_with_it(now: float, put: bool, ledger: bool) -> None:
+    table = Timetable(0, 0, ends=100, request_timeout=10, ledger_timeout=5, put_timeout=20)
+
+    assert (table.allows_put(now), table.allows_ledger(now)) == (put, ledger)
+
+
+@PROPERTY
+@given(st.floats(12, 900), st.integers(1_000_000, 5_000_000_000))
+def test_a_timetable_allows_a_put_and_the_ledger_once_all_is_gathered(remaining: float, limit: int) -> None:
+    table = Timetable.of(0, remaining, limit)
+
+    assert (table.allows_put(table.gather_until), table.allows_ledger(table.gather_until)) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("values", "cut"),
+    [("", []), ("a", ["a"]), ("abc", ["abc"]), ("abcd", ["abc", "d"]), ("abcdef", ["abc", "def"])],
+)
+def test_runs_are_of_one_size_but_the_last(values: str, cut: list[str]) -> None:
+    assert list(runs(values, 3)) == cut
+
+
+def _sized(sizes: Iterable[int | None]) -> list[Member]:
+    return [Member("source", f"in/{n}.json", size) for n, size in enumerate(sizes)]
