@@ -1,0 +1,1 @@
+"""The commands, one module each; `console.py` is how all of them speak."""

@@ -1,0 +1,79 @@
+"""`aggregator local`: the handler that runs in Lambda, on a folder of files."""
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TextIO
+
+import typer
+
+from aggregator.commands.console import FINDING, bytes_in_words, mistakes_are_told, print_json, progress, words
+
+if TYPE_CHECKING:
+    from aggregator.local import Summary
+
+_MOST_FAILURES_SHOWN = 20
+
+
+def local(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the files to aggregate.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder that the bundles are written to.")],
+    endpoint_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Use the AWS that is already there, not the embedded one.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="Begins the name of every bucket, queue and table.")] = "aggregator-local",
+    log: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the handler's log lines there.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """
+    Aggregate the files below DIR with the very handler that runs in Lambda.
+
+    An AWS is started on a free port of this machine. The files are uploaded to its S3 under their relative paths, the
+    notifications go through its queue to the handler, and the bundles come back under their keys. Exit status 1 says
+    that some file ended in the dead-letter queue.
+    """
+    with mistakes_are_told(), ExitStack() as stack:
+        from aggregator import local as local_run
+        from aggregator.embedded import EmbeddedAws
+
+        files = local_run.readable_files(folder)
+        local_run.writable_folder(out)
+        bar = stack.enter_context(progress())
+        task = bar.add_task("starting", total=2 * len(files))
+        endpoint = endpoint_url or stack.enter_context(EmbeddedAws(say=bar.console.print))
+        lines = stack.enter_context(log.open("w", encoding="utf-8")) if log else None
+        summary = local_run.run(
+            files,
+            out,
+            endpoint_url=endpoint,
+            name=name,
+            log=lambda line: _write_line(lines, line),
+            report=lambda seen: bar.update(task, description="bundling", completed=seen.uploaded + seen.done),
+        )
+    if as_json:
+        print_json({**summary._asdict(), "failures": [failure._asdict() for failure in summary.failures]})
+    else:
+        _print(summary, out)
+    raise typer.Exit(FINDING if summary.failures else 0)
+
+
+def _print(summary: "Summary", out: Path) -> None:
+    bundles = "1 bundle" if len(summary.bundles) == 1 else f"{len(summary.bundles):,} bundles"
+    for label, value in (
+        ("files", f"{summary.files:,} ({bytes_in_words(summary.bytes_in)})"),
+        ("bundled", f"{summary.members:,} in {bundles} ({bytes_in_words(summary.bytes_out)})"),
+        ("duplicates", f"{summary.duplicates:,}"),
+        ("failures", f"{len(summary.failures):,}"),
+        ("seconds", f"{summary.seconds:,.1f}"),
+    ):
+        print(f"{label:<12}{value}")
+    for bundle in summary.bundles:
+        print(out / bundle)
+    for failure in summary.failures[:_MOST_FAILURES_SHOWN]:
+        words().print(f"{failure.key!r}: {failure.reason}", markup=False)
+    if len(summary.failures) > _MOST_FAILURES_SHOWN:
+        words().print(f"and {len(summary.failures) - _MOST_FAILURES_SHOWN:,} more: --json lists them all")
+
+
+def _write_line(file: TextIO | None, line: str) -> None:
+    if file:
+        file.write(line + "\n")
