@@ -11,8 +11,6 @@ from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType  # i
 import shutil
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from os import cpu_count
@@ -26,21 +24,18 @@ from aws_lambda_powertools.utilities.parser import parse
 from aggregator.bundling import Result, Work, aggregate
 from aggregator.clients import Clients, Distribution
 from aggregator.exceptions import (
-    AggregatorError,
-    InFlightError,
     InvalidNotificationError,
-    LedgerUnavailableError,
     LoopError,
     PermanentError,
-    UnforeseenError,
     WrongTriggerError,
 )
-from aggregator.ledger import MOST_REFUSALS, Ledger, Refusal, repeated
-from aggregator.planning import Outcome, Timetable, runs
-from aggregator.schemas import BODY, Envelope, Member, SqsRecord, invalid_fields
+from aggregator.ledger import Ledger
+from aggregator.planning import Timetable
+from aggregator.report import Report, tell
+from aggregator.schemas import BODY, Envelope, SqsRecord, invalid_fields
 from aggregator.settings import MEGABYTE, Settings
 from aggregator.sources import Sources
-from aggregator.telemetry import METRICS, observed
+from aggregator.telemetry import observed
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse
@@ -72,7 +67,7 @@ def handler(
         batch = Batch(work)
         with batch(records, batch.envelope):
             batch.process()
-        _tell(batch, work, metrics, began)
+        tell(batch.report(), work, metrics, began)
     return batch.response()
 
 
@@ -83,9 +78,9 @@ class Batch(BatchProcessor):
         super().__init__(EventType.SQS, raise_on_entire_batch_failure=False)
         self._work = work
         self._off_limits = {work.settings.distribution_bucket_name, work.settings.archive_bucket_name}
-        self.envelopes: list[Envelope] = []
-        self.failed: list[tuple[Envelope, Exception]] = []
-        self.result = Result({}, [])
+        self._parsed: list[Envelope] = []
+        self._failed: list[tuple[Envelope, Exception]] = []
+        self._result = Result({}, [])
 
     def envelope(self, record: SQSRecord) -> Envelope:
         """
@@ -110,35 +105,39 @@ class Batch(BatchProcessor):
         """Parse all, bundle all; what Powertools is told of each message."""
         results: list[Any] = [self._process_record(record) for record in self.records]
         parsed = [(at, result[1]) for at, result in enumerate(results) if result[0] == "success"]
-        self.envelopes = [envelope for _, envelope in parsed]
-        members = (member for envelope in self.envelopes for member in envelope.members)
-        self.result = aggregate(members, self._work)
+        self._parsed = [envelope for _, envelope in parsed]
+        members = (member for envelope in self._parsed for member in envelope.members)
+        self._result = aggregate(members, self._work)
         self.success_messages = []
         for at, envelope in parsed:
             failure = self._failure(envelope)
             if failure is None:
                 self.success_messages.append(self.records[at])  # type: ignore[arg-type]  # as Powertools does
             else:
-                self.failed.append((envelope, failure))
+                self._failed.append((envelope, failure))
                 results[at] = super().failure_handler(SQSRecord(self.records[at]), (type(failure), failure, None))
         return results
 
+    def report(self) -> Report:
+        """What became of the batch, for people."""
+        return Report(len(self.records), self._parsed, self._failed, self._result)
+
     def failure_handler(self, record: Any, exception: Any) -> Any:
         """Keep what failed and why; called by Powertools for what could not be parsed."""
-        self.failed.append((Envelope(record.message_id, ()), exception[1]))
+        self._failed.append((Envelope(record.message_id, ()), exception[1]))
         return super().failure_handler(record, exception)
 
     def _failure(self, envelope: Envelope) -> Exception | None:
         """Why an envelope is not acknowledged: any of its members failed; a rejection outweighs a retry."""
-        outcomes = [self.result.outcomes[self._work.ledger.identity(member)] for member in envelope.members]
+        outcomes = [self._result.outcomes[self._work.ledger.identity(member)] for member in envelope.members]
         failures = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
         return min(failures, key=lambda failure: not isinstance(failure, PermanentError), default=None)
 
 
 def _warn(settings: Settings) -> None:
-    """Say so if a bundle that does not compress would not fit where it is spooled."""
+    """Say so if two bundles that do not compress, one being put and one being gathered, would not fit on the disk."""
     free = shutil.disk_usage(tempfile.gettempdir()).free
-    if free < settings.max_bundle_input:
+    if free < 2 * settings.max_bundle_input:
         facts = {"MAX_BUNDLE_INPUT_MB": settings.max_bundle_input_mb, "free_MB": free // MEGABYTE}
         log.warning("spool.short", setting="MAX_BUNDLE_INPUT_MB", **facts)
 
@@ -190,76 +189,3 @@ def _work(settings: Settings, request_id: str, timetable: Timetable, stack: Exit
     )
     compressors = stack.enter_context(ThreadPoolExecutor(cpu_count() or 1, thread_name_prefix="compress"))
     return Work(settings, request_id, timetable, sources, distribution, ledger, compressors)
-
-
-def _tell(batch: Batch, work: Work, metrics: Metrics, began: float) -> None:
-    """Log what failed and why, leave it in the ledger, and close with the figures of the invocation."""
-    rejected = [(envelope, error) for envelope, error in batch.failed if isinstance(error, PermanentError)]
-    passing = {_reason(error): str(error) for _, error in batch.failed if not isinstance(error, PermanentError)}
-    retried = Counter(_reason(error) for _, error in batch.failed if not isinstance(error, PermanentError))
-    for envelope, refusal in rejected:
-        facts = {"objects": [member.key for member in envelope.members], **refusal.facts}
-        log.error(
-            "envelope.rejected", message_id=envelope.message_id, reason=refusal.reason, why=refusal.args[0], **facts
-        )
-    for reason, count in retried.items():
-        log.warning("envelopes.retried", reason=reason, envelopes=count, example=passing[reason])
-    for error in {id(error): error for _, error in batch.failed if _reason(error) == UnforeseenError.reason}.values():
-        log.error("invocation.failed", exc_info=error)
-    _refuse(rejected, work)
-    figures = _figures(batch, work, len(rejected), retried, began)
-    for name, value in figures.items():
-        metrics.add_metric(name, METRICS[name][0], value)
-    log.info("invocation.finished", **figures, reasons=dict(retried + Counter(error.reason for _, error in rejected)))
-
-
-def _refuse(rejected: Sequence[tuple[Envelope, PermanentError]], work: Work) -> None:
-    """A dead-letter queue does not keep why a message is there: the ledger does, if it has the time."""
-    for some in runs(rejected, MOST_REFUSALS):
-        refusals = [
-            Refusal(envelope.message_id, error.reason, str(error), envelope.members) for envelope, error in some
-        ]
-        try:
-            if not work.timetable.allows_ledger(time.monotonic()):
-                raise LedgerUnavailableError("refusals were not recorded", fault="no time is left")
-            work.ledger.refuse(refusals)
-        except LedgerUnavailableError as error:
-            log.warning("refusals.unrecorded", **error.facts)
-            return
-
-
-def _figures(batch: Batch, work: Work, rejected: int, retried: Counter[str], began: float) -> dict[str, float]:
-    outcomes = Counter(_outcomes(batch, work))
-    published = batch.result.published
-    return {
-        "Envelopes": len(batch.records),
-        "MembersBundled": outcomes[Outcome.BUNDLED],
-        "BundlesWritten": len(published),
-        "BytesIn": sum(attempt.bytes_in for attempt in published),
-        "BytesOut": sum(attempt.bytes_out for attempt in published),
-        "Duplicates": outcomes[Outcome.DUPLICATE],
-        "Overwritten": outcomes[Outcome.OVERWRITTEN],
-        "Superseded": outcomes[Outcome.SUPERSEDED],
-        "Skipped": sum(not envelope.members for envelope in batch.envelopes),
-        "InFlight": retried[InFlightError.reason],
-        "Retried": sum(retried.values()) - retried[InFlightError.reason],
-        "Rejected": rejected,
-        "Duration": round((time.monotonic() - began) * 1000),
-    }
-
-
-def _outcomes(batch: Batch, work: Work) -> Iterator[Outcome]:
-    """The outcome of each notification: of several for one member, one brought it in and the others repeat it."""
-    first: dict[str, Member] = {}
-    for member in (member for envelope in batch.envelopes for member in envelope.members):
-        id_ = work.ledger.identity(member)
-        outcome = batch.result.outcomes[id_]
-        if outcome is Outcome.BUNDLED and id_ in first:
-            yield repeated(member, first[id_].etag)
-        elif isinstance(outcome, Outcome):
-            first[id_] = member
-            yield outcome
-
-
-def _reason(error: Exception) -> str:
-    return error.reason if isinstance(error, AggregatorError) else UnforeseenError.reason

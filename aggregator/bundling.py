@@ -6,6 +6,8 @@ The story of one batch: every member into one bundle, or a reason why not.
 Plan bundles by declared size. For each: claim its members, read and pack what we own, release what did not get in, put
 the bundle (the commit), record that it is published. When the power fails before the put, nothing has happened: the
 claims lapse, the queue brings the messages back. When it fails after, everything has: the bundle itself says so.
+
+While one bundle is put and settled, the next is gathered; there are never more than two (docs/decisions/0019).
 """
 
 import threading
@@ -13,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from secrets import token_hex
 from tempfile import SpooledTemporaryFile
 from typing import NamedTuple
@@ -38,6 +40,9 @@ from aggregator.sources import Arrival, Reading, Sources
 
 SPOOL_SIZE = 16 * 1024 * 1024
 """Bytes of a bundle kept in memory; what is more goes to the function's ephemeral storage."""
+
+PHASES = ("gather", "close", "put", "settle")
+"""What the time of a bundle goes into; to gather is to claim, read and pack."""
 
 _CLAIMERS = 4
 """Transactions of claims under way at once."""
@@ -70,7 +75,9 @@ class Attempt:
         self.packed: list[str] = []
         self.left_over: list[Member] = []
         self.outcomes: Outcomes = {}
+        self.published = False
         self.bytes_in = self.bytes_out = 0
+        self.seconds: dict[str, float] = {}
 
     def strays(self) -> list[Claim]:
         """The claims that carry the bundle's name, or may carry it, and whose member is not in it."""
@@ -79,10 +86,15 @@ class Attempt:
 
 
 class Result(NamedTuple):
-    """What an invocation did: the outcome of each member, and the attempts that published a bundle."""
+    """What an invocation did: the outcome of each member, and every bundle that it tried to publish."""
 
     outcomes: Outcomes
-    published: list[Attempt]
+    attempts: list[Attempt]
+
+    @property
+    def published(self) -> list[Attempt]:
+        """The attempts that published a bundle."""
+        return [attempt for attempt in self.attempts if attempt.published]
 
 
 def aggregate(members: Iterable[Member], work: Work) -> Result:
@@ -90,40 +102,76 @@ def aggregate(members: Iterable[Member], work: Work) -> Result:
     wanted: dict[str, Member] = {}
     for member in members:
         wanted.setdefault(work.ledger.identity(member), member)
-    result = Result({}, [])
+    attempts: list[Attempt] = []
     waiting = deque(split(wanted.values(), work.settings.max_bundle_input))
-    while waiting:
-        plan = planned(waiting.popleft(), now=time.time(), request_id=work.request_id, suffix=token_hex(4))
-        attempt = Attempt(plan)
-        _bundle(attempt, work)
-        result.outcomes.update(attempt.outcomes)
-        if Outcome.BUNDLED in attempt.outcomes.values():
-            result.published.append(attempt)
-        if attempt.left_over:
-            waiting.append(tuple(attempt.left_over))
-    return result
+    with ThreadPoolExecutor(1, thread_name_prefix="publish") as publisher:
+        under_way: Future[None] | None = None
+        while waiting:
+            plan = planned(waiting.popleft(), now=time.time(), request_id=work.request_id, suffix=token_hex(4))
+            attempts.append(Attempt(plan))
+            gathered = _gathered(attempts[-1], work)
+            if attempts[-1].left_over:
+                waiting.append(tuple(attempts[-1].left_over))
+            if under_way:
+                under_way.result()
+            under_way = publisher.submit(_publish, gathered, work) if gathered else None
+        if under_way:
+            under_way.result()
+    return Result({id_: outcome for attempt in attempts for id_, outcome in attempt.outcomes.items()}, attempts)
 
 
-def _bundle(attempt: Attempt, work: Work) -> None:
-    """One bundle, from claim to settle, on a spool of its own."""
+class Gathered(NamedTuple):
+    """A bundle ready to be put: its members are packed on the spool, and no other claim carries its name."""
+
+    attempt: Attempt
+    packer: Packer
+    spool: "SpooledTemporaryFile[bytes]"
+
+
+def _gathered(attempt: Attempt, work: Work) -> Gathered | None:
+    """Claim, read, pack, and release what did not get in; None, if nothing is to be put."""
     spool = SpooledTemporaryFile[bytes](SPOOL_SIZE)
     try:
-        packer = _gather(attempt, spool, work)
-        work.ledger.release(attempt.strays())
-        packed = packer.finish(attempt.plan) if attempt.packed else None
+        with _timed(attempt, "gather"):
+            packer = _packed(attempt, spool, work)
+            work.ledger.release(attempt.strays())
+    except BaseException as error:
+        _close(spool)
+        if not isinstance(error, Exception):
+            raise
+        attempt.left_over.clear()  # the next bundle would fare no better
+        _give_up(attempt, error, work)  # nothing is put, so nothing has happened
+        return None
+    packed = set(attempt.packed)
+    attempt.owned = {id_: claim for id_, claim in attempt.owned.items() if id_ in packed}
+    attempt.unsure.clear()
+    if packed:
+        return Gathered(attempt, packer, spool)
+    _close(spool)
+    return None
+
+
+def _publish(gathered: Gathered, work: Work) -> None:
+    """Close the bundle, put it, and record that it is published."""
+    attempt, packer, spool = gathered
+    try:
+        with _timed(attempt, "close"):
+            packed = packer.finish(attempt.plan)
         if not work.timetable.allows_put(time.monotonic()):
             raise OutOfTimeError("invocation ends before the bundle can be put", bundle=attempt.plan.bundle)
     except Exception as error:
         _give_up(attempt, error, work)  # nothing is put, so nothing has happened
     else:
-        if packed and _put(attempt, packed, spool, work):
-            _settle(attempt, packed, work)
+        with _timed(attempt, "put"):
+            attempt.published = _put(attempt, packed, spool, work)
+        if attempt.published:
+            with _timed(attempt, "settle"):
+                _settle(attempt, packed, work)
     finally:
-        with suppress(OSError):  # a full disk fails once more when the rest is flushed
-            spool.close()
+        _close(spool)
 
 
-def _gather(attempt: Attempt, spool: "SpooledTemporaryFile[bytes]", work: Work) -> Packer:
+def _packed(attempt: Attempt, spool: "SpooledTemporaryFile[bytes]", work: Work) -> Packer:
     """Claim, read and pack; each member that does not get in has an outcome, or is left over for the next bundle."""
     packer = Packer(
         spool,
@@ -247,9 +295,9 @@ def _settle(attempt: Attempt, packed: Packed, work: Work) -> None:
 
 def _give_up(attempt: Attempt, error: Exception, work: Work) -> None:
     """The bundle is surely not published: its members fail for `error`, and their claims are released if possible."""
-    ids = [work.ledger.identity(member) for member in attempt.plan.members]
+    ids = {work.ledger.identity(member) for member in attempt.plan.members}
+    ids.difference_update(work.ledger.identity(member) for member in attempt.left_over)
     attempt.outcomes.update((id_, error) for id_ in ids if id_ not in attempt.outcomes)
-    attempt.left_over.clear()
     log.warning("bundle.unpublished", bundle=attempt.plan.bundle, fault=str(error))
     attempt.packed.clear()
     if work.timetable.allows_ledger(time.monotonic()):
@@ -257,3 +305,17 @@ def _give_up(attempt: Attempt, error: Exception, work: Work) -> None:
             work.ledger.release(attempt.strays())
         except LedgerUnavailableError as unsure:
             log.warning("ledger.unsure", **unsure.facts)
+
+
+@contextmanager
+def _timed(attempt: Attempt, phase: str) -> Iterator[None]:
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        attempt.seconds[phase] = time.monotonic() - began
+
+
+def _close(spool: "SpooledTemporaryFile[bytes]") -> None:
+    with suppress(OSError):  # a full disk fails once more when the rest is flushed
+        spool.close()

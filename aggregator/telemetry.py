@@ -10,14 +10,14 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from importlib.util import find_spec
 from typing import IO, TYPE_CHECKING, Any, Protocol, cast
 
 import structlog
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.logging.formatter import RESERVED_LOG_ATTRS
-from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools.metrics import MetricUnit, single_metric
 
 from aggregator.settings import Settings, switched_off
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 LOG_EVENTS = {
     "envelope.rejected": "an envelope that trying again cannot help: it goes to the dead-letter queue, for this reason",
     "envelopes.retried": "envelopes left on the queue for one reason, and how many",
-    "spool.short": "a bundle as large as the setting allows may not fit on the disk: lower it, or give more storage",
+    "spool.short": "two bundles as large as the setting allows may not fit on the disk: lower it, or give more storage",
     "bundle.written": "a bundle was published: its key, members, bytes in and out, SHA-256",
     "bundle.unpublished": "a bundle was not published; its members are tried again",
     "bundle.undecided": "nobody can tell yet whether a bundle was published; its claims lapse and are decided later",
@@ -53,7 +53,13 @@ METRICS = {
     "Retried": (MetricUnit.Count, "messages left on the queue for any other passing reason"),
     "Rejected": (MetricUnit.Count, "messages that go to the dead-letter queue"),
     "InvocationsFailed": (MetricUnit.Count, "invocations that raised: a wrong trigger, an incomplete environment"),
+    "FillRatio": (MetricUnit.Percent, "bytes of members in a bundle, of what a bundle may hold"),
+    "GatherTime": (MetricUnit.Milliseconds, "time to claim, read and pack the members of all bundles"),
+    "CloseTime": (MetricUnit.Milliseconds, "time to compress the last blocks and write the index of all bundles"),
+    "PutTime": (MetricUnit.Milliseconds, "time to put all bundles; the next one is gathered meanwhile"),
+    "SettleTime": (MetricUnit.Milliseconds, "time to record that all bundles are published"),
     "Duration": (MetricUnit.Milliseconds, "time of the invocation"),
+    "Failures": (MetricUnit.Count, "messages left on the queue or rejected, by the dimension `reason`"),
 }
 
 NAMESPACE = "DataAggregator"
@@ -85,6 +91,17 @@ def observed(handler: Observed) -> Callable[[dict[str, Any], "LambdaContext"], d
         return answer
 
     return invoke
+
+
+def add_failures(reasons: Mapping[str, int], settings: Settings) -> None:
+    """Count the envelopes that failed, by reason: each is a metric of its own, with the dimension `reason`."""
+    if switched_off(os.environ, "POWERTOOLS_METRICS_DISABLED"):
+        return
+    unit = METRICS["Failures"][0]
+    for reason, count in reasons.items():
+        dimensions = {"service": settings.service_name}
+        with single_metric("Failures", unit, count, namespace=NAMESPACE, default_dimensions=dimensions) as metric:
+            metric.add_dimension("reason", reason)
 
 
 def configured(settings: Settings) -> Logger:

@@ -348,6 +348,20 @@ class Inline(Executor):
         return future
 
 
+class Deferred(Executor):
+    """Does what it is given when its answer is asked for: what was begun before goes on first."""
+
+    def submit(self, do: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Do it when the answer is asked for."""
+
+        class Later(Future[Any]):
+            def result(self, timeout: float | None = None) -> Any:
+                del timeout
+                return do(*args, **kwargs)
+
+        return Later()
+
+
 class _DynamoDB:
     """The client that an invocation has of the table."""
 
@@ -430,11 +444,18 @@ def prepare(setattr_: Callable[[Any, str, Any], object]) -> None:
     """Put the fake clock and the inline threads under the product, by `setattr_(module, name, value)`."""
     clock = SimpleNamespace(monotonic=lambda: _current().history.now, time=lambda: _current().history.now)
     setattr_(bundling, "time", clock)
-    setattr_(bundling, "ThreadPoolExecutor", Inline)
+    setattr_(bundling, "ThreadPoolExecutor", _executor)
     setattr_(records, "_pause", lambda _: None)
     setattr_(bundling, "MOST_CLAIMS", 2)
     setattr_(bundling, "token_hex", lambda _: f"{_current().history.random.getrandbits(32):08x}")
     setattr_(clients, "time", SimpleNamespace(sleep=lambda _: None))
+
+
+def _executor(_: int, thread_name_prefix: str) -> Executor:
+    """A bundle is put before the next one is gathered, or after it: a real one is put meanwhile."""
+    if thread_name_prefix == "publish" and _current().history.random.random() < 0.5:
+        return Deferred()
+    return Inline()
 
 
 def _current() -> Invocation:

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "aggregator"
 MODULES = sorted(".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in PACKAGE.rglob("*.py"))
 
 ONLY_IN = {
-    "aws_lambda_powertools": {"app", "records", "telemetry"},
+    "aws_lambda_powertools": {"app", "records", "report", "telemetry"},
     "boto3": {"clients", "local"},
     "botocore": {"clients", "sources", "ledger", "local", "records"},
     "obstore": {"sources"},
@@ -19,7 +19,7 @@ ONLY_IN = {
     "zlib_ng": {"core"},
     "pydantic": {"contracts", "reader", "schemas", "settings"},
     "pydantic_core": {"schemas"},
-    "structlog": {"app", "bundling", "ledger", "polling", "records", "telemetry"},
+    "structlog": {"app", "bundling", "ledger", "polling", "records", "report", "telemetry"},
     "typer": {"cli", "commands"},
     "rich": {"commands"},
     "subprocess": {"embedded"},

@@ -13,7 +13,7 @@ from aggregator import app, telemetry
 from aggregator.polling import Invocation
 from aggregator.settings import Settings
 from tests.conftest import ENVIRONMENT
-from tests.world import CREDENTIALS, log_lines
+from tests.world import CREDENTIALS, log_lines, sqs_record
 
 PACKAGE = Path(telemetry.__file__).parent
 
@@ -33,7 +33,7 @@ def test_a_line_is_json_with_the_keys_of_the_invocation(capsys: pytest.CaptureFi
     finished = next(line for line in lines if line.get("message") == "invocation.finished")
     assert finished["service"] == "aggregator-test"
     assert finished["function_request_id"] == invocation.aws_request_id
-    assert finished["location"].startswith("_tell:")
+    assert finished["location"].startswith("tell:")
 
 
 def test_a_key_cannot_forge_a_line(capsys: pytest.CaptureFixture[str], settings: Any) -> None:
@@ -90,7 +90,8 @@ def test_every_metric_of_an_invocation_is_emitted_in_one_document(capsys: pytest
     (directive,) = document["_aws"]["CloudWatchMetrics"]
     assert directive["Namespace"] == telemetry.NAMESPACE
     assert directive["Dimensions"] == [["service"]]
-    assert {metric["Name"] for metric in directive["Metrics"]} == set(telemetry.METRICS) - {"InvocationsFailed"}
+    of_other_occasions = {"InvocationsFailed", "FillRatio", "Failures"}
+    assert {metric["Name"] for metric in directive["Metrics"]} == set(telemetry.METRICS) - of_other_occasions
 
 
 def test_an_invocation_that_raises_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,12 +102,25 @@ def test_an_invocation_that_raises_is_counted(capsys: pytest.CaptureFixture[str]
     assert document["InvocationsFailed"] == [1.0]
 
 
+def test_failures_are_counted_by_their_reason(capsys: pytest.CaptureFixture[str], settings: Any) -> None:
+    telemetry.add_failures({"in_flight": 2, "missing_object": 1}, settings())
+
+    documents = log_lines(capsys.readouterr().out)
+    assert [(line["reason"], line["Failures"], line["service"]) for line in documents] == [
+        ("in_flight", [2.0], "aggregator-test"),
+        ("missing_object", [1.0], "aggregator-test"),
+    ]
+    assert {tuple(line["_aws"]["CloudWatchMetrics"][0]["Dimensions"][0]) for line in documents} == {
+        ("service", "reason")
+    }
+
+
 def test_metrics_are_switched_off_by_their_powertools_variable(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("POWERTOOLS_METRICS_DISABLED", "true")
 
-    app.handler({"Records": []}, Invocation(function="aggregator", seconds=60))  # type: ignore[arg-type]
+    app.handler({"Records": [sqs_record("bad", "nope")]}, Invocation(function="aggregator", seconds=60))  # type: ignore[arg-type]
 
     assert [line for line in log_lines(capsys.readouterr().out) if "_aws" in line] == []
 

@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import subprocess
+import threading
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ import pytest
 from aggregator import app
 from aggregator.exceptions import ConfigurationError, WrongTriggerError
 from aggregator.polling import Invocation
+from aggregator.telemetry import METRICS
 from fixtures import factories
-from tests.faults import faults
+from tests.faults import Call, faults
 from tests.world import World, environment, log_lines
 
 pytestmark = pytest.mark.integration
@@ -235,6 +237,49 @@ def test_more_than_one_bundle_holds_goes_into_several(
     assert stayed == set()
     assert world.published() == {key: [body] for key, body in objects.items()}
     assert sorted(len(bundle) for bundle in world.bundles()) == [1, 3, 3, 3]
+
+
+def test_the_figures_of_an_invocation_are_those_of_its_bundles(
+    world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects = {f"{at}": bytes(300_000) for at in range(4)}
+    world.put_all(objects)
+    bodies = {key: world.body(key, size=300_000) for key in [*objects, "gone"]}
+
+    with environment(monkeypatch, MAX_BUNDLE_INPUT_MB="1"):
+        world.deliver_bodies(bodies)
+
+    lines = log_lines(capsys.readouterr().out)
+    figures = next(line for line in lines if line.get("message") == "invocation.finished")
+    metrics = {name: line[name] for line in lines if "_aws" in line for name in METRICS if name in line}
+    written = [line for line in lines if line.get("message") == "bundle.written"]
+    assert (figures["BundlesWritten"], figures["BytesIn"], figures["MembersBundled"]) == (2, 1_200_000, 4)
+    assert figures["BytesOut"] == sum(line["bytes_out"] for line in written)
+    assert (figures["Rejected"], figures["reasons"]) == (1, {"missing_object": 1})
+    assert (sorted(metrics["FillRatio"]), metrics["Failures"]) == ([30.0, 90.0], [1.0])
+    assert {figures[name] >= 0 for name in ("GatherTime", "CloseTime", "PutTime", "SettleTime", "Duration")} == {True}
+
+
+def test_a_bundle_is_gathered_while_the_last_is_put(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    objects = {f"{at}": bytes(600_000) for at in range(3)}
+    world.put_all(objects)
+    bodies = {key: world.body(key, size=600_000) for key in objects}
+    claimed, waited = threading.Semaphore(0), list[bool]()
+
+    def watch(call: Call) -> None:
+        if call.is_after("TransactWriteItems"):
+            claimed.release()
+        if call.is_before("PutObject") and len(waited) < 2:
+            claimed.acquire()  # its own claims
+            waited.append(claimed.acquire(timeout=10))  # those of the next bundle
+            claimed.release()
+
+    with environment(monkeypatch, MAX_BUNDLE_INPUT_MB="1"), faults(monkeypatch, watch):
+        stayed = world.deliver_bodies(bodies)
+
+    assert stayed == set()
+    assert waited == [True, True]
+    assert {key: len(bodies) for key, bodies in world.published().items()} == dict.fromkeys(objects, 1)
 
 
 def test_what_a_full_bundle_left_over_is_not_even_claimed_in_vain(
