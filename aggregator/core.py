@@ -14,7 +14,6 @@ members in the same order give the same bytes.
 
 import hashlib
 import io
-import json
 import struct
 import zlib
 from collections import deque
@@ -159,7 +158,7 @@ class Packer:
         self._drain(0)
         self._write(END + struct.pack("<II", self._crc, self._text_size & 0xFFFFFFFF))
         index = self._index(plan)
-        text = json.dumps(index.model_dump(mode="json"), separators=(",", ":"), ensure_ascii=False).encode()
+        text = index.model_dump_json().encode()
         deflated = zlib_ng.compress(text, _INDEX_LEVEL, -zlib_ng.MAX_WBITS)
         begin = self._spool.tell()
         for at in range(0, len(deflated), EXTRA_SIZE):

@@ -81,6 +81,12 @@ def switched_off(environment: Mapping[str, str], variable: str) -> bool:
     return environment.get(variable, "").lower() in {"1", "y", "yes", "t", "true", "on"}
 
 
+def elsewhere(environment: Mapping[str, str], service: str) -> bool:
+    """Whether AWS_ENDPOINT_URL, or its form for `service`, moves the service to where AWS is not."""
+    endpoint = environment.get(f"AWS_ENDPOINT_URL_{service}") or environment.get("AWS_ENDPOINT_URL") or ""
+    return bool(endpoint) and ".amazonaws.com" not in endpoint
+
+
 def _fault(name: str, kind: str, message: str, given: Mapping[str, str]) -> str:
     if kind == "missing":
         return f"{name.upper()} is not set"

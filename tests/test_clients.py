@@ -133,6 +133,25 @@ def test_on_aws_boto3_chooses_the_address_and_nothing_is_repeated_on_s3() -> Non
     assert config.retries == {"mode": "standard", "total_max_attempts": 1}
 
 
+def test_elsewhere_buckets_are_named_in_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://store:9000")
+
+    clients = Clients.build(Timetable.of(0, 60, 1))
+
+    config: Any = clients.s3.meta.config
+    clients.close()
+    assert (clients.s3.meta.endpoint_url, config.s3["addressing_style"]) == ("http://store:9000", "path")
+
+
+def test_two_invocations_share_no_session_and_no_client() -> None:
+    first, second = Clients.build(Timetable.of(0, 60, 1)), Clients.build(Timetable.of(0, 60, 1))
+
+    first.close()
+    second.close()
+    assert {first.session, first.s3, first.dynamodb}.isdisjoint({second.session, second.s3, second.dynamodb})
+    assert first.session.events is not second.session.events
+
+
 def _distribution(s3: Stubber) -> Distribution:
     return Distribution(cast("S3Client", s3.client), "distribution")
 

@@ -320,31 +320,29 @@ def test_a_consumer_that_deletes_bundles_at_once_makes_nothing_come_twice(
 def test_a_full_disk_fails_the_batch_and_gives_the_members_back(
     world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    world.put_all(OBJECTS)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(bundling, "SpooledTemporaryFile", _FullDisk)
-        stayed = world.deliver(OBJECTS)
-
-    failed = [line for line in log_lines(capsys.readouterr().out) if line.get("message") == "invocation.failed"]
-    assert stayed == set(OBJECTS)
-    assert [line["exception_name"] for line in failed] == ["OSError"]
-    assert world.deliver(OBJECTS) == set()
-    assert world.published() == ONCE
+    _fails_whole(world, monkeypatch, capsys, (bundling, "SpooledTemporaryFile", _FullDisk), "OSError")
 
 
 def test_an_error_that_nobody_foresaw_fails_the_batch_and_gives_the_members_back(
     world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    _fails_whole(world, monkeypatch, capsys, (Packer, "add", _unforeseen), "RuntimeError")
+
+
+def _fails_whole(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], fault: Any, error: str
+) -> None:
+    """With the attribute patched by `fault` a batch fails, for `error` logged whole; without it, it is bundled."""
     world.put_all(OBJECTS)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Packer, "add", _unforeseen)
+        patch.setattr(*fault)
         stayed = world.deliver(OBJECTS)
 
     failed = [line for line in log_lines(capsys.readouterr().out) if line.get("message") == "invocation.failed"]
     assert stayed == set(OBJECTS)
-    assert [line["exception"].splitlines()[-1] for line in failed] == ["RuntimeError: unforeseen"]
+    assert [line["exception_name"] for line in failed] == [error]
+    assert "Traceback" in failed[0]["exception"]
     assert world.deliver(OBJECTS) == set()
     assert world.published() == ONCE
 

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from aggregator.exceptions import ConfigurationError
-from aggregator.settings import Settings, switched_off
+from aggregator.settings import Settings, elsewhere, switched_off
 
 REQUIRED = {
     "DISTRIBUTION_BUCKET_NAME": "bundles",
@@ -249,3 +249,17 @@ def test_a_variable_of_powertools_switches_off_in_every_word_that_powertools_tak
 @pytest.mark.parametrize("environment", [{}, {"A": ""}, {"A": "0"}, {"A": "false"}, {"A": "off"}, {"B": "true"}])
 def test_any_other_word_leaves_it_on(environment: dict[str, str]) -> None:
     assert switched_off(environment, "A") is False
+
+
+@pytest.mark.parametrize(
+    ("environment", "moved"),
+    [
+        ({}, False),
+        ({"AWS_ENDPOINT_URL": "http://127.0.0.1:4566"}, True),
+        ({"AWS_ENDPOINT_URL_S3": "http://store:9000"}, True),
+        ({"AWS_ENDPOINT_URL_SQS": "http://queue:9324"}, False),
+        ({"AWS_ENDPOINT_URL_S3": "https://s3.eu-west-1.amazonaws.com", "AWS_ENDPOINT_URL": "http://all"}, False),
+    ],
+)
+def test_a_service_is_elsewhere_if_its_endpoint_is_not_at_aws(environment: dict[str, str], *, moved: bool) -> None:
+    assert elsewhere(environment, "S3") == moved
