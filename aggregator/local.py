@@ -257,15 +257,20 @@ def _made(clients: Clients, name: str) -> Stack:
             clients.s3.create_bucket(Bucket=bucket)
     clients.s3.put_bucket_versioning(Bucket=stack.distribution, VersioningConfiguration={"Status": "Enabled"})
     with _already("ResourceInUseException"):
-        clients.dynamodb.create_table(
-            TableName=stack.table,
-            KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
-            AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
-            BillingMode="PAY_PER_REQUEST",
-        )
-        clients.dynamodb.get_waiter("table_exists").wait(TableName=stack.table, WaiterConfig={"Delay": 1})
+        make_ledger(clients.dynamodb, stack.table)
     _notify(clients, stack)
     return stack
+
+
+def make_ledger(dynamodb: "DynamoDBClient", table: str) -> None:
+    """Make the DynamoDB table of a ledger."""
+    dynamodb.create_table(
+        TableName=table,
+        KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    dynamodb.get_waiter("table_exists").wait(TableName=table, WaiterConfig={"Delay": 1})
 
 
 def _notify(clients: Clients, stack: Stack) -> None:

@@ -7,11 +7,15 @@ One invocation in a process of its own, started fast: a server process has impor
 import contextlib
 import importlib
 import io
+import json
 import multiprocessing
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, NamedTuple
 
 _FORKS = multiprocessing.get_context("forkserver")
@@ -73,3 +77,10 @@ def _child(
     with contextlib.redirect_stdout(io.StringIO()):
         answer = handler(event, Invocation(function="aggregator", seconds=seconds))
     pipe.send(answer)
+
+
+def told(program: str, argument: Path) -> Any:
+    """What a Python program, run in a process of its own, prints as JSON on its last line."""
+    command = [sys.executable, "-c", program, str(argument)]
+    done = subprocess.run(command, capture_output=True, check=True, text=True, cwd=Path(__file__).parent.parent)
+    return json.loads(done.stdout.splitlines()[-1])

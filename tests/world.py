@@ -20,6 +20,7 @@ import pytest
 from botocore.config import Config
 
 from aggregator import app
+from aggregator.local import make_ledger
 from aggregator.polling import Invocation
 from aggregator.reader import Bundle
 from fixtures import factories
@@ -53,13 +54,7 @@ class World:
         for bucket in (self.source, self.distribution):
             self.s3.create_bucket(Bucket=bucket)
         self.s3.put_bucket_versioning(Bucket=self.distribution, VersioningConfiguration={"Status": "Enabled"})
-        self.dynamodb.create_table(
-            TableName=self.table,
-            KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
-            AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
-            BillingMode="PAY_PER_REQUEST",
-        )
-        self.dynamodb.get_waiter("table_exists").wait(TableName=self.table, WaiterConfig={"Delay": 1})
+        make_ledger(self.dynamodb, self.table)
 
     def put(self, key: str, body: bytes, **options: Any) -> None:
         """Put a source object."""
