@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import subprocess
+import tempfile
 import threading
 import unicodedata
 from pathlib import Path
@@ -15,7 +16,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from aggregator import app
+from aggregator import app, bundling
 from aggregator.exceptions import ConfigurationError, WrongTriggerError
 from aggregator.polling import Invocation
 from aggregator.telemetry import METRICS
@@ -280,6 +281,38 @@ def test_a_bundle_is_gathered_while_the_last_is_put(world: World, monkeypatch: p
     assert stayed == set()
     assert waited == [True, True]
     assert {key: len(bodies) for key, bodies in world.published().items()} == dict.fromkeys(objects, 1)
+
+
+def test_never_more_than_two_bundles_are_spooled(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    objects = {f"{at}": bytes(600_000) for at in range(5)}
+    world.put_all(objects)
+    bodies = {key: world.body(key, size=600_000) for key in objects}
+    third, spooled = threading.Event(), list[int]()
+
+    class Spool(tempfile.SpooledTemporaryFile[bytes]):
+        under_way = 0
+
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            Spool.under_way += 1
+            spooled.append(Spool.under_way)
+            if len(spooled) > 2:
+                third.set()
+
+        def close(self) -> None:
+            Spool.under_way -= 1
+            super().close()
+
+    def hold(call: Call) -> None:
+        if call.is_before("PutObject"):
+            third.wait(1)  # time for a third bundle to be begun, if it is
+
+    monkeypatch.setattr(bundling, "SpooledTemporaryFile", Spool)
+    with environment(monkeypatch, MAX_BUNDLE_INPUT_MB="1"), faults(monkeypatch, hold):
+        stayed = world.deliver_bodies(bodies)
+
+    assert stayed == set()
+    assert (len(spooled), max(spooled)) == (5, 2)
 
 
 def test_what_a_full_bundle_left_over_is_not_even_claimed_in_vain(
