@@ -50,7 +50,7 @@ coverage *args:
 
 # write contracts/ from the models
 contracts:
-    python -m aggregator.contracts contracts
+    python -m aggregator.publishing contracts
 
 # write fixtures/ from the factories
 fixtures:

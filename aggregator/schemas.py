@@ -72,11 +72,7 @@ def _check_key(key: str) -> str:
 
 def _given(value: str | None) -> str | None:
     """Absent, null, empty and the version "null" of an unversioned object all mean: not given."""
-    if value is None or value in ("", "null"):
-        return None
-    if len(value) > MAX_TAG_CHARACTERS or not value.isascii() or not value.isprintable():
-        raise ValueError(f"is no entity tag or version: at most {MAX_TAG_CHARACTERS} printable ASCII characters")
-    return value.strip('"')
+    return None if value in (None, "", "null") else value.strip('"')
 
 
 EncodedKey = Annotated[
@@ -87,7 +83,8 @@ EncodedKey = Annotated[
 ]
 PlainKey = Annotated[str, StringConstraints(min_length=1, max_length=MAX_KEY_BYTES), AfterValidator(_check_key)]
 BucketName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{3,255}$")]
-OptionalText = Annotated[str | None, AfterValidator(_given)]
+PrintableTag = Annotated[str, StringConstraints(pattern=rf"^[ -~]{{0,{MAX_TAG_CHARACTERS}}}$")]
+OptionalText = Annotated[PrintableTag | None, AfterValidator(_given)]
 
 
 class _Incoming(BaseModel):
@@ -289,7 +286,7 @@ class Envelope(NamedTuple):
 class MemberColumns(BaseModel):
     """The members of a bundle, a column a field, all of one length, in the order in which they lie in the text."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
     bucket: list[NonNegativeInt] = Field(description="position of the member's bucket in `buckets`")
     key: list[str] = Field(description="object key, decoded")
@@ -311,7 +308,7 @@ class BundleIndex(BaseModel):
     at `HEADER_SIZE` plus the sum of the `blocks` before it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
     format: Literal["aggregator-bundle"] = Field("aggregator-bundle", description="what this is an index of")
     version: Literal[1] = Field(1, description="version of this format")
