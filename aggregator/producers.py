@@ -34,6 +34,7 @@ _UTF_8 = "|".join(
 """One character of UTF-8 in percent escapes: the table of well-formed byte sequences (Unicode Standard, table 3-7)."""
 
 _ENCODED = f"^(?:[!-$&-~]|{_UTF_8})+$"
+_MOST = f"at most {MAX_KEY_BYTES:,} bytes once it is decoded"
 _BYTES = f"^(?:[^%]|%{_HEX}{{2}}){{1,{MAX_KEY_BYTES}}}$"
 
 
@@ -47,7 +48,7 @@ EncodedKey = Annotated[
     str,
     StringConstraints(min_length=1, max_length=MAX_ENCODED_KEY_CHARACTERS, pattern=_ENCODED),
     AfterValidator(_check_bytes),
-    Field(json_schema_extra={"allOf": [{"pattern": _BYTES}]}),
+    Field(json_schema_extra={"allOf": [{"description": _MOST, "pattern": _BYTES}]}),
 ]
 """A form-encoded key that decodes to at most 1,024 bytes of UTF-8. The second pattern counts: an escape is a byte."""
 
@@ -101,7 +102,7 @@ class NotifiedObject(_Outgoing):
 
     key: EncodedKey = Field(
         description="object key, form-encoded once: a space is +, a plus is %2B, anything beyond ASCII is UTF-8 in "
-        "percent escapes; at most 1,024 bytes once it is decoded"
+        "percent escapes"
     )
     size: NonNegativeInt = Field(
         default_factory=_absent, description="bytes of the object, a whole number without a decimal point"

@@ -98,14 +98,14 @@ def telemetry() -> dict[str, Any]:
 
 
 def asyncapi() -> dict[str, Any]:
-    """The queue and its messages, as an AsyncAPI 3.0 document (which must read draft-07, and need read no later one)."""
+    """The queue and its messages, as an AsyncAPI 3.0 document (whose tools must read draft-07)."""
     channel = "#/channels/notifications"
     return {
         "asyncapi": "3.0.0",
         "info": {
             "title": "Data aggregator",
             "version": "1.0.0",
-            "description": "Many small S3 objects become few large gzip bundles. Producers announce objects on a queue.",
+            "description": "Many small S3 objects become few large gzip bundles; producers announce them on a queue.",
             "license": {"name": "Apache-2.0"},
         },
         "defaultContentType": "application/json",

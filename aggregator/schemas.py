@@ -213,7 +213,8 @@ class EventBridgeOther(_Incoming):
         return ()
 
 
-def _kind(body: object) -> str | None:
+def kind_of(body: object) -> str | None:
+    """What kind of message a body is, by the tolerant gate; None if it is nothing of S3's."""
     if not isinstance(body, dict):
         return None
     if body.get("Event") == "s3:TestEvent":
@@ -230,7 +231,7 @@ Unwrapped = Annotated[
     | Annotated[S3TestEvent, Tag("test")]
     | Annotated[EventBridgeNotification, Tag("eventbridge")]
     | Annotated[EventBridgeOther, Tag("eventbridge-other")],
-    Discriminator(_kind),
+    Discriminator(kind_of),
 ]
 
 
@@ -251,7 +252,7 @@ Body = Annotated[
     | Annotated[EventBridgeNotification, Tag("eventbridge")]
     | Annotated[EventBridgeOther, Tag("eventbridge-other")]
     | Annotated[SnsEnvelope, Tag("sns")],
-    Discriminator(_kind),
+    Discriminator(kind_of),
 ]
 
 BODY: TypeAdapter[Body] = TypeAdapter(Body)
