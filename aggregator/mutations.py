@@ -12,7 +12,8 @@ VALUES: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, 1.0, 1.5, -0.5, 10**30, 2**32, 2**63, 1e300,
     "", "x", "0", "10", "2.1", "3.0", "2.10", "2.", "null", "true", "\x00", "é", "\u0662.\u0661", "🦊", "a b", "a+b",
     "%", "%FF", "%C3%A9", "aws:s3", "aws.s3", "ObjectCreated:", "ObjectCreated:Put", "ObjectCreated:Get",
-    "ObjectRemoved:Delete", "2026-11-23T14:00:00Z", "2026-11-23T14:00:00+00:00", "gzip", "lines",
+    "ObjectRemoved:Delete", "2026-11-23T14:00:00Z", "2026-11-23T14:00:00.123456Z",
+    "2026-11-23T14:00:00+00:00", "gzip", "lines",
     [], [None], [0], [""], {}, {"x": None}, {"name": "source"}, {"key": "a"},
 )  # fmt: skip
 """What is put in the place of each value."""
@@ -55,14 +56,12 @@ def places(document: Any, at: tuple[str | int, ...] = ()) -> Iterator[tuple[tupl
 
 
 def replaced(document: Any, place: tuple[str | int, ...], value: Any) -> Any:
-    """The document with another value in one place; whoever has the first one keeps it."""
+    """The document with another value in one place; it shares with the first one what did not change."""
     if not place:
-        return copy.deepcopy(value)
-    changed = copy.deepcopy(document)
-    parent = changed
-    for step in place[:-1]:
-        parent = parent[step]
-    parent[place[-1]] = copy.deepcopy(value)
+        return value
+    step, *rest = place
+    changed = copy.copy(document)
+    changed[step] = replaced(document[step], tuple(rest), value)
     return changed
 
 
@@ -71,7 +70,7 @@ def _bent(value: Any) -> tuple[Any, ...]:
     if isinstance(value, str):
         return (
             f"{value}\n", f" {value}", f"{value} ", value.upper(), value.lower(), f"{value}é", f"{value}0", value[:-1],
-            value * 300, value + "a" * 1_024, value + "a" * 3_072,
+            value[:3], value * 12, value * 300, value + "a" * 1_024, value + "a" * 3_072,
         )  # fmt: skip
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value), float(value), value + 0.5, -value - 1

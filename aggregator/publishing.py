@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 
 from aggregator import producers, schemas
+from aggregator.containment import closed
 from aggregator.contracts import CONTRACTS, DRAFT_07, DRAFT_2020, Contract, Profile, contract
 from aggregator.telemetry import LOG_EVENTS, METRICS, NAMESPACE
 
@@ -74,18 +75,6 @@ def twin(document: dict[str, Any]) -> dict[str, Any]:
         ("definitions" if name == "$defs" else name): value
         for name, value in (moved | {"$schema": DRAFT_07, "$id": f"{document['$id']}:draft-07"}).items()
     }
-
-
-def closed(node: Any) -> Any:
-    """The schema with every object closed to what it names; a condition asks its question as before."""
-    if isinstance(node, list):
-        return [closed(item) for item in node]
-    if not isinstance(node, dict):
-        return node
-    shut = {name: value if name == "if" else closed(value) for name, value in node.items()}
-    if node.get("type") == "object" and "properties" in node:
-        shut.setdefault("additionalProperties", False)
-    return shut
 
 
 def telemetry() -> dict[str, Any]:
