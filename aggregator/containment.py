@@ -26,6 +26,7 @@ import jsonschema_rs
 
 from aggregator.contracts import Contract, Profile
 from aggregator.mutations import mutants, places, replaced
+from aggregator.validation import places_of
 
 Schema = dict[str, Any]
 Schemas = Mapping[Profile, Schema]
@@ -97,6 +98,15 @@ def fields(schema: Schema) -> set[str]:
     return set(_fields(schema, schema, ""))
 
 
+def is_in(document: Any, steps: Sequence[str]) -> bool:
+    """Whether a document has a field, given by the steps of its place; `*` is any item."""
+    if not steps:
+        return True
+    if steps[0] == "*":
+        return isinstance(document, list) and any(is_in(item, steps[1:]) for item in document)
+    return isinstance(document, dict) and steps[0] in document and is_in(document[steps[0]], steps[1:])
+
+
 def _backward(one: Contract, now: Schemas, release: Release, pool: Sequence[Any]) -> Iterator[Break]:
     version, then = release.version, release.schemas
     promise = f"the consumer refuses what {version} accepted"
@@ -124,7 +134,8 @@ def _victim(wide: Schema, narrow: Schema, promise: str, pool: Sequence[Any]) -> 
     accepts, refuses = jsonschema_rs.validator_for(narrow), jsonschema_rs.validator_for(wide)
     for document in _candidates(narrow, pool):
         if accepts.is_valid(document) and (error := next(refuses.iter_errors(document), None)):
-            return Break(promise, f"{_pointer(error)}: {error.kind.name}", document)
+            pointer, keyword = next(places_of(error))
+            return Break(promise, f"{pointer or '(root)'}: {keyword}", document)
     return Break(promise, "", None)
 
 
@@ -166,16 +177,8 @@ def _lost(consumer: Schema, release: Release, pool: Sequence[Any]) -> Iterator[B
     """The fields that a released consumer read and this one does not."""
     for field in sorted(fields(release.schemas["consumer"]) - fields(consumer)):
         steps = field.split("/")[1:]
-        victim = next((document for document in pool if _has(document, steps)), None)
+        victim = next((document for document in pool if is_in(document, steps)), None)
         yield Break(f"the consumer no longer reads what {release.version} read", field, victim)
-
-
-def _has(document: Any, steps: Sequence[str]) -> bool:
-    if not steps:
-        return True
-    if steps[0] == "*":
-        return isinstance(document, list) and any(_has(item, steps[1:]) for item in document)
-    return isinstance(document, dict) and steps[0] in document and _has(document[steps[0]], steps[1:])
 
 
 def _fields(root: Schema, node: Schema, path: str) -> Iterator[str]:
@@ -195,12 +198,3 @@ def _resolved(root: Schema, node: Schema) -> Schema:
             target = target[step]
         node = target
     return node
-
-
-def _pointer(error: Any) -> str:
-    steps = [*error.instance_path]
-    if error.kind.name == "required":
-        steps.append(error.kind.property)
-    elif error.kind.name == "additionalProperties":
-        steps.append(error.kind.unexpected[0])
-    return "".join(f"/{step}" for step in steps) or "(root)"

@@ -187,11 +187,22 @@ def _entry(one: Contract, folder: Path) -> dict[str, Any]:
                 if not path.name.endswith(".expect.json")
             ],
         },
-        "released": [
-            {"version": snapshot.name, "files": [_file(path, folder) for path in sorted(snapshot.iterdir())]}
-            for snapshot in sorted(base.glob("released/*"), key=lambda path: version_key(path.name))
-        ],
+        "released": _released(one, folder),
     }
+
+
+def _released(one: Contract, folder: Path) -> list[dict[str, Any]]:
+    """The released versions: what the catalogue says of one once, it says for ever, so that a change is seen."""
+    index = folder / "catalog.json"
+    known = json.loads(index.read_text("utf-8"))["contracts"] if index.exists() else []
+    kept = [entry for before in known if before["name"] == one.name for entry in before["released"]]
+    versions = {entry["version"] for entry in kept}
+    snapshots = sorted((folder / one.folder).glob("released/*"), key=lambda path: version_key(path.name))
+    return kept + [
+        {"version": snapshot.name, "files": [_file(path, folder) for path in sorted(snapshot.iterdir())]}
+        for snapshot in snapshots
+        if snapshot.name not in versions
+    ]
 
 
 def version_key(version: str) -> tuple[int, ...]:
@@ -241,8 +252,9 @@ class _Portable(GenerateJsonSchema):
 
     def tagged_union_schema(self, schema: Any) -> dict[str, Any]:
         created, other = (self.generate_inner(schema["choices"][tag]) for tag in ("created", "other"))
-        announces = {"required": ["eventName"], "properties": {"eventName": {"pattern": "^ObjectCreated:"}}}
-        return {"if": {"type": "object", **announces}, "then": created, "else": other}
+        name = {"type": "string", "pattern": "^ObjectCreated:"}
+        announces = {"type": "object", "required": ["eventName"], "properties": {"eventName": name}}
+        return {"if": announces, "then": created, "else": other}
 
 
 def _tidied(node: Any, *, named: bool = False) -> Any:

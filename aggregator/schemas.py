@@ -25,6 +25,7 @@ from pydantic import (
     Tag,
     TypeAdapter,
     ValidationError,
+    WithJsonSchema,
 )
 from pydantic_core import ErrorDetails
 
@@ -312,7 +313,9 @@ class BundleIndex(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
     format: Literal["aggregator-bundle"] = Field("aggregator-bundle", description="what this is an index of")
-    version: Literal[1] = Field(1, description="version of this format")
+    version: Annotated[int, Field(ge=1, le=1), WithJsonSchema({"type": "integer", "const": 1})] = Field(
+        1, description="version of this format"
+    )  # not Literal[1], which takes true for 1
     bundle: str = Field(description="key under which the bundle is published")
     created: str = Field(description="UTC time of the bundle's name, RFC 3339")
     request_id: str = Field(description="id of the invocation that made the bundle")

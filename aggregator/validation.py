@@ -31,7 +31,7 @@ CONTRACT_OF_KIND = {"s3": "s3-notification", "eventbridge": "eventbridge-notific
 SKIPPED_KINDS = {"test", "eventbridge-other"}
 """Kinds of messages that the Lambda takes and forgets: they announce no object."""
 
-_LAST_WORD = "the schema cannot say this, but the Lambda refuses the message"
+_LAST_WORD = "no schema says this, but the Lambda refuses the message"
 _LIMITS = {
     "minLength": "has fewer than {:,} characters",
     "maxLength": "has more than {:,} characters",
@@ -104,9 +104,10 @@ class Judge:
         kind = kind_of(message.content)
         one = self._contract or (contract(CONTRACT_OF_KIND[kind]) if kind in CONTRACT_OF_KIND else None)
         if one:
-            return one, self._by_schema(one, self._profile, message.content) or self._by_model(one, message.text)
+            faults = self._by_schema(one, self._profile, message.content)
+            return one, faults or (_by_model(message.text) if one.name in CONTRACT_OF_KIND.values() else ())
         if kind in SKIPPED_KINDS and self._profile == "consumer":
-            return None, ()
+            return None, _by_model(message.text)
         return None, (_unknown(kind),)
 
     def _document(self, document: Document) -> Iterator[tuple[str, Contract | None, tuple[Fault, ...]]]:
@@ -136,19 +137,6 @@ class Judge:
         faults = (fault for error in errors for fault in _faults(error, published(path), self._show_values))
         return tuple({fault[:2]: fault for fault in faults}.values())
 
-    def _by_model(self, one: Contract, text: str | bytes) -> tuple[Fault, ...]:
-        """What the schema cannot say: the Lambda's own word."""
-        if one.name not in CONTRACT_OF_KIND.values():
-            return ()
-        try:
-            BODY.validate_json(text)
-        except ValidationError as error:
-            found = error.errors(include_input=False, include_url=False, include_context=False)
-            return tuple(
-                Fault(_place(fault["loc"]), "lambda", fault["msg"], _LAST_WORD) for fault in found[:MAX_FAULTS]
-            )
-        return ()
-
 
 @cache
 def validator(path: str) -> Any:
@@ -156,23 +144,52 @@ def validator(path: str) -> Any:
     return jsonschema_rs.validator_for(published(path))
 
 
+def faults_of(schema: Any, content: Any) -> list[tuple[str, str]]:
+    """The pointer and the keyword of every fault, as they are reported."""
+    return [place for error in jsonschema_rs.validator_for(schema).iter_errors(content) for place in places_of(error)]
+
+
+def places_of(error: Any) -> Iterator[tuple[str, str]]:
+    """The pointer and the keyword of an error of jsonschema-rs: a missing or unknown field has its own pointer."""
+    keyword, steps = error.kind.name, error.instance_path
+    if keyword == "required":
+        yield _pointer([*steps, error.kind.property]), keyword
+    elif keyword == "additionalProperties":
+        yield from ((_pointer([*steps, name]), keyword) for name in error.kind.unexpected)
+    else:
+        yield _pointer(steps), keyword
+
+
+def _by_model(text: str | bytes) -> tuple[Fault, ...]:
+    """The Lambda's own word: what the schema cannot say, or is not there to say."""
+    try:
+        BODY.validate_json(text)
+    except ValidationError as error:
+        found = error.errors(include_input=False, include_url=False, include_context=False)
+        return tuple(Fault(_place(fault["loc"]), "lambda", fault["msg"], _LAST_WORD) for fault in found[:MAX_FAULTS])
+    return ()
+
+
 def _faults(error: Any, schema: Any, show_values: bool) -> Iterator[Fault]:
     """The faults of one error of jsonschema-rs: one for each unknown field."""
-    keyword, steps = error.kind.name, [*error.instance_path]
     node = _node(schema, error.schema_path[:-1])
-    if keyword == "required":
-        name = error.kind.property
-        remedy = _described(schema, node["properties"][name])
-        yield Fault(_pointer([*steps, name]), keyword, "is missing", remedy)
-    elif keyword == "additionalProperties":
-        for name in error.kind.unexpected:
-            remedy = _instead(name, list(node["properties"]))
-            yield Fault(_pointer([*steps, name]), keyword, "is no field of the contract", remedy)
-    else:
-        problem = _problem(keyword, _node(schema, error.schema_path), error.instance)
-        if show_values:
-            problem += f", but is {json.dumps(error.instance, ensure_ascii=True)[:_MAX_SHOWN]}"
-        yield Fault(_pointer(steps), keyword, problem, _described(schema, node))
+    for (pointer, keyword), name in zip(places_of(error), _named(error), strict=True):
+        if keyword == "required":
+            yield Fault(pointer, keyword, "is missing", _described(schema, node["properties"][name]))
+        elif keyword == "additionalProperties":
+            yield Fault(pointer, keyword, "is no field of the contract", _instead(name, list(node["properties"])))
+        else:
+            problem = _problem(keyword, _node(schema, error.schema_path), error.instance)
+            if show_values:
+                problem += f", but is {json.dumps(error.instance)[:_MAX_SHOWN]}"
+            yield Fault(pointer, keyword, problem, _described(schema, node))
+
+
+def _named(error: Any) -> Sequence[str]:
+    """The fields that an error is about, or one empty name where it is about a value."""
+    if error.kind.name == "required":
+        return (error.kind.property,)
+    return error.kind.unexpected if error.kind.name == "additionalProperties" else ("",)
 
 
 def _problem(keyword: str, limit: Any, found: Any) -> str:

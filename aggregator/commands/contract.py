@@ -16,6 +16,7 @@ from aggregator.reports import Format, reported
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from aggregator.gate import Check
     from aggregator.validation import Judge, Verdict
 
 app = typer.Typer(
@@ -132,6 +133,46 @@ def sample(
         factories.seed(seed)
         for document in islice(factories.samples(contract(name), invalid=invalid), number):
             print(json.dumps(document, ensure_ascii=False))
+
+
+@app.command(epilog="Example: aggregator contract check contracts")
+def check(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="`contracts/` of a checkout.")] = Path("contracts"),
+    corpus: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Messages with known verdicts, listed in INDEX.tsv.")
+    ] = None,
+    complete: Annotated[
+        bool, typer.Option("--complete", help="Count a validator that is not installed as a finding.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the checks as JSON.")] = False,
+) -> None:
+    """
+    Refuse a change of the contracts that breaks somebody, or that is not proven to break nobody.
+
+    Exit status: 0 all is proven, 1 something is not, 2 the check could not be made.
+    """
+    with mistakes_are_told():
+        from aggregator.gate import Gate
+
+        checks = []
+        for done in Gate(folder, corpus).checks():
+            checks.append(done)
+            if not as_json:
+                print_table(("check", "verdict", "of"), [(done.name, _verdict(done), done.note)])
+                for finding in done.findings:
+                    print(f"  {finding}")
+                if done.missing:
+                    words().print(f"  not installed: {done.missing}", markup=False)
+    if as_json:
+        print_json([one._asdict() for one in checks])
+    failed = any(one.findings or (complete and one.missing) for one in checks)
+    raise typer.Exit(FINDING if failed else 0)
+
+
+def _verdict(done: "Check") -> str:
+    if done.findings:
+        return "1 finding" if len(done.findings) == 1 else f"{len(done.findings):,} findings"
+    return "in part" if done.missing else "passed"
 
 
 def _judged(name: str, judge: "Judge") -> "Iterator[Verdict]":
