@@ -136,9 +136,11 @@ def schema_path(one: Contract, profile: Profile) -> str:
 
 
 def walk(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, Traversable]]:
-    """Every file below `folder` with its relative path, in order."""
+    """Every file below `folder` with its relative path, in order; but for what npm put there."""
     for entry in sorted(folder.iterdir(), key=lambda item: item.name):
         path = f"{prefix}{entry.name}"
+        if entry.name == "node_modules":
+            continue
         if entry.is_dir():
             yield from walk(entry, f"{path}/")
         else:
