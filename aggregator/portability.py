@@ -49,7 +49,7 @@ def ajv_differences(folder: Path, schema_file: Path, documents: Sequence[Any]) -
         command = ["node", str(_ajv(folder)), str(schema_file), str(lines)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
     if done.stderr:
-        reasons = [line for line in done.stderr.splitlines() if "rror" in line]
+        reasons = [line for line in done.stderr.splitlines() if "Error: " in line]
         yield f"ajv refuses the schema: {reasons[0] if reasons else done.stderr[:200]}"
         return
     refused = {int(line.split(" ")[0].rpartition(":")[2]) for line in done.stdout.splitlines()}

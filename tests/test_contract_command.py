@@ -110,7 +110,7 @@ def test_a_fault_names_file_line_pointer_keyword_problem_and_remedy(judged: Call
     assert result.stdout == (
         "message.json:13 /Records/0/s3/object/etag: additionalProperties: is no field of the contract: write eTag\n"
     )
-    assert result.stderr == "1 messages, 1 invalid\n"
+    assert result.stderr == "1 message, 1 invalid\n"
 
 
 def test_a_message_that_aws_wrote_is_judged_by_the_consumer(judged: Callable[..., Result]) -> None:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aggregator.commands.console import FINDING, mistakes_are_told, print_json, print_table, words
+from aggregator.commands.console import FINDING, mistakes_are_told, print_json, print_table, progress, words
 from aggregator.contracts import contract, published, root, schema_path, walk
 from aggregator.reports import Format, reported
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from aggregator.gate import Check
     from aggregator.validation import Judge, Verdict
@@ -115,7 +115,8 @@ def validate(
         chosen = profile.value if profile else contract(label).profiles[0] if label else "producer"
         judge = Judge(chosen, label, show_values=show_values)
         tally = reported(form, ((name, _judged(name, judge)) for name in files), print)
-    words().print(f"{tally.messages:,} messages, {tally.invalid:,} invalid")
+    messages = "1 message" if tally.messages == 1 else f"{tally.messages:,} messages"
+    words().print(f"{messages}, {tally.invalid:,} invalid")
     raise typer.Exit(FINDING if tally.invalid else 0)
 
 
@@ -152,21 +153,29 @@ def check(
     Exit status: 0 all is proven, 1 something is not, 2 the check could not be made.
     """
     with mistakes_are_told():
-        from aggregator.gate import Gate
+        from aggregator.gate import NAMES, Gate
 
-        checks = []
-        for done in Gate(folder, corpus).checks():
-            checks.append(done)
-            if not as_json:
-                print_table(("check", "verdict", "of"), [(done.name, _verdict(done), done.note)])
-                for finding in done.findings:
-                    print(f"  {finding}")
-                if done.missing:
-                    words().print(f"  not installed: {done.missing}", markup=False)
+        checks: list[Check] = []
+        with progress() as bar:
+            task = bar.add_task("checking", total=len(NAMES))
+            for done in Gate(folder, corpus).checks():
+                checks.append(done)
+                bar.update(task, description=done.name, advance=1)
     if as_json:
         print_json([one._asdict() for one in checks])
+    else:
+        _print_checks(checks)
     failed = any(one.findings or (complete and one.missing) for one in checks)
     raise typer.Exit(FINDING if failed else 0)
+
+
+def _print_checks(checks: "Sequence[Check]") -> None:
+    print_table(("check", "verdict", "of"), [(one.name, _verdict(one), one.note) for one in checks])
+    for one in checks:
+        for finding in one.findings:
+            print(f"{one.name}: {finding}")
+        if one.missing:
+            words().print(f"{one.name}: not installed: {one.missing}", markup=False)
 
 
 def _verdict(done: "Check") -> str:
