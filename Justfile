@@ -48,9 +48,13 @@ matrix:
 coverage *args:
     python -m pytest --cov=aggregator --cov-branch --cov-report=term-missing "$@"
 
-# write contracts/ from the models
-contracts:
-    python -m aggregator.contracts contracts
+# write contracts/ from the models; --release snapshots what is not released yet
+contracts *args:
+    python -m aggregator.publishing contracts "$@"
+
+# refuse a change of contracts/ that breaks somebody, or is not proven to break nobody
+contracts-check *args:
+    aggregator contract check contracts "$@"
 
 # write fixtures/ from the factories
 fixtures:

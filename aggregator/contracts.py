@@ -1,88 +1,147 @@
 """
-Publish the models at our edges as JSON Schemas: `python -m aggregator.contracts DIR` writes them below DIR.
+The contracts: which there are, and the published files.
 
-What AWS or a producer writes and we read is a consumer schema: it is open, because AWS adds fields without notice. What
-we write and others read, the index of a bundle, is a producer schema. They are draft 2020-12 in the subset that every
-validator understands, and generated: a test fails when `contracts/` and the models differ.
+`contracts/` is what producers and readers build on, in any language. It lies in the root of a checkout and ships inside
+the package; `publishing.py` generates it from the models, `gate.py` watches over its changes, `validation.py` judges
+messages by it. Nothing here imports a model, so that judging a message starts fast.
+
+    contracts/<name>/v<major>/
+        producer.schema.json    closed: what one may write; a misspelt field is refused
+        consumer.schema.json    open: what is accepted; fields that are not known are ignored
+        draft-07/…              the same two for tools that know no later draft
+        examples/valid/         accepted by both
+        examples/invalid/       x.json, and in x.expect.json what must be reported, and by which of the two
+        released/<version>/     what was once promised: never edited
 """
 
 import json
-import sys
+from collections.abc import Iterator
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
+from aggregator.exceptions import AggregatorError
 
-from aggregator.schemas import BundleIndex, EventBridgeNotification, S3Notification, SqsBatch
+Profile = Literal["producer", "consumer"]
 
-CONTRACTS: dict[str, tuple[type[BaseModel], JsonSchemaMode]] = {
-    "s3-notification/v1/consumer.schema.json": (S3Notification, "validation"),
-    "eventbridge-notification/v1/consumer.schema.json": (EventBridgeNotification, "validation"),
-    "sqs-batch/v1/consumer.schema.json": (SqsBatch, "validation"),
-    "bundle-index/v1/producer.schema.json": (BundleIndex, "serialization"),
-}
-"""The schemas by their path below `contracts/`: contract, major version and profile."""
+DRAFT_2020, DRAFT_07 = "https://json-schema.org/draft/2020-12/schema", "http://json-schema.org/draft-07/schema#"
 
 
-def schema(path: str) -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) that is published at `path`, a key of `CONTRACTS`."""
-    model, mode = CONTRACTS[path]
-    contract, version, file = path.split("/")
-    generated: dict[str, Any] = model.model_json_schema(by_alias=True, mode=mode, schema_generator=_Portable)
-    return {
-        "$schema": GenerateJsonSchema.schema_dialect,
-        "$id": f"urn:data-aggregator:contract:{contract}:{version}:{file.split('.')[0]}",
-        "title": contract,
-        **generated,
-    }
+class ContractError(AggregatorError):
+    """The contract that is asked for is not there."""
 
 
-def written(path: str) -> str:
-    """The text of the schema at `path`, to the byte."""
-    return json.dumps(schema(path), indent=2, ensure_ascii=False) + "\n"
+class Contract(NamedTuple):
+    """
+    One contract: its name, the version that the models say today, who writes its messages, and what it is for.
+
+    `lambda_writes`: the messages are ours and others read them, with any release that ever was.
+    """
+
+    name: str
+    version: str
+    profiles: tuple[Profile, ...]
+    written_by: str
+    summary: str
+    lambda_writes: bool = False
+
+    @property
+    def major(self) -> int:
+        """The major version: a change that breaks anyone makes a new one."""
+        return int(self.version.split(".")[0])
+
+    @property
+    def folder(self) -> str:
+        """Where it lies below `contracts/`."""
+        return f"{self.name}/v{self.major}"
+
+    @property
+    def label(self) -> str:
+        """What the command line calls it."""
+        return f"{self.name}@{self.major}"
 
 
-def write(folder: Path) -> None:
-    """Write all schemas below `folder`."""
-    for path in CONTRACTS:
-        target = folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(written(path), encoding="utf-8", newline="\n")
+CONTRACTS = (
+    Contract(
+        "s3-notification",
+        "1.0.0",
+        ("producer", "consumer"),
+        "S3, or a producer in its place",
+        "An S3 notification: an object was created. The body of a message, or the Message of an SNS envelope.",
+    ),
+    Contract(
+        "eventbridge-notification",
+        "1.0.0",
+        ("producer", "consumer"),
+        "S3 through EventBridge, or a producer in its place",
+        "The same announcement as EventBridge delivers it: the key is not encoded.",
+    ),
+    Contract(
+        "sqs-batch",
+        "1.0.0",
+        ("consumer",),
+        "Lambda's event source mapping",
+        "The batch of messages that the function is invoked with. Informative: AWS writes it.",
+    ),
+    Contract(
+        "bundle-index",
+        "1.0.0",
+        ("producer", "consumer"),
+        "the data aggregator",
+        "What a bundle says of itself: its members, and where each lies. For those who read bundles.",
+        lambda_writes=True,
+    ),
+)
 
 
-class _Portable(GenerateJsonSchema):
-    """Leaves out what only Pydantic and OpenAPI know, and says as if/then/else what a tagged union means."""
+def contract(label: str) -> Contract:
+    """
+    The contract called `name` or `name@major`.
 
-    def generate(self, schema: Any, mode: JsonSchemaMode = "validation") -> dict[str, Any]:
-        tidied: dict[str, Any] = _tidied(super().generate(schema, mode))
-        return tidied
+    Raises:
+        ContractError: there is none of that name or major version.
 
-    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 - Pydantic's signature
-        return False
-
-    def tagged_union_schema(self, schema: Any) -> dict[str, Any]:
-        created, other = (self.generate_inner(schema["choices"][tag]) for tag in ("created", "other"))
-        announces = {"required": ["eventName"], "properties": {"eventName": {"pattern": "^ObjectCreated:"}}}
-        return {"if": {"type": "object", **announces}, "then": created, "else": other}
+    """
+    for known in CONTRACTS:
+        if label in (known.name, known.label):
+            return known
+    raise ContractError(f"no contract is called {label!r}: there are {', '.join(one.label for one in CONTRACTS)}")
 
 
-def _tidied(node: Any, *, named: bool = False) -> Any:
-    """Without titles of classes and null defaults, one paragraph a description; `named`: the keys are field names."""
-    if isinstance(node, list):
-        return [_tidied(item) for item in node]
-    if not isinstance(node, dict):
-        return node
-    dropped = set() if named else {"title"} | ({"default"} if node.get("default", 0) is None else set())
-    tidied = {
-        key: _tidied(value, named=key in {"properties", "$defs"} and not named)
-        for key, value in node.items()
-        if key not in dropped
-    }
-    if isinstance(tidied.get("description"), str):
-        tidied["description"] = tidied["description"].replace("\n", " ").replace("  ", "\n\n").strip()
-    return tidied
+def root() -> Traversable:
+    """`contracts/` as it is installed with the package, else that of the checkout."""
+    installed = files("aggregator") / "published"
+    return installed if installed.is_dir() else Path(__file__).parent.parent / "contracts"
 
 
-if __name__ == "__main__":
-    write(Path(sys.argv[1]))
+@cache
+def published(path: str) -> Any:
+    """The JSON document at `path` below `contracts/`."""
+    return json.loads((root() / path).read_text(encoding="utf-8"))
+
+
+def schema_path(one: Contract, profile: Profile) -> str:
+    """
+    Where the schema of a profile lies below `contracts/`.
+
+    Raises:
+        ContractError: the contract has no such profile.
+
+    """
+    if profile not in one.profiles:
+        raise ContractError(f"{one.label} has no {profile} schema, only a {one.profiles[0]} schema: {one.written_by}")
+    return f"{one.folder}/{profile}.schema.json"
+
+
+def walk(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, Traversable]]:
+    """Every file below `folder` with its relative path, in order; but for what npm put there."""
+    for entry in sorted(folder.iterdir(), key=lambda item: item.name):
+        path = f"{prefix}{entry.name}"
+        if entry.name == "node_modules":
+            continue
+        if entry.is_dir():
+            yield from walk(entry, f"{path}/")
+        else:
+            yield path, entry

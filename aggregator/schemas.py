@@ -25,6 +25,7 @@ from pydantic import (
     Tag,
     TypeAdapter,
     ValidationError,
+    WithJsonSchema,
 )
 from pydantic_core import ErrorDetails
 
@@ -72,11 +73,7 @@ def _check_key(key: str) -> str:
 
 def _given(value: str | None) -> str | None:
     """Absent, null, empty and the version "null" of an unversioned object all mean: not given."""
-    if value is None or value in ("", "null"):
-        return None
-    if len(value) > MAX_TAG_CHARACTERS or not value.isascii() or not value.isprintable():
-        raise ValueError(f"is no entity tag or version: at most {MAX_TAG_CHARACTERS} printable ASCII characters")
-    return value.strip('"')
+    return None if value in (None, "", "null") else value.strip('"')
 
 
 EncodedKey = Annotated[
@@ -87,7 +84,8 @@ EncodedKey = Annotated[
 ]
 PlainKey = Annotated[str, StringConstraints(min_length=1, max_length=MAX_KEY_BYTES), AfterValidator(_check_key)]
 BucketName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{3,255}$")]
-OptionalText = Annotated[str | None, AfterValidator(_given)]
+PrintableTag = Annotated[str, StringConstraints(pattern=rf"^[ -~]{{0,{MAX_TAG_CHARACTERS}}}$")]
+OptionalText = Annotated[PrintableTag | None, AfterValidator(_given)]
 
 
 class _Incoming(BaseModel):
@@ -216,7 +214,8 @@ class EventBridgeOther(_Incoming):
         return ()
 
 
-def _kind(body: object) -> str | None:
+def kind_of(body: object) -> str | None:
+    """What kind of message a body is, by the tolerant gate; None if it is nothing of S3's."""
     if not isinstance(body, dict):
         return None
     if body.get("Event") == "s3:TestEvent":
@@ -233,7 +232,7 @@ Unwrapped = Annotated[
     | Annotated[S3TestEvent, Tag("test")]
     | Annotated[EventBridgeNotification, Tag("eventbridge")]
     | Annotated[EventBridgeOther, Tag("eventbridge-other")],
-    Discriminator(_kind),
+    Discriminator(kind_of),
 ]
 
 
@@ -254,7 +253,7 @@ Body = Annotated[
     | Annotated[EventBridgeNotification, Tag("eventbridge")]
     | Annotated[EventBridgeOther, Tag("eventbridge-other")]
     | Annotated[SnsEnvelope, Tag("sns")],
-    Discriminator(_kind),
+    Discriminator(kind_of),
 ]
 
 BODY: TypeAdapter[Body] = TypeAdapter(Body)
@@ -289,7 +288,7 @@ class Envelope(NamedTuple):
 class MemberColumns(BaseModel):
     """The members of a bundle, a column a field, all of one length, in the order in which they lie in the text."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
     bucket: list[NonNegativeInt] = Field(description="position of the member's bucket in `buckets`")
     key: list[str] = Field(description="object key, decoded")
@@ -311,10 +310,12 @@ class BundleIndex(BaseModel):
     at `HEADER_SIZE` plus the sum of the `blocks` before it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
     format: Literal["aggregator-bundle"] = Field("aggregator-bundle", description="what this is an index of")
-    version: Literal[1] = Field(1, description="version of this format")
+    version: Annotated[int, Field(ge=1, le=1), WithJsonSchema({"type": "integer", "const": 1})] = Field(
+        1, description="version of this format"
+    )  # not Literal[1], which takes true for 1
     bundle: str = Field(description="key under which the bundle is published")
     created: str = Field(description="UTC time of the bundle's name, RFC 3339")
     request_id: str = Field(description="id of the invocation that made the bundle")

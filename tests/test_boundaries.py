@@ -17,16 +17,46 @@ ONLY_IN = {
     "obstore": {"sources"},
     "isal": {"core"},
     "zlib_ng": {"core"},
-    "pydantic": {"contracts", "reader", "schemas", "settings"},
-    "pydantic_core": {"schemas"},
+    "jsonschema_rs": {"agreement", "containment", "examples", "portability", "validation"},
+    "polyfactory": {"agreement", "factories"},
+    "pydantic": {
+        "agreement",
+        "factories",
+        "producers",
+        "publishing",
+        "reader",
+        "schemas",
+        "settings",
+        "validation",
+    },
+    "pydantic_core": {"agreement", "documents", "schemas"},
     "structlog": {"app", "bundling", "ledger", "polling", "records", "report", "telemetry"},
     "typer": {"cli", "commands"},
     "rich": {"commands"},
-    "subprocess": {"embedded"},
+    "subprocess": {"embedded", "portability"},
 }
 """Third-party packages (and subprocess), and the modules that may import them; `commands` stands for all of them."""
 
-NOT_IN_LAMBDA = {"cli", "commands", "contracts", "embedded", "local", "polling"}
+CONTRACTS = {
+    "agreement",
+    "containment",
+    "contracts",
+    "documents",
+    "examples",
+    "factories",
+    "gate",
+    "lint",
+    "mutations",
+    "portability",
+    "producers",
+    "publishing",
+    "reports",
+    "selftest",
+    "validation",
+}
+"""Modules around the published contracts."""
+
+NOT_IN_LAMBDA = {"cli", "commands", "embedded", "local", "polling"} | CONTRACTS
 """Modules that the Lambda never imports."""
 
 PURE = {"core", "planning", "exceptions", "reader", "schemas", "settings"}

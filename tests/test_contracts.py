@@ -1,89 +1,136 @@
-"""contracts/ equals the models, and judges as they do."""
+"""contracts/ is what the models say, and a message that passes it is accepted."""
 
+import hashlib
 import json
+import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
 import pytest
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
-from aggregator.contracts import CONTRACTS, schema, write, written
+from aggregator import agreement, contracts, examples, factories
+from aggregator.contracts import CONTRACTS, Contract, contract, published, root, schema_path, walk
+from aggregator.gate import Gate
+from aggregator.mutations import mutants
+from aggregator.publishing import catalog, generate, text, write
 from aggregator.reader import Bundle
-from fixtures import factories, generate
+from aggregator.schemas import BODY
+from aggregator.telemetry import LOG_EVENTS, METRICS
+from aggregator.validation import Judge, faults_of
+from fixtures import generate as fixtures
 
-CONTRACTS_FOLDER = Path(__file__).parent.parent / "contracts"
-BUNDLES = Path(generate.__file__).parent / "bundles"
+FOLDER = Path(__file__).parent.parent / "contracts"
+BUNDLES = Path(fixtures.__file__).parent / "bundles"
+ON_THE_QUEUE = [contract("s3-notification"), contract("eventbridge-notification")]
+
+every_contract = pytest.mark.parametrize("one", CONTRACTS, ids=lambda one: one.label)
+on_the_queue = pytest.mark.parametrize("one", ON_THE_QUEUE, ids=lambda one: one.label)
 
 
-@pytest.mark.parametrize("path", CONTRACTS)
-def test_a_published_schema_is_what_the_model_says(path: str) -> None:
-    assert (CONTRACTS_FOLDER / path).read_text(encoding="utf-8") == written(path), "run `just contracts`"
+@pytest.mark.parametrize("path", generate())
+def test_a_published_file_is_what_the_models_say(path: str) -> None:
+    assert (FOLDER / path).read_text(encoding="utf-8") == generate()[path], "run `just contracts`"
 
 
-def test_nothing_is_published_that_no_model_says(tmp_path: Path) -> None:
+def test_the_catalogue_names_every_schema_and_example_with_its_hash() -> None:
+    index = json.loads((FOLDER / "catalog.json").read_text(encoding="utf-8"))
+
+    assert text(index) == text(catalog(FOLDER)), "run `just contracts`"
+    listed = {entry["path"]: entry["sha256"] for entry in _files_of(index)}
+    assert listed == {path: hashlib.sha256((FOLDER / path).read_bytes()).hexdigest() for path in listed}
+    there = {path.relative_to(FOLDER).as_posix() for path in FOLDER.glob("*/v*/**/*.json*")}
+    assert {path for path in there if not path.endswith(".expect.json")} <= set(listed)
+
+
+def test_writing_the_contracts_anew_changes_nothing(tmp_path: Path) -> None:
+    _copy(tmp_path)
+
     write(tmp_path)
 
-    assert _files(CONTRACTS_FOLDER) == _files(tmp_path) == set(CONTRACTS)
+    assert _contents(tmp_path) == _contents(FOLDER)
 
 
-@pytest.mark.parametrize("path", CONTRACTS)
-def test_a_published_schema_is_valid_and_named(path: str) -> None:
-    published = schema(path)
+@every_contract
+def test_an_example_is_judged_as_it_is_filed_by_pointer_and_keyword(one: Contract) -> None:
+    known = examples.load(FOLDER, one)
 
-    jsonschema_rs.meta.validate(published)
-    contract, version, _ = path.split("/")
-    assert published["$id"].startswith(f"urn:data-aggregator:contract:{contract}:{version}:")
-    assert published["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    for profile in one.profiles:
+        schema = published(schema_path(one, profile))
+        refused = {item.name: (item.pointer, item.keyword) for item in known.invalid if profile in item.refused_by}
+        found = {item.name: faults_of(schema, item.document) for item in known.invalid}
+        assert {name: place in found[name] for name, place in refused.items()} == dict.fromkeys(refused, True)
+        assert [name for name in found if found[name] and name not in refused] == []
+        assert [name for name, document in known.valid.items() if faults_of(schema, document)] == []
 
 
-@pytest.mark.parametrize("path", CONTRACTS)
-def test_every_field_is_described_and_nothing_is_said_that_only_pydantic_knows(path: str) -> None:
-    nodes = list(_nodes(schema(path)))
+@on_the_queue
+def test_what_the_producer_schema_accepts_the_lambda_accepts(one: Contract) -> None:
+    validator = jsonschema_rs.validator_for(published(schema_path(one, "producer")))
+    documents = examples.load(FOLDER, one).documents
 
-    undescribed = [
-        name
-        for node in nodes
-        for name, field in node.get("properties", {}).items()
-        if not {"description", "$ref"} & set(field) and "pattern" not in field
+    accepted = [
+        mutant.document for document in documents for mutant in mutants(document) if validator.is_valid(mutant.document)
     ]
-    assert undescribed == []
-    assert not [node for node in nodes if "discriminator" in node or node.get("default", 0) is None]
+
+    assert len(accepted) > 1_000
+    assert [document for document in accepted if _unforeseen(document)] == []
 
 
-@pytest.mark.parametrize("name", [name for name in generate.events() if "/s3-" in name or name.startswith("reject/")])
-def test_schema_and_model_judge_an_s3_notification_alike(name: str) -> None:
-    text = generate.events()[name]
-    try:
-        document = json.loads(text)
-    except ValueError:
-        document = text
-    if isinstance(document, dict) and "Records" not in document:
-        return  # a test event is another contract's business
+@on_the_queue
+def test_what_was_valid_when_it_was_released_announces_an_object(one: Contract) -> None:
+    snapshots = sorted((FOLDER / one.folder / "released").iterdir())
+    lines = [line for snapshot in snapshots for line in (snapshot / "examples.jsonl").read_text("utf-8").splitlines()]
 
-    judged = jsonschema_rs.is_valid(schema("s3-notification/v1/consumer.schema.json"), document)
-
-    only_once_decoded = name == "reject/key-is-not-utf-8.json"
-    assert judged == (not name.startswith("reject/") or only_once_decoded)
+    assert lines
+    assert [line for line in lines if not BODY.validate_json(line).members()] == []
 
 
-def test_factories_build_what_the_schemas_accept() -> None:
-    notification = json.loads(factories.body(factories.S3NotificationFactory.build()))
-    eventbridge = json.loads(factories.body(factories.EventBridgeNotificationFactory.build()))
-    batch = factories.event(json.dumps(notification), json.dumps(eventbridge))
+@every_contract
+def test_a_sample_is_valid_by_every_profile(one: Contract) -> None:
+    factories.seed(7)
+    made = factories.samples(one)
 
-    assert jsonschema_rs.is_valid(schema("s3-notification/v1/consumer.schema.json"), notification)
-    assert jsonschema_rs.is_valid(schema("eventbridge-notification/v1/consumer.schema.json"), eventbridge)
-    assert jsonschema_rs.is_valid(schema("sqs-batch/v1/consumer.schema.json"), batch)
+    documents = [next(made) for _ in range(50)]
+
+    for profile in one.profiles:
+        validator = jsonschema_rs.validator_for(published(schema_path(one, profile)))
+        assert [document for document in documents if not validator.is_valid(document)] == []
 
 
-@pytest.mark.parametrize("path", CONTRACTS)
-def test_a_schema_and_its_model_refuse_an_empty_object(path: str) -> None:
-    model, _ = CONTRACTS[path]
+@every_contract
+def test_an_invalid_sample_is_refused_by_every_profile(one: Contract) -> None:
+    factories.seed(7)
+    made = factories.samples(one, invalid=True)
 
-    assert not jsonschema_rs.is_valid(schema(path), {})
-    with pytest.raises(ValidationError):
-        TypeAdapter(model).validate_json("{}")
+    documents = [next(made) for _ in range(50)]
+
+    for profile in one.profiles:
+        validator = jsonschema_rs.validator_for(published(schema_path(one, profile)))
+        assert [document for document in documents if validator.is_valid(document)] == []
+
+
+@on_the_queue
+def test_a_sample_announces_an_object_to_the_lambda(one: Contract) -> None:
+    made = factories.samples(one)
+
+    announced = [BODY.validate_json(json.dumps(next(made))).members() for _ in range(50)]
+
+    assert [len(members) for members in announced] == [1] * 50
+
+
+@every_contract
+def test_the_same_seed_makes_the_same_samples(one: Contract) -> None:
+    runs = []
+    for seed in (1, 1, 2):
+        factories.seed(seed)
+        made = factories.samples(one)
+        runs.append([next(made) for _ in range(5)])
+
+    assert runs[0] == runs[1] != runs[2]
 
 
 @pytest.mark.parametrize("name", [path.name for path in sorted(BUNDLES.glob("*.gz"))])
@@ -91,18 +138,108 @@ def test_the_index_of_a_golden_bundle_keeps_its_contract(name: str) -> None:
     with Bundle.open(BUNDLES / name) as bundle:
         index = bundle.index.model_dump(mode="json")
 
-    jsonschema_rs.validate(schema("bundle-index/v1/producer.schema.json"), index)
+    for profile in contract("bundle-index").profiles:
+        assert faults_of(published(schema_path(contract("bundle-index"), profile)), index) == []
 
 
-def _files(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*.schema.json")}
+@pytest.mark.parametrize("name", [name for name in fixtures.events() if not name.startswith("batch/")])
+def test_a_notification_is_judged_as_the_lambda_judges_it(name: str, tmp_path: Path) -> None:
+    (tmp_path / "message").write_text(fixtures.events()[name], encoding="utf-8")
+
+    with (tmp_path / "message").open("rb") as stream:
+        verdicts = list(Judge("consumer").file(stream))
+
+    assert [bool(verdict.faults) for verdict in verdicts] == [name.startswith("reject/")]
 
 
-def _nodes(node: Any) -> Any:
+@pytest.mark.skipif("AGGREGATOR_CORPUS" not in os.environ, reason="AGGREGATOR_CORPUS names no folder with INDEX.tsv")
+def test_a_corpus_of_real_messages_gets_its_verdicts() -> None:
+    gate = Gate(FOLDER, Path(os.environ["AGGREGATOR_CORPUS"]))
+
+    (check,) = gate.checks(["corpus"])
+
+    assert check.findings == []
+
+
+def test_the_asyncapi_document_leads_to_schemas_that_are_there() -> None:
+    document = json.loads((FOLDER / "asyncapi.json").read_text(encoding="utf-8"))
+
+    inside = [ref for ref in _references(document) if ref.startswith("#/")]
+    outside = [ref for ref in _references(document) if not ref.startswith("#/")]
+    assert [ref for ref in inside if _at(document, ref.split("/")[1:]) is None] == []
+    assert outside == [f"./{one.folder}/draft-07/consumer.schema.json" for one in ON_THE_QUEUE]
+    assert [ref for ref in outside if not (FOLDER / ref).is_file()] == []
+
+
+def test_what_alarms_build_on_is_published() -> None:
+    telemetry = published("telemetry.json")
+
+    assert telemetry["log_events"] == LOG_EVENTS
+    assert telemetry["metrics"].keys() == METRICS.keys()
+
+
+def test_the_shortest_message_that_the_readme_shows_is_valid() -> None:
+    (block,) = re.findall(r"```json\n(.*?)```", (FOLDER / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+
+    for profile in ("producer", "consumer"):
+        assert faults_of(published(f"s3-notification/v1/{profile}.schema.json"), json.loads(block)) == []
+
+
+def test_an_installed_package_has_the_contracts_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside = tmp_path / "published"
+    inside.mkdir()
+    monkeypatch.setattr(contracts, "files", lambda _: tmp_path)
+
+    assert root() == inside
+
+
+def test_without_an_installed_package_the_contracts_are_those_of_the_checkout() -> None:
+    assert root() == FOLDER
+
+
+def _unforeseen(document: Any) -> list[str]:
+    """Why the Lambda refuses a document, but for what no schema can say."""
+    try:
+        BODY.validate_json(json.dumps(document))
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_context=False)
+        return [fault["msg"] for fault in faults if not any(parts(fault) for parts in agreement.PARTINGS.values())]
+    return []
+
+
+def _files_of(node: Any) -> Iterator[dict[str, str]]:
     if isinstance(node, dict):
-        yield node
+        if "sha256" in node:
+            yield node
         for value in node.values():
-            yield from _nodes(value)
+            yield from _files_of(value)
     elif isinstance(node, list):
         for value in node:
-            yield from _nodes(value)
+            yield from _files_of(value)
+
+
+def _references(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        if "$ref" in node:
+            yield node["$ref"]
+        for value in node.values():
+            yield from _references(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _references(value)
+
+
+def _at(document: Any, steps: list[str]) -> Any:
+    for step in steps:
+        document = document.get(step, {})
+    return document or None
+
+
+def _copy(folder: Path) -> None:
+    for path, file in walk(FOLDER):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(file.read_bytes())
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {path: file.read_bytes() for path, file in walk(folder)}

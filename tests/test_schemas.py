@@ -15,9 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from aggregator.schemas import BODY, Member, SqsBatch, SqsRecord, invalid_fields
-from fixtures import factories
-from fixtures.factories import (
+from aggregator.factories import (
     BucketFactory,
     CreatedRecordFactory,
     EventBridgeDetailFactory,
@@ -29,7 +27,10 @@ from fixtures.factories import (
     S3TestEventFactory,
     SnsEnvelopeFactory,
     SqsRecordFactory,
+    body_of,
 )
+from aggregator.schemas import BODY, Member, SqsBatch, SqsRecord, invalid_fields
+from fixtures import factories
 
 SECRET = "s3cret-of-the-sender"
 
@@ -223,7 +224,7 @@ def test_of_two_values_under_one_name_the_last_counts(shape: Shape) -> None:
     [(S3NotificationFactory, 1), (EventBridgeNotificationFactory, 1), (SnsEnvelopeFactory, 1), (S3TestEventFactory, 0)],
 )
 def test_every_message_of_the_factories_is_accepted(notification: Any, members: int) -> None:
-    body = factories.body(notification.build())
+    body = body_of(notification.build())
 
     assert len(_members(body)) == members
 
@@ -231,7 +232,7 @@ def test_every_message_of_the_factories_is_accepted(notification: Any, members: 
 def test_all_records_of_a_notification_are_members_in_their_order() -> None:
     records = [_created(key, 3) for key in ("b", "a", "c", "a")]
 
-    members = _members(factories.body(S3NotificationFactory.build(Records=records)))
+    members = _members(body_of(S3NotificationFactory.build(Records=records)))
 
     assert members == tuple(Member("source", key, 3, "e", None) for key in ("b", "a", "c", "a"))
 
@@ -498,7 +499,7 @@ def test_an_sns_message_in_an_sns_message_is_refused() -> None:
     body = _in_sns(json.loads(_in_sns(_s3())))
 
     assert [fault.split(",")[0] for fault in _refusal(body)] == [
-        "sns.Message: Input tag 'sns' found using _kind() does not match any of the expected tags: 's3'"
+        "sns.Message: Input tag 'sns' found using kind_of() does not match any of the expected tags: 's3'"
     ]
 
 
@@ -626,7 +627,7 @@ def _faulty_fields(body: str) -> set[str]:
 
 
 def _document(notification: BaseModel) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(factories.body(notification))
+    document: dict[str, Any] = json.loads(body_of(notification))
     return document
 
 

@@ -1,0 +1,77 @@
+"""
+Whether a model and its schema say the same: on what factories build, and on every small change of every example.
+
+They part where a schema cannot say what the model must know. `PARTINGS` is the whole list; each entry is a message that
+the schema accepts and the Lambda refuses. There is none the other way round.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import jsonschema_rs
+from polyfactory.factories.pydantic_factory import ModelFactory
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from aggregator.mutations import mutants
+
+INSTANCES = 100
+"""How many instances of each model are built."""
+
+PARTINGS: dict[str, Callable[[ErrorDetails], bool]] = {
+    # To JSON Schema 3.0 is an integer (draft 2020-12, 6.1.1); to the Lambda it is not: nobody counts half bytes.
+    "a whole number with a decimal point": lambda fault: (
+        fault["type"] in {"int_type", "int_from_float"}
+        and isinstance(fault["input"], float)
+        and fault["input"] % 1 == 0
+    ),
+    # maxLength counts characters, S3 bytes of UTF-8. The producer schema of S3 counts escapes, and does not part.
+    "a key that is too long in bytes": lambda fault: "key is longer than" in fault["msg"],
+    # Exact, the pattern would have 900 characters. The producer schema of S3 has it, and does not part.
+    "a key whose escapes are not UTF-8": lambda fault: "key is not UTF-8" in fault["msg"],
+}
+
+
+def disagreements(model: type[BaseModel], schema: dict[str, Any], documents: Iterable[Any]) -> Iterator[str]:
+    """Where a model and its schema part on documents, but for `PARTINGS`."""
+    validator = jsonschema_rs.validator_for(schema)
+    for document in documents:
+        faults = _faults(model, document)
+        if validator.is_valid(document):
+            unknown = [fault for fault in faults if not any(parts(fault) for parts in PARTINGS.values())]
+            if unknown:
+                why = f"{unknown[0]['loc']}: {unknown[0]['msg']}"
+                yield f"the schema accepts what the model refuses: {why}: {_shown(document)}"
+        elif not faults:
+            error = next(validator.iter_errors(document))
+            why = f"{error.instance_path}: {error.kind.name}"
+            yield f"the model accepts what the schema refuses: {why}: {_shown(document)}"
+
+
+def instances(model: type[BaseModel]) -> Iterator[Any]:
+    """Documents of a model with whatever values its types allow."""
+    factory = ModelFactory.create_factory(model, __randomize_collection_length__=True, __max_collection_length__=4)
+    built = 0
+    while built < INSTANCES:
+        with suppress(ValidationError):  # polyfactory counts characters of a key, too
+            yield factory.build().model_dump(mode="json", by_alias=True, exclude_none=True)
+            built += 1
+
+
+def changed(examples: Iterable[Any]) -> Iterator[Any]:
+    """Every small change of the examples."""
+    return (mutant.document for example in examples for mutant in mutants(example))
+
+
+def _faults(model: type[BaseModel], document: Any) -> list[ErrorDetails]:
+    try:
+        model.model_validate_json(json.dumps(document))
+    except ValidationError as error:
+        return error.errors(include_url=False, include_context=False)
+    return []
+
+
+def _shown(document: Any) -> str:
+    return json.dumps(document)[:400]

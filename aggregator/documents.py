@@ -1,0 +1,185 @@
+"""
+Read messages from a file: one JSON document, or JSON lines; whole SQS events and SNS envelopes are unwrapped.
+
+A file is read line by line. If its first line is a document of its own, so is every other line; else the file is one
+document. JSON is parsed by the parser that the Lambda parses with (pydantic-core's), which gives up on nesting deeper
+than 200 levels instead of overflowing. Nothing that is read here is ever part of an error's text.
+"""
+
+import codecs
+import re
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import Any, BinaryIO, NamedTuple
+
+from pydantic_core import from_json
+
+MAX_DOCUMENT_BYTES = 16 * 2**20
+"""Longest document: a batch has at most 6 MB (Lambda quotas), the index of 100,000 members some 10 MB."""
+
+_BYTE_ORDER_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s{}\[\]:,"]+')
+
+
+class UnreadableError(ValueError):
+    """What stands in a document's place is none: says why, what to do, and on which line of it."""
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(problem)
+        self.problem, self.remedy = problem, remedy
+        place = re.search(r"at line ([0-9]+) column", problem)
+        self.line = int(place[1]) if place else 1
+
+
+class Document(NamedTuple):
+    """A document, its text, and the line of the file on which it begins; `content` may say why there is none."""
+
+    line: int
+    text: bytes
+    content: Any | UnreadableError
+    is_line: bool = True
+
+
+class Message(NamedTuple):
+    """A message out of a document: `at` is the pointer of the text that holds it, empty where it is the document."""
+
+    at: str
+    text: str | bytes
+    content: Any | UnreadableError
+
+
+def documents(stream: BinaryIO) -> Iterator[Document]:
+    """The documents of a file, in their order; what is none is yielded with the reason."""
+    lines = ((number, line) for number, line in enumerate(_lines(stream), 1) if not _is_blank(line))
+    first = next(lines, (1, b""))
+    second = next(lines, None)
+    if _is_unfinished(first[1]) and not (second and _is_document(second[1])):
+        yield _whole(chain((first,), (second,) if second else (), lines))
+        return
+    for number, text in chain((first,), (second,) if second else (), lines):
+        if isinstance(text, UnreadableError):
+            yield Document(number, b"", text)
+        else:
+            yield Document(number, text, parsed(text))
+
+
+def parsed(text: str | bytes) -> Any | UnreadableError:
+    """The document that a text says, or why it says none."""
+    if not text.strip():
+        return UnreadableError("is empty", "write one JSON document, or one on each line")
+    if isinstance(text, bytes) and text.startswith(_BYTE_ORDER_MARKS):
+        return UnreadableError("begins with a byte order mark", "write UTF-8 without one")
+    try:
+        return from_json(text, allow_inf_nan=False)
+    except ValueError as error:
+        return UnreadableError(f"is not JSON: {error}", "write JSON (RFC 8259) in UTF-8")
+
+
+def messages(content: Any, text: bytes) -> Iterator[Message]:
+    """What the queue carries of a document: itself, the bodies of an SQS event, what SNS envelopes hold."""
+    if not is_batch(content):
+        yield _out_of_sns(Message("", text, content))
+        return
+    for index, record in enumerate(content["Records"]):
+        body = record.get("body") if isinstance(record, dict) else None
+        if isinstance(body, str):
+            yield _out_of_sns(Message(f"/Records/{index}/body", body, parsed(body)))
+
+
+def is_batch(content: Any) -> bool:
+    """Whether a document is an event of Lambda that SQS messages came in."""
+    records = content.get("Records") if isinstance(content, dict) else None
+    if not isinstance(records, list):
+        return False
+    return any(isinstance(record, dict) and record.get("eventSource") == "aws:sqs" for record in records)
+
+
+def lines_of(text: bytes, pointers: Iterable[str]) -> dict[str, int]:
+    """The line on which the value at each pointer begins; a pointer that leads nowhere has its parent's."""
+    begins = dict(_values(text.decode("utf-8", errors="replace")))
+    found = {}
+    for pointer in pointers:
+        known = pointer
+        while known not in begins:
+            known = known.rpartition("/")[0]
+        found[pointer] = begins[known]
+    return found
+
+
+def escaped(name: object) -> str:
+    """A step of a JSON Pointer (RFC 6901)."""
+    return str(name).replace("~", "~0").replace("/", "~1")
+
+
+def _out_of_sns(message: Message) -> Message:
+    """The message inside, if this is an SNS envelope around a text."""
+    content = message.content
+    if not (isinstance(content, dict) and content.get("Type") == "Notification"):
+        return message
+    inner = content.get("Message")
+    if not isinstance(inner, str):
+        return message
+    return Message(f"{message.at}#/Message" if message.at else "/Message", inner, parsed(inner))
+
+
+def _lines(stream: BinaryIO) -> Iterator[bytes | UnreadableError]:
+    """The lines of a file; one that is longer than any document is passed over."""
+    while line := stream.readline(MAX_DOCUMENT_BYTES + 1):
+        if len(line) <= MAX_DOCUMENT_BYTES:
+            yield line
+            continue
+        while line and not line.endswith(b"\n"):
+            line = stream.readline(MAX_DOCUMENT_BYTES)
+        yield _too_long()
+
+
+def _is_blank(line: bytes | UnreadableError) -> bool:
+    return isinstance(line, bytes) and not line.strip()
+
+
+def _is_unfinished(line: bytes | UnreadableError) -> bool:
+    return not isinstance(line, UnreadableError) and isinstance(parsed(line), UnreadableError)
+
+
+def _is_document(line: bytes | UnreadableError) -> bool:
+    return isinstance(line, bytes) and isinstance(parsed(line), dict | list)
+
+
+def _whole(lines: Iterable[tuple[int, bytes | UnreadableError]]) -> Document:
+    """The lines as one document."""
+    begins, last, text = 0, 0, bytearray()
+    for number, line in lines:
+        begins, last = begins or number, last or number - 1
+        if isinstance(line, UnreadableError) or len(text) + len(line) > MAX_DOCUMENT_BYTES:
+            return Document(begins, b"", _too_long(), is_line=False)
+        text += b"\n" * (number - last - 1) + line
+        last = number
+    return Document(begins, bytes(text), parsed(bytes(text)), is_line=False)
+
+
+def _too_long() -> UnreadableError:
+    return UnreadableError(
+        f"is longer than {MAX_DOCUMENT_BYTES // 2**20} MiB",
+        "no message, batch or index is; write one JSON document a line",
+    )
+
+
+def _values(text: str) -> Iterator[tuple[str, int]]:
+    """The pointer and the line of every value in a JSON text; in `path`, None stands for a name that is to come."""
+    path: list[str | int | None] = []
+    line, at, name = 1, 0, ""
+    for token in _TOKEN.finditer(text):
+        line, at = line + text.count("\n", at, token.start()), token.start()
+        mark = token.group()
+        if mark in "}]":
+            path.pop()
+        elif mark == ",":
+            path[-1] = path[-1] + 1 if isinstance(path[-1], int) else None
+        elif mark == ":":
+            path[-1] = name
+        elif path and path[-1] is None:
+            name = escaped(from_json(mark))
+        else:
+            yield "".join(f"/{step}" for step in path), line
+            if mark in "{[":
+                path.append(None if mark == "{" else 0)

@@ -1,0 +1,249 @@
+"""
+Judge messages by the published contracts, and say what is wrong without saying what is in them.
+
+A message passes its schema first (jsonschema-rs) and then, if the Lambda would parse it, the Lambda's own model: they
+say the same but for what no schema can say (docs/decisions/0009), so a message that is called valid is accepted.
+
+A fault names the JSON Pointer of the value, the keyword of the schema that refuses it, the problem and the remedy. The
+pointer of `required` and `additionalProperties` is that of the field itself. A fault quotes the schema, never the
+message: names of fields are shown if they look like names, values and object keys only if they are asked for.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from functools import cache
+from itertools import islice, pairwise
+from typing import Any, BinaryIO, NamedTuple
+
+import jsonschema_rs
+from pydantic import ValidationError
+
+from aggregator.contracts import Contract, Profile, contract, published, schema_path
+from aggregator.documents import Document, Message, UnreadableError, documents, escaped, is_batch, lines_of, messages
+from aggregator.schemas import BODY, kind_of
+
+MAX_FAULTS = 20
+"""Most faults reported of one message."""
+
+CONTRACT_OF_KIND = {"s3": "s3-notification", "eventbridge": "eventbridge-notification"}
+SKIPPED_KINDS = {"test", "eventbridge-other"}
+"""Kinds of messages that the Lambda takes and forgets: they announce no object."""
+
+_LAST_WORD = "no schema says this, but the Lambda refuses the message"
+_LIMITS = {
+    "minLength": "has fewer than {:,} characters",
+    "maxLength": "has more than {:,} characters",
+    "minItems": "has fewer than {:,} items",
+    "minimum": "is less than {:,}",
+    "exclusiveMinimum": "must be greater than {:,}",
+    "exclusiveMaximum": "must be less than {:,}",
+}
+_MAX_PATTERN = 80
+_MAX_SHOWN = 200
+_NAME = re.compile(r"[A-Za-z0-9_:-]{1,64}")
+_JSON_TYPES = {
+    str: "a string",
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+    dict: "an object",
+    list: "an array",
+}
+
+
+class Fault(NamedTuple):
+    """One thing that is wrong: where, by which keyword, why, and what to do."""
+
+    pointer: str
+    keyword: str
+    problem: str
+    remedy: str
+
+
+class Verdict(NamedTuple):
+    """
+    What is said of one message: valid if there are no faults.
+
+    `line` is the message's line in its file, `at` the pointer of the text that holds it, `lines` those of the faults.
+    """
+
+    line: int
+    at: str
+    contract: str | None
+    faults: tuple[Fault, ...] = ()
+    lines: tuple[int, ...] = ()
+
+
+class Judge:
+    """Judges by one contract, or by the one that each message is made for; `show_values` quotes what was found."""
+
+    def __init__(self, profile: Profile, label: str | None = None, *, show_values: bool = False) -> None:
+        self._profile = profile
+        self._contract = contract(label) if label else None
+        self._show_values = show_values
+        if self._contract:
+            schema_path(self._contract, profile)
+
+    def file(self, stream: BinaryIO) -> Iterator[Verdict]:
+        """A verdict for each message of a file."""
+        for document in documents(stream):
+            if isinstance(document.content, UnreadableError):
+                fault = _unreadable(document.content)
+                line = document.line + document.content.line - 1
+                yield Verdict(document.line, "", None, (fault,), (line,))
+                continue
+            for at, one, faults in self._document(document):
+                yield self._located(document, at, one, faults)
+
+    def message(self, message: Message) -> tuple[Contract | None, tuple[Fault, ...]]:
+        """The contract that a message is judged by, and its faults."""
+        if isinstance(message.content, UnreadableError):
+            return None, (_unreadable(message.content),)
+        kind = kind_of(message.content)
+        one = self._contract or (contract(CONTRACT_OF_KIND[kind]) if kind in CONTRACT_OF_KIND else None)
+        if one:
+            faults = self._by_schema(one, self._profile, message.content)
+            return one, faults or (_by_model(message.text) if one.name in CONTRACT_OF_KIND.values() else ())
+        if kind in SKIPPED_KINDS and self._profile == "consumer":
+            return None, _by_model(message.text)
+        return None, (_unknown(kind),)
+
+    def _document(self, document: Document) -> Iterator[tuple[str, Contract | None, tuple[Fault, ...]]]:
+        whole = self._contract and self._contract.name not in CONTRACT_OF_KIND.values()
+        if not whole and is_batch(document.content):
+            batch = contract("sqs-batch")
+            if faults := self._by_schema(batch, "consumer", document.content):
+                yield "", batch, faults
+        found = [Message("", document.text, document.content)] if whole else messages(document.content, document.text)
+        for message in found:
+            yield message.at, *self.message(message)
+
+    def _located(self, document: Document, at: str, one: Contract | None, faults: tuple[Fault, ...]) -> Verdict:
+        label = one.label if one else None
+        if not faults or document.is_line:
+            return Verdict(document.line, at, label, faults, (document.line,) * len(faults))
+        pointers = [at.partition("#")[0] or fault.pointer for fault in faults]
+        begins = lines_of(document.text, pointers)
+        lines = tuple(document.line + begins[pointer] - 1 for pointer in pointers)
+        return Verdict(document.line, at, label, faults, lines)
+
+    def _by_schema(self, one: Contract, profile: Profile, content: Any) -> tuple[Fault, ...]:
+        path = schema_path(one, profile)
+        if validator(path).is_valid(content):
+            return ()
+        errors = islice(validator(path).iter_errors(content), MAX_FAULTS)
+        faults = (fault for error in errors for fault in _faults(error, published(path), self._show_values))
+        return tuple({fault[:2]: fault for fault in faults}.values())
+
+
+@cache
+def validator(path: str) -> Any:
+    """The validator of the schema at `path` below `contracts/`."""
+    return jsonschema_rs.validator_for(published(path))
+
+
+def faults_of(schema: Any, content: Any) -> list[tuple[str, str]]:
+    """The pointer and the keyword of every fault, as they are reported."""
+    return [place for error in jsonschema_rs.validator_for(schema).iter_errors(content) for place in places_of(error)]
+
+
+def places_of(error: Any) -> Iterator[tuple[str, str]]:
+    """The pointer and the keyword of an error of jsonschema-rs: a missing or unknown field has its own pointer."""
+    keyword, steps = error.kind.name, error.instance_path
+    if keyword == "required":
+        yield _pointer([*steps, error.kind.property]), keyword
+    elif keyword == "additionalProperties":
+        yield from ((_pointer([*steps, name]), keyword) for name in error.kind.unexpected)
+    else:
+        yield _pointer(steps), keyword
+
+
+def _by_model(text: str | bytes) -> tuple[Fault, ...]:
+    """The Lambda's own word: what the schema cannot say, or is not there to say."""
+    try:
+        BODY.validate_json(text)
+    except ValidationError as error:
+        found = error.errors(include_input=False, include_url=False, include_context=False)
+        return tuple(Fault(_place(fault["loc"]), "lambda", fault["msg"], _LAST_WORD) for fault in found[:MAX_FAULTS])
+    return ()
+
+
+def _faults(error: Any, schema: Any, show_values: bool) -> Iterator[Fault]:
+    """The faults of one error of jsonschema-rs: one for each unknown field."""
+    node = _node(schema, error.schema_path[:-1])
+    for (pointer, keyword), name in zip(places_of(error), _named(error), strict=True):
+        if keyword == "required":
+            yield Fault(pointer, keyword, "is missing", _described(schema, node["properties"][name]))
+        elif keyword == "additionalProperties":
+            yield Fault(pointer, keyword, "is no field of the contract", _instead(name, list(node["properties"])))
+        else:
+            problem = _problem(keyword, _node(schema, error.schema_path), error.instance)
+            if show_values:
+                problem += f", but is {json.dumps(error.instance)[:_MAX_SHOWN]}"
+            yield Fault(pointer, keyword, problem, _described(schema, node))
+
+
+def _named(error: Any) -> Sequence[str]:
+    """The fields that an error is about, or one empty name where it is about a value."""
+    if error.kind.name == "required":
+        return (error.kind.property,)
+    return error.kind.unexpected if error.kind.name == "additionalProperties" else ("",)
+
+
+def _problem(keyword: str, limit: Any, found: Any) -> str:
+    match keyword:
+        case "type":
+            wanted = " or ".join(limit) if isinstance(limit, list) else limit
+            return f"is {_JSON_TYPES.get(type(found), 'null')}, must be of type {wanted}"
+        case "const" | "enum":
+            return f"must be {' or '.join(json.dumps(value) for value in (limit if keyword == 'enum' else [limit]))}"
+        case "pattern" if len(limit) > _MAX_PATTERN:
+            return "is not of the form that is asked for"
+        case "pattern":
+            return f"does not match {limit}"
+    return _LIMITS[keyword].format(limit)
+
+
+def _described(schema: Any, node: Any) -> str:
+    """What the contract says of a field: what to write there."""
+    if "$ref" in node:
+        node = _node(schema, node["$ref"].split("/")[1:])
+    return str(node.get("description", "see the contract")).partition("\n")[0]
+
+
+def _instead(name: str, known: Sequence[str]) -> str:
+    by_letters = {re.sub("[^a-z0-9]", "", one.lower()): one for one in known}
+    close = get_close_matches(re.sub("[^a-z0-9]", "", name.lower()), by_letters, n=1)
+    if close:
+        return f"write {by_letters[close[0]]}"
+    return "leave it out; if AWS wrote this message, judge it by the consumer profile"
+
+
+def _node(schema: Any, steps: Sequence[str | int]) -> Any:
+    for step in steps:
+        schema = schema[step]
+    return schema
+
+
+def _pointer(steps: Sequence[str | int]) -> str:
+    return "".join(f"/{escaped(step)}" if _NAME.fullmatch(str(step)) else "/…" for step in steps)
+
+
+def _place(location: Sequence[str | int]) -> str:
+    """The pointer of a place in Pydantic's words, which name the branch of each union too."""
+    named = [step for before, step in pairwise(location) if isinstance(step, int) or not isinstance(before, int)]
+    return _pointer(named)
+
+
+def _unreadable(error: UnreadableError) -> Fault:
+    return Fault("", "json", error.problem, error.remedy)
+
+
+def _unknown(kind: str | None) -> Fault:
+    if kind in SKIPPED_KINDS:
+        return Fault("", "contract", "announces no object that was created", "the Lambda would skip it: do not send it")
+    return Fault(
+        "", "contract", "is nothing that any contract describes", "`aggregator contract list` names the contracts"
+    )

@@ -1,0 +1,32 @@
+"""Check messages against a contract: python check.py SCHEMA FILE… (needs jsonschema-rs, and nothing of ours)."""
+
+import json
+import sys
+from pathlib import Path
+
+import jsonschema_rs
+
+
+def faults(validator, message):
+    """The pointer and the keyword of each fault; that of a missing or unknown field is its own."""
+    for error in validator.iter_errors(message):
+        keyword, steps = error.kind.name, list(error.instance_path)
+        if keyword == "required":
+            names = [error.kind.property]
+        elif keyword == "additionalProperties":
+            names = error.kind.unexpected
+        else:
+            names = [None]
+        for name in names:
+            path = steps if name is None else [*steps, name]
+            yield "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path), keyword
+
+
+schema, *files = sys.argv[1:]
+validator = jsonschema_rs.validator_for(json.loads(Path(schema).read_text(encoding="utf-8")))
+found = 0
+for file in files:
+    for pointer, keyword in faults(validator, json.loads(Path(file).read_text(encoding="utf-8"))):
+        print(file, pointer or "(root)", keyword)
+        found += 1
+sys.exit(1 if found else 0)
