@@ -7,6 +7,19 @@ from urllib.parse import quote_plus
 from benchmarks.objects import BUCKET, Object
 
 
+def folders(count: int) -> dict[str, Any]:
+    """A batch of SQS messages that announce `count` folder markers: parsed like any other, and then skipped."""
+    return event(
+        [notification(f"orders/{number:06d}/", 0, "d41d8cd98f00b204e9800998ecf8427e") for number in range(count)]
+    )
+
+
+def announced(event: dict[str, Any]) -> list[Object]:
+    """The objects that a batch announces, found with no more care than a benchmark of something else needs."""
+    keys = (json.loads(record["body"])["Records"][0]["s3"]["object"]["key"] for record in event["Records"])
+    return [found for found in map(Object.named, keys) if found]
+
+
 def batch(count: int, size: int, *, first: int = 0) -> dict[str, Any]:
     """A batch of SQS messages that announce `count` objects of `size` bytes, from the number `first` on."""
     return event(

@@ -92,6 +92,9 @@ class _Connection(asyncio.Protocol):
             self._received += data
         self._advance()
 
+    def connection_lost(self, _error: Exception | None) -> None:
+        self._pieces, self._busy = None, True  # nobody waits for the rest
+
     def pause_writing(self) -> None:
         self._paused = True
 
@@ -149,8 +152,6 @@ class _Connection(asyncio.Protocol):
 
     def _write(self, data: bytes | memoryview) -> None:
         """Write `data`; then the next piece, as soon as the connection takes it."""
-        if self._transport.is_closing():
-            return
         self._transport.write(data)
         if self._bandwidth:
             self._loop.call_later(len(data) / self._bandwidth, self._pump)
@@ -158,7 +159,7 @@ class _Connection(asyncio.Protocol):
             self._pump()
 
     def _pump(self) -> None:
-        while self._pieces is not None and not self._paused:
+        while self._pieces is not None and not self._paused and not self._transport.is_closing():
             piece = next(self._pieces, None)
             if piece is None:
                 self._pieces, self._busy = None, False
