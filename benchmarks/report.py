@@ -11,7 +11,7 @@ from benchmarks.workloads import MIB
 
 Results = Mapping[str, Any]
 
-WHY: dict[str, str] = {}
+WHY: dict[tuple[str, str], str] = {}
 """Why a row falls short, by its workload and target: what was found when it was profiled."""
 
 NAMES = {
@@ -37,8 +37,7 @@ class Row(NamedTuple):
         """Whether the target is reached, or by how much it is missed, and why."""
         if self.margin >= 1:
             return "reached"
-        why = WHY.get(f"{self.workload}: {self.target}")
-        return f"**missed by {1 - self.margin:.0%}**" + (f": {why}" if why else "")
+        return f"**missed by {1 - self.margin:.0%}**: {WHY.get((self.workload, self.target), 'nobody knows why yet')}"
 
 
 def rows(results: Results) -> list[Row]:
@@ -67,7 +66,7 @@ def page(results: Results) -> str:
     machine, versions = results["machine"], results["versions"]
     parts = [
         "# What was measured",
-        "Made by `just bench` from `benchmarks/results.json`: do not edit. `benchmarks/README.md` says how it is measured.",
+        "Made by `just bench` from `results.json`: do not edit. `README.md` beside it says how it is measured.",
         f"Measured on {results['date']}: {machine['processor']}, {machine['cores']} cores, "
         f"{machine['memory_gib']:.0f} GiB, {machine['system']}, shared with the stand-in; "
         + ", ".join(f"{name} {version}" for name, version in versions.items())

@@ -37,6 +37,9 @@ _STANDIN_SECONDS = 3.0
 def main(arguments: list[str] | None = None) -> None:
     """Measure what the command line asks for."""
     given = _parsed(arguments)
+    if given.page:
+        _present(json.loads((HERE / "results.json").read_text(encoding="utf-8")), HERE)
+        return
     trials = Trials(_say, skip=tuple(given.skip))
     measured = {workload.name: _measured(workload, trials) for workload in _wanted(given)}
     if given.only or given.contender:
@@ -60,6 +63,7 @@ def _parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--skip", action="append", default=[], help="leave this contender out; may be repeated")
     parser.add_argument("--rounds", type=int, help="runs of each contender, where the workload says otherwise")
     parser.add_argument("--quick", action="store_true", help="a fiftieth of the objects, one run each; wants --out")
+    parser.add_argument("--page", action="store_true", help="only write RESULTS.md and charts/ anew from results.json")
     parser.add_argument("--out", type=Path, help="folder for results.json, RESULTS.md and charts/")
     given = parser.parse_args(arguments)
     if given.quick and not given.out and not given.only:
@@ -132,6 +136,11 @@ def _machine() -> dict[str, Any]:
 def _write(results: dict[str, Any], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    _present(results, folder)
+
+
+def _present(results: dict[str, Any], folder: Path) -> None:
+    """The page, the charts, and the targets on the terminal."""
     (folder / "RESULTS.md").write_text(page(results), encoding="utf-8")
     draw(results, folder / "charts")
     for row in rows(results):

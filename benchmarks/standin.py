@@ -131,7 +131,7 @@ class _Connection(asyncio.Protocol):
         pairs = (line.partition(":") for line in lines)
         headers = {name.lower(): value.strip() for name, _, value in pairs}
         self._missing = int(headers.get("content-length", 0))
-        self._body = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - it outlives the request, as a version
+        self._body = io.BytesIO() if self._missing <= _IN_MEMORY else tempfile.TemporaryFile()  # noqa: SIM115 - kept
         self._head = (method, target, headers)
         if "expect" in headers:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
