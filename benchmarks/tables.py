@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from functools import cache
+from itertools import chain, repeat
 from typing import Any, NamedTuple
 
 Item = dict[str, dict[str, Any]]
@@ -19,6 +20,7 @@ Test = Callable[[Item, Mapping[str, str], Mapping[str, Any]], bool]
 _MOST_IN_A_TRANSACTION = 100
 _MOST_IN_A_BATCH_WRITE = 25
 _TOKENS = re.compile(r"\s*([#:]?\w+|<>|<=|>=|[=<>(),])")
+_OPERAND = re.compile(r"[#:]?\w+")
 _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     "=": operator.eq,
     "<>": operator.ne,
@@ -193,7 +195,7 @@ def parsed(condition: str) -> Test:
             raise RefusedError("ValidationException", f"Invalid ConditionExpression: {condition[at:]}")
         tokens.append(found[1])
         at = found.end()
-    rest = iter([*tokens, ""])
+    rest = chain(tokens, repeat(""))  # an empty token is the end
     test, after = _any(next(rest), rest)
     if after:
         raise RefusedError("ValidationException", f"Invalid ConditionExpression: unexpected {after}")
@@ -237,8 +239,8 @@ def _one(token: str, rest: Iterator[str]) -> tuple[Test, str]:
 
 def _comparison(left: str, sign: str, right: str) -> Test:
     """A comparison; false where an attribute is absent or the types differ, as DynamoDB has it."""
-    if sign not in _COMPARISONS:
-        raise RefusedError("ValidationException", f"Invalid ConditionExpression: unexpected {sign}")
+    if sign not in _COMPARISONS or not _OPERAND.fullmatch(left) or not _OPERAND.fullmatch(right):
+        raise RefusedError("ValidationException", f"Invalid ConditionExpression: {left} {sign} {right}")
     compare = _COMPARISONS[sign]
 
     def test(item: Item, names: Mapping[str, str], values: Mapping[str, Any]) -> bool:
