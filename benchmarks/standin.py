@@ -10,6 +10,7 @@ answered `latency` late, each connection carries at most `bandwidth`; what is wr
 
 import argparse
 import asyncio
+import contextlib
 import io
 import json
 import subprocess
@@ -171,13 +172,15 @@ class _Connection(asyncio.Protocol):
                 self._transport.write(piece)
 
 
-async def _serve(port: int, latency: float, bandwidth: float) -> None:
+async def _serve(port: int, latency: float, bandwidth: float, *, child: bool) -> None:
     service = Service()
     text()
-    loop = asyncio.get_running_loop()
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    if child:
+        loop.add_reader(sys.stdin, ended.set)  # nothing is ever written there: who started us is gone
     server = await loop.create_server(lambda: _Connection(service, latency, bandwidth), "127.0.0.1", port, backlog=1024)
     print(server.sockets[0].getsockname()[1], flush=True)
-    await server.serve_forever()
+    await ended.wait()
 
 
 class Standin:
@@ -190,7 +193,10 @@ class Standin:
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.standin", *self._arguments], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-m", "benchmarks.standin", "--child", *self._arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         assert self._process.stdout is not None
         port = self._process.stdout.readline().strip()
@@ -225,8 +231,11 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0, help="0 for any that is free")
     parser.add_argument("--latency-ms", type=float, default=0, help="added to every call")
     parser.add_argument("--bandwidth-mb", type=float, default=0, help="MB a second on one connection; 0: no bound")
+    parser.add_argument("--child", action="store_true", help="end when standard input does")
     given = parser.parse_args()
-    asyncio.run(_serve(given.port, given.latency_ms / 1000, given.bandwidth_mb * 1_000_000))
+    with contextlib.suppress(KeyboardInterrupt):
+        latency, bandwidth = given.latency_ms / 1000, given.bandwidth_mb * 1_000_000
+        asyncio.run(_serve(given.port, latency, bandwidth, child=given.child))
 
 
 if __name__ == "__main__":
