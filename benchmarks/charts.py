@@ -93,7 +93,7 @@ def _bars(axes: "Axes", bars: dict[str, float], title: str) -> None:
     for bar, name in zip(drawn, names, strict=True):
         bar.set_color(_COLOURS[name])
     axes.bar_label(drawn, [f"{bars[name]:,.0f}" for name in names], padding=3)
-    axes.set_title(title, loc="left", fontsize=10)
+    axes.set_title(title.replace(", ", ",\n"), loc="left", fontsize=10)
     axes.set_xticks([])
     axes.spines["bottom"].set_visible(False)
     axes.set_xlim(right=max(bars.values()) * 1.2)

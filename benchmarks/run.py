@@ -40,13 +40,13 @@ def main(arguments: list[str] | None = None) -> None:
     if given.page:
         _present(json.loads((HERE / "results.json").read_text(encoding="utf-8")), HERE)
         return
-    trials = Trials(_say, skip=tuple(given.skip))
+    machine, trials = _machine(), Trials(_say, skip=tuple(given.skip))
     measured = {workload.name: _measured(workload, trials) for workload in _wanted(given)}
     if given.only or given.contender:
         return
     results = {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "machine": _machine(),
+        "machine": machine,
         "versions": {"Python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         "standin": _standin(0.2 if given.quick else _STANDIN_SECONDS),
         "workloads": measured,
@@ -130,6 +130,7 @@ def _machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "memory_gib": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1024**3,
         "system": f"{platform.system()} {platform.machine()}",
+        "load": os.getloadavg()[0],
     }
 
 

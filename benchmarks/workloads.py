@@ -64,6 +64,7 @@ WORKLOADS = (
     Workload("large", "10 objects of 100 MiB", 10, 100 * MIB, _HEAVY, rounds=2, largest_mb=1_100),
     Workload("late", "1,000 objects of 4 KiB, every call 20 ms late", 1_000, 4 * KIB, _LATE, rounds=2, latency_ms=20),
     Workload("huge", "one object of 4 GB", 1, 4_000_000_000, ("ours",), rounds=1, largest_mb=5_000),
+    Workload("again", "200 objects of 1 MiB, ten batches in one process", 200, MIB, ("ours",), rounds=1, repeat=10),
     Workload("first", "import, and a first invocation with 20 objects of 4 KiB", 1, 4 * KIB, _PAIR, rounds=9),
     Workload("parsing-1", "one message that is parsed and skipped", 1, 0, ("ours",), rounds=1, repeat=15),
     Workload("parsing-3000", "3,000 messages that are parsed and skipped", 3_000, 0, ("ours",), rounds=1, repeat=15),
