@@ -44,6 +44,14 @@ e2e *args:
 matrix:
     python -m tests.matrix
 
+# measure this build beside the textbook's and the machine's limits: benchmarks/RESULTS.md
+bench *args:
+    python -m benchmarks.run "$@"
+
+# where the time of an invocation goes, as a picture
+profile *args:
+    python -m benchmarks.profile "$@"
+
 # the tests with branch coverage
 coverage *args:
     python -m pytest --cov=aggregator --cov-branch --cov-report=term-missing "$@"
@@ -69,3 +77,4 @@ lock:
     uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" --extra dev pyproject.toml --output-file requirements.lock
     uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" --constraint requirements.lock pyproject.toml --output-file deploy/requirements.lock
     grep '^ministack==' aggregator/embedded.txt | cut -d' ' -f1 | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" - --output-file aggregator/embedded.txt
+    printf 'boto3\ns3fs>=2026\n' | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" - --output-file benchmarks/s3fs.txt

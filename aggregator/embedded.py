@@ -98,36 +98,48 @@ def installed(say: Callable[[str], None] = lambda _: None) -> Path:
         EmbeddedAwsError: pip is missing, or failed.
     """
     with as_file(files("aggregator") / "embedded.txt") as lock:
-        wanted = lock.read_text()
-        home = _cache() / f"ministack-{_version(wanted)}-{_PYTHON}"
-        if (home / "installed.txt").is_file() and (home / "installed.txt").read_text() == wanted:
-            return home
-        say("preparing the embedded AWS (once, some ten seconds)")
-        home.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=home.parent) as folder:
-            target = Path(folder) / "ministack"
-            _pip_install(lock, target)
-            (target / "installed.txt").write_text(wanted)
-            shutil.rmtree(home, ignore_errors=True)
-            try:
-                target.replace(home)
-            except OSError:  # somebody else was faster
-                if not (home / "installed.txt").is_file():
-                    raise
+        return kept_apart("ministack", lock, "the embedded AWS", say)
+
+
+def kept_apart(package: str, lock: Path, name: str, say: Callable[[str], None]) -> Path:
+    """
+    The folder of a package whose dependencies must not bind ours, installed by its `lock` if it is not there yet.
+
+    `name` is what people call it.
+
+    Raises:
+        EmbeddedAwsError: pip is missing, or failed.
+    """
+    wanted = lock.read_text()
+    home = _cache() / f"{package}-{_version(wanted, package)}-{_PYTHON}"
+    if (home / "installed.txt").is_file() and (home / "installed.txt").read_text() == wanted:
+        return home
+    say(f"preparing {name} (once, some ten seconds)")
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=home.parent) as folder:
+        target = Path(folder) / package
+        _pip_install(lock, target, name)
+        (target / "installed.txt").write_text(wanted)
+        shutil.rmtree(home, ignore_errors=True)
+        try:
+            target.replace(home)
+        except OSError:  # somebody else was faster
+            if not (home / "installed.txt").is_file():
+                raise
     return home
 
 
-def _pip_install(lock: Path, target: Path) -> None:
+def _pip_install(lock: Path, target: Path, name: str) -> None:
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
     command += ["--only-binary", ":all:", "--require-hashes", "--target", str(target), "--requirement", str(lock)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         why = (done.stderr.strip() or "pip failed").splitlines()[-1]
-        raise EmbeddedAwsError("the embedded AWS cannot be installed: " + why)
+        raise EmbeddedAwsError(f"{name} cannot be installed: {why}")
 
 
-def _version(lock: str) -> str:
-    return next(line.split("==")[1].split()[0] for line in lock.splitlines() if line.startswith("ministack=="))
+def _version(lock: str, package: str) -> str:
+    return next(line.split("==")[1].split()[0] for line in lock.splitlines() if line.startswith(f"{package}=="))
 
 
 def _cache() -> Path:

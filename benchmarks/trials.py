@@ -1,0 +1,131 @@
+"""
+Contenders side by side: A B A B …, each run in a process of its own, against a stand-in that has forgotten the last.
+
+A run whose bundles do not hold every byte that was announced is no measurement, and raises.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import boto3
+
+from aggregator.clients import Distribution, Version
+from aggregator.embedded import EmbeddedAwsError, kept_apart
+from benchmarks.client import WARM_UP, WARM_UP_SIZE
+from benchmarks.standin import Standin
+from benchmarks.workloads import AGGREGATORS, CREDENTIALS, DISTRIBUTION, Workload
+
+S3FS = Path(__file__).parent / "s3fs.txt"
+"""What s3fs needs: aiobotocore, which pins botocore, so that it cannot live where boto3 is newer."""
+
+Say = Callable[[str], None]
+
+
+class Sample(NamedTuple):
+    """One invocation: seconds, CPU seconds and peak bytes of its process; and what its first moments took."""
+
+    seconds: float
+    cpu_seconds: float
+    peak_bytes: int
+    import_seconds: float
+    first_seconds: float
+
+
+class Trial(NamedTuple):
+    """What a contender needed on a workload, and the CPU seconds and calls that it cost the stand-in."""
+
+    samples: list[Sample]
+    standin_cpu_seconds: float
+    calls: int
+
+
+class Trials:
+    """Runs contenders; compiled modules are kept in one folder, so that no run pays for another's compilation."""
+
+    def __init__(self, say: Say, *, skip: tuple[str, ...] = ()) -> None:
+        self._say, self._skip = say, set(skip)
+        self._compiled = tempfile.TemporaryDirectory()
+        self._paths: dict[str, str] = {}
+
+    def run(self, workload: Workload) -> dict[str, list[Trial]]:
+        """Every contender of `workload`, in turn, in as many rounds as it asks for."""
+        trials: dict[str, list[Trial]] = {each: [] for each in workload.contenders if self._runs(each)}
+        with Standin(latency_ms=workload.latency_ms) as standin:
+            for number in range(workload.rounds):
+                for contender, done in trials.items():
+                    done.append(self._trial(contender, workload, standin))
+                    self._say(f"{workload.name}, round {number + 1}: {contender} {done[-1].samples[0].seconds:.2f} s")
+        return trials
+
+    def _runs(self, contender: str) -> bool:
+        """Whether a contender takes part: s3fs does not where it cannot be installed."""
+        if contender == "s3fs" and not self._skip & {"s3fs"} and "s3fs" not in self._paths:
+            try:
+                self._paths["s3fs"] = str(kept_apart("s3fs", S3FS, "s3fs", self._say))
+            except EmbeddedAwsError as error:
+                self._say(f"s3fs is left out: {error}")
+                self._skip.add("s3fs")
+        return contender not in self._skip
+
+    def _trial(self, contender: str, workload: Workload, standin: Standin) -> Trial:
+        standin.reset()
+        command = [sys.executable, "-m", "benchmarks.client", contender]
+        command += ["--count", str(workload.objects), "--size", str(workload.size), "--repeat", str(workload.repeat)]
+        environment = self._environment(contender, {**workload.settings, "AWS_ENDPOINT_URL": standin.endpoint_url})
+        before = standin.stats()
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        after = standin.stats()
+        if done.returncode:
+            raise RuntimeError(f"{contender} failed on {workload.name}:\n{done.stderr[-2000:]}")
+        if contender in AGGREGATORS:
+            _check(contender, workload, standin)
+        samples = [Sample(**json.loads(line)) for line in done.stdout.splitlines()]
+        return Trial(samples, after["cpu_seconds"] - before["cpu_seconds"], sum(after["calls"].values()))
+
+    def _environment(self, contender: str, settings: Mapping[str, str]) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "POWERTOOLS_"))}
+        kept.pop("PYTHONDONTWRITEBYTECODE", None)
+        path = os.pathsep.join(filter(None, [self._paths.get(contender), str(Path(__file__).parent.parent)]))
+        return {**kept, **settings, "PYTHONPATH": path, "PYTHONPYCACHEPREFIX": self._compiled.name}
+
+
+def _check(contender: str, workload: Workload, standin: Standin) -> None:
+    """
+    Count what was published.
+
+    Raises:
+        RuntimeError: it is not what was announced.
+    """
+    objects = workload.objects * workload.repeat if workload.size else 0
+    expected = objects * workload.size + WARM_UP * WARM_UP_SIZE
+    if contender != "ours":  # they add a line feed to every object, and tell the size modulo 4 GiB
+        expected = (expected + objects + WARM_UP) % 2**32
+    found = _published(contender, standin.endpoint_url)
+    if found != expected:
+        raise RuntimeError(f"{contender} published {found} bytes on {workload.name}, not {expected}")
+
+
+def _published(contender: str, endpoint_url: str) -> int:
+    """Bytes in all bundles: by the index in ours, by the last four bytes in other gzip files (RFC 1952, ISIZE)."""
+    s3 = boto3.client(
+        "s3",
+        endpoint_url=endpoint_url,
+        region_name=CREDENTIALS["AWS_DEFAULT_REGION"],
+        aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+    )
+    distribution, size = Distribution(s3, DISTRIBUTION), 0
+    for listed in s3.list_object_versions(Bucket=DISTRIBUTION).get("Versions", []):
+        if contender == "ours":
+            version = Version(listed["VersionId"], listed["Size"], listed["IsLatest"])
+            size += sum(distribution.index(listed["Key"], version).members.length)
+        else:
+            tail = s3.get_object(Bucket=DISTRIBUTION, Key=listed["Key"], Range="bytes=-4")["Body"].read()
+            size += int.from_bytes(tail, "little")
+    return size

@@ -1,0 +1,71 @@
+"""What is measured: batches by the number and size of their objects, and who is measured on each."""
+
+from typing import NamedTuple
+
+KIB, MIB = 1024, 1024**2
+
+TABLE, DISTRIBUTION = "ledger", "distribution"
+
+CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": "testing",
+    "AWS_SECRET_ACCESS_KEY": "testing",
+    "AWS_DEFAULT_REGION": "us-east-1",
+}
+
+AGGREGATORS = ("ours", "textbook", "smart_open", "s3fs")
+"""Contenders that publish a bundle; the others are limits, which do a part of the work and publish nothing."""
+
+_PAIR = ("ours", "textbook")
+_LATE = (*_PAIR, "obstore")
+_HEAVY = (*_PAIR, "obstore", "isal")
+
+
+class Workload(NamedTuple):
+    """
+    A batch of `objects` objects of `size` bytes; size 0 announces folder markers, which are parsed and skipped.
+
+    It is measured `rounds` times in processes of their own, `repeat` times in each; every call is `latency_ms` late.
+    """
+
+    name: str
+    title: str
+    objects: int
+    size: int
+    contenders: tuple[str, ...]
+    rounds: int
+    repeat: int = 1
+    latency_ms: float = 0
+    largest_mb: int = 100
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The handler's environment, but for where AWS is."""
+        return {
+            **CREDENTIALS,
+            "DISTRIBUTION_BUCKET_NAME": DISTRIBUTION,
+            "SERVICE_NAME": "benchmark",
+            "IDEMPOTENCY_TABLE_NAME": TABLE,
+            "IDEMPOTENCY_TTL_DAYS": "30",
+            "LOG_LEVEL": "INFO",
+            "MAX_BUNDLE_INPUT_MB": str(self.largest_mb),
+        }
+
+    def quick(self) -> "Workload":
+        """The same with so little of everything that it only shows that the benchmark runs."""
+        size = min(self.size, 20 * MIB)
+        return self._replace(objects=max(1, self.objects // 50), size=size, rounds=1, repeat=1)
+
+
+WORKLOADS = (
+    Workload("small-300", "300 objects of 4 KiB", 300, 4 * KIB, ("ours",), rounds=5),
+    Workload("small-1000", "1,000 objects of 4 KiB", 1_000, 4 * KIB, (*AGGREGATORS, "obstore"), rounds=5),
+    Workload("small-3000", "3,000 objects of 4 KiB", 3_000, 4 * KIB, _LATE, rounds=3),
+    Workload("medium", "200 objects of 1 MiB", 200, MIB, _HEAVY, rounds=3, largest_mb=1_000),
+    Workload("large", "10 objects of 100 MiB", 10, 100 * MIB, _HEAVY, rounds=2, largest_mb=1_100),
+    Workload("late", "1,000 objects of 4 KiB, every call 20 ms late", 1_000, 4 * KIB, _LATE, rounds=2, latency_ms=20),
+    Workload("huge", "one object of 4 GB", 1, 4_000_000_000, ("ours",), rounds=1, largest_mb=5_000),
+    Workload("again", "200 objects of 1 MiB, ten batches in one process", 200, MIB, ("ours",), rounds=1, repeat=10),
+    Workload("first", "import, and a first invocation with 20 objects of 4 KiB", 1, 4 * KIB, _PAIR, rounds=9),
+    Workload("parsing-1", "one message that is parsed and skipped", 1, 0, ("ours",), rounds=1, repeat=15),
+    Workload("parsing-3000", "3,000 messages that are parsed and skipped", 3_000, 0, ("ours",), rounds=1, repeat=15),
+)

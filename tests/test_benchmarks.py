@@ -1,0 +1,160 @@
+"""The benchmarks run and count what they measure; the page says what was measured and no more. No time is judged."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import profile, run
+from benchmarks.charts import draw
+from benchmarks.report import page, rows
+from benchmarks.standin import Standin
+from benchmarks.trials import Trials, _check
+from benchmarks.workloads import WORKLOADS
+
+BENCHMARKS = Path(run.__file__).parent
+SMALL, MANY = "1,000 objects of 4 KiB in one batch, ledger on", "3,000 objects of 4 KiB in one batch, ledger on"
+LARGE = "10 objects of 100 MiB in bundles of 1,000 MB"
+SIZE, COUNTED = "bundle size against zlib level 6", "index included, from 4 KiB members up"
+
+TARGETS = [
+    (SMALL, "≥ 20 × textbook objects/s"),
+    (SMALL, "≤ 0.20 ms CPU an object"),
+    (MANY, "≥ 20 × textbook objects/s"),
+    (MANY, "≤ 0.20 ms CPU an object"),
+    ("200 objects of 1 MiB", "≥ 7 × textbook MiB/s"),
+    (LARGE, "≥ 10 × textbook MiB/s"),
+    (LARGE, "both cores busy: ≥ 1.5"),
+    ("1,000 objects of 4 KiB with 20 ms of latency on every AWS call", "≥ 60 × textbook objects/s"),
+    ("any of these, one after the other, and a batch with one 4 GB object", "≤ 220 MiB peak RSS"),
+    (SIZE, f"≤ 1.15 at the default level, {COUNTED}"),
+    (SIZE, f"≤ 1.00 at COMPRESSION_LEVEL=6, {COUNTED}"),
+    ("index", "≤ 40 bytes a member without version ids"),
+    ("index", "≤ 64 bytes a member with version ids"),
+    ("index", "flush points ≤ 1 % of the bundle"),
+    ("import and first invocation", "no slower than the textbook's"),
+    ("parsing", "≥ 50,000 messages/s at batches of 3,000"),
+    ("growth", "objects/s at 3,000 not below those at 300"),
+]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the whole suite writes when it is run with a fiftieth of the objects; s3fs would have to be downloaded."""
+    folder = tmp_path_factory.mktemp("benchmarks")
+    run.main(["--quick", "--skip", "s3fs", "--out", str(folder)])
+    return folder
+
+
+def test_the_whole_suite_runs_and_measures_every_contender(tiny: Path) -> None:
+    results = json.loads((tiny / "results.json").read_text(encoding="utf-8"))
+
+    assert {name: list(found["contenders"]) for name, found in results["workloads"].items()} == {
+        workload.name: [each for each in workload.contenders if each != "s3fs"] for workload in WORKLOADS
+    }
+    measured = [found for each in results["workloads"].values() for found in each["contenders"].values()]
+    assert all(found["seconds"] > 0 and found["cpu_seconds"] > 0 and found["peak_bytes"] > 0 for found in measured)
+    assert results["standin"]["gets_per_second"] > 0
+
+
+def test_an_aggregator_asks_for_each_object_once(tiny: Path) -> None:
+    results = json.loads((tiny / "results.json").read_text(encoding="utf-8"))
+
+    calls = {name: found["calls"] for name, found in results["workloads"]["small-1000"]["contenders"].items()}
+
+    objects = 20 + results["workloads"]["small-1000"]["objects"]
+    assert calls["obstore"] == objects
+    assert calls["textbook"] == 3 * objects + 2  # claim, read, mark as done; two bundles
+    assert calls["ours"] == objects + 6  # for each of two bundles a transaction of claims, a put and a settle record
+
+
+def test_the_page_has_every_target_and_what_was_measured_beside_it(tiny: Path) -> None:
+    results = json.loads((tiny / "results.json").read_text(encoding="utf-8"))
+    text = (tiny / "RESULTS.md").read_text(encoding="utf-8")
+
+    judged = rows(results)
+
+    assert [(row.workload, row.target) for row in judged] == TARGETS
+    assert all(f"| {row.workload} | {row.target} | {row.measured} | {row.verdict} |" in text for row in judged)
+
+
+def test_the_published_page_is_that_of_the_published_figures() -> None:
+    results = json.loads((BENCHMARKS / "results.json").read_text(encoding="utf-8"))
+    text = (BENCHMARKS / "RESULTS.md").read_text(encoding="utf-8")
+
+    assert text == page(results)
+    assert {name: found["objects"] for name, found in results["workloads"].items()} == {
+        workload.name: workload.objects for workload in WORKLOADS
+    }
+
+
+def test_a_target_that_is_missed_says_by_how_much_and_why() -> None:
+    results = json.loads((BENCHMARKS / "results.json").read_text(encoding="utf-8"))
+
+    missed = [row for row in rows(results) if row.margin < 1]
+
+    assert all(re.fullmatch(r"\*\*missed by \d+%\*\*: .{20,}", row.verdict) for row in missed)
+    assert [row.target for row in missed if "nobody knows" in row.verdict] == []
+
+
+def test_the_published_charts_show_the_published_figures(tmp_path: Path) -> None:
+    results = json.loads((BENCHMARKS / "results.json").read_text(encoding="utf-8"))
+
+    draw(results, tmp_path / "once")
+    draw(results, tmp_path / "again")
+
+    for drawn in sorted((tmp_path / "once").iterdir()):
+        assert drawn.read_bytes() == (tmp_path / "again" / drawn.name).read_bytes()
+        assert _words(drawn) == _words(BENCHMARKS / "charts" / drawn.name) != []
+
+
+def test_a_run_whose_bundles_lack_a_byte_is_no_measurement() -> None:
+    with Standin() as standin, pytest.raises(RuntimeError, match=r"ours published 0 bytes on small-300, not 1310720"):
+        _check("ours", WORKLOADS[0], standin)
+
+
+def test_s3fs_is_left_out_with_a_word_where_it_cannot_be_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "executable", str(_script(tmp_path / "python", "echo 'no network' >&2; exit 1")))
+    said: list[str] = []
+    trials = Trials(said.append)
+
+    assert not trials._runs("s3fs")
+    assert not trials._runs("s3fs")
+    assert said == ["preparing s3fs (once, some ten seconds)", "s3fs is left out: s3fs cannot be installed: no network"]
+
+
+def test_a_quick_run_does_not_replace_the_published_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run.main(["--quick"])
+
+    assert "name another folder with --out" in capsys.readouterr().err
+
+
+def test_a_profiler_that_may_not_trace_says_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _script(tmp_path / "py-spy", "echo 'Error: Permission Denied' >&2; exit 1")
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    with pytest.raises(SystemExit, match=r"Permission Denied.*CAP_SYS_PTRACE"):
+        profile.main(["--out", str(tmp_path / "profile.svg")])
+
+
+def test_a_profiler_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    with pytest.raises(SystemExit, match="py-spy is not on the path"):
+        profile.main([])
+
+
+def _words(chart: Path) -> list[str]:
+    return re.findall(r"<text[^>]*>([^<]+)</text>", chart.read_text(encoding="utf-8"))
+
+
+def _script(path: Path, body: str) -> Path:
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+    return path
