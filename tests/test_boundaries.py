@@ -12,21 +12,32 @@ MODULES = sorted(".".join(path.relative_to(PACKAGE).with_suffix("").parts) for p
 
 ONLY_IN = {
     "aws_lambda_powertools": {"app", "records", "telemetry"},
-    "boto3": {"clients", "local"},
-    "botocore": {"clients", "sources", "ledger", "local", "records"},
+    "boto3": {"clients", "local", "worker"},
+    "botocore": {"clients", "sources", "ledger", "local", "polling", "records", "worker"},
     "obstore": {"sources"},
     "isal": {"core"},
     "zlib_ng": {"core"},
     "pydantic": {"contracts", "reader", "schemas", "settings"},
     "pydantic_core": {"schemas"},
-    "structlog": {"app", "bundling", "ledger", "polling", "records", "telemetry"},
+    "multiprocessing": {"supervisor", "worker"},
+    "structlog": {"app", "bundling", "ledger", "polling", "records", "supervisor", "telemetry", "worker"},
     "typer": {"cli", "commands"},
     "rich": {"commands"},
     "subprocess": {"embedded"},
 }
-"""Third-party packages (and subprocess), and the modules that may import them; `commands` stands for all of them."""
+"""Packages (third-party ones, and what starts processes), and the modules that may import them; `commands` is all."""
 
-NOT_IN_LAMBDA = {"cli", "commands", "contracts", "embedded", "local", "polling"}
+NOT_IN_LAMBDA = {
+    "cli",
+    "commands",
+    "contracts",
+    "embedded",
+    "health",
+    "local",
+    "polling",
+    "supervisor",
+    "worker",
+}
 """Modules that the Lambda never imports."""
 
 PURE = {"core", "planning", "exceptions", "reader", "schemas", "settings"}
