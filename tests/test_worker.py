@@ -1,117 +1,26 @@
 """`aggregator worker`, as real processes on the embedded AWS; and what its supervisor decides, with a clock of ours."""
 
-import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
-import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-import boto3
 import pytest
 from typer.testing import CliRunner
 
 from aggregator.cli import app
 from aggregator.health import HealthError, told
-from aggregator.ledger import GRACE
 from aggregator.supervisor import UNDRAINED, Slot, Supervisor
 from aggregator.worker import HANDLING, Options, Sign, WorkerError, checked
+from tests.workers import Queue, Running, until
 from tests.world import World
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
-
-ROOT = Path(__file__).parent.parent
-PATIENCE = 120.0
-"""Seconds after which a test gives up waiting for what must come."""
-
-
-class Queue:
-    """A queue on the AWS of a world, with a notification for each object that is put."""
-
-    def __init__(self, world: World, *, seconds: int = 60) -> None:
-        """`seconds` is the time of an invocation; the visibility time-out is the shortest that suits it."""
-        self.world, self.sqs, self.seconds = world, boto3.client("sqs"), seconds
-        attributes: Any = {"VisibilityTimeout": str(seconds + GRACE)}
-        created = self.sqs.create_queue(QueueName=world.name, Attributes=attributes)
-        self.url = created["QueueUrl"]
-        self.objects: dict[str, bytes] = {}
-
-    def fill(self, count: int) -> None:
-        """Put objects, and say so."""
-        fresh = {f"{len(self.objects) + at:04}.json": b'{"at": %d}\n' % at for at in range(count)}
-        self.world.put_all(fresh)
-        self.objects.update(fresh)
-        for key in fresh:
-            self.sqs.send_message(QueueUrl=self.url, MessageBody=self.world.body(key))
-
-    def left(self) -> tuple[int, int]:
-        """Messages that wait, and messages in hand."""
-        names: Any = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-        found: Any = self.sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=names)["Attributes"]
-        return int(found[names[0]]), int(found[names[1]])
-
-
-class Running:
-    """A worker, and what it has said."""
-
-    def __init__(self, queue: Queue, *options: str) -> None:
-        self._said = threading.Condition()
-        self.lines: list[dict[str, Any]] = []
-        command = [sys.executable, "-m", "aggregator.cli", "worker", "--queue-url", queue.url, "--window", "0.2"]
-        command += ["--health", "127.0.0.1:0", "--seconds", str(queue.seconds), *options]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
-        self._thread = threading.Thread(target=self._listen)
-        self._thread.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with contextlib.suppress(Exception):
-            for child in self.health()["processes"]:
-                os.kill(child["pid"], signal.SIGKILL)
-        self.process.kill()
-        self.process.wait()
-        self._thread.join()
-
-    def says(self, event: str) -> dict[str, Any]:
-        """The first line of that event, when it comes."""
-        with self._said:
-            assert self._said.wait_for(lambda: any(line.get("message") == event for line in self.lines), PATIENCE)
-            return next(line for line in self.lines if line.get("message") == event)
-
-    def health(self) -> dict[str, Any]:
-        """What the health endpoint tells."""
-        try:
-            with urllib.request.urlopen(self.says("worker.started")["health"], timeout=5) as answer:
-                report: dict[str, Any] = json.load(answer)
-        except urllib.error.HTTPError as error:
-            report = json.load(error)
-        return report
-
-    def ends(self, number: int = signal.SIGTERM) -> int:
-        """Ask it to stop; its exit status."""
-        self.process.send_signal(number)
-        return self.process.wait(PATIENCE)
-
-    def _listen(self) -> None:
-        assert self.process.stdout is not None
-        with self.process.stdout as stdout:
-            for line in stdout:
-                with self._said:
-                    self.lines.append(json.loads(line))
-                    self._said.notify_all()
 
 
 @pytest.fixture
@@ -139,7 +48,7 @@ def test_two_workers_side_by_side_bundle_all_once(queue: Queue) -> None:
     queue.fill(100)
 
     with Running(queue, "--batch-size", "20") as one, Running(queue, "--batch-size", "20") as other:
-        _until(lambda: queue.left() == (0, 0))
+        until(lambda: queue.left() == (0, 0))
         statuses = [one.ends(), other.ends(signal.SIGINT)]
 
     assert statuses == [0, 0]
@@ -153,10 +62,10 @@ def test_a_process_that_is_killed_is_replaced_and_all_is_bundled_once(world: Wor
     queue.fill(200)
 
     with Running(queue, "--batch-size", "50") as running:
-        victim = _until(lambda: next((one for one in running.health()["processes"] if one["state"] == HANDLING), None))
+        victim = until(lambda: next((one for one in running.health()["processes"] if one["state"] == HANDLING), None))
         os.kill(victim["pid"], signal.SIGKILL)
         ended = running.says("process.ended")
-        _until(lambda: queue.left() == (0, 0))
+        until(lambda: queue.left() == (0, 0))
         health = running.health()
         status = running.ends()
 
@@ -176,8 +85,8 @@ def test_a_process_makes_room_for_a_new_one_after_its_batches(queue: Queue) -> N
     queue.fill(30)
 
     with Running(queue, "--batch-size", "10", "--processes", "1", "--batches", "1") as running:
-        _until(lambda: queue.left() == (0, 0))
-        _until(lambda: running.health()["restarts"] >= 3)
+        until(lambda: queue.left() == (0, 0))
+        until(lambda: running.health()["restarts"] >= 3)
         status = running.ends()
 
     requests = {line["function_arn"] for line in running.lines if line.get("message") == "invocation.finished"}
@@ -204,7 +113,7 @@ def test_a_second_signal_ends_it_at_once(queue: Queue) -> None:
         status = running.ends()
 
     assert (draining, status) == (True, 128 + signal.SIGTERM)
-    _until(lambda: not _is_alive(frozen))
+    until(lambda: not _is_alive(frozen))
 
 
 @pytest.mark.integration
@@ -213,11 +122,11 @@ def test_processes_whose_supervisor_is_gone_end_by_themselves(queue: Queue) -> N
         pids = [process["pid"] for process in _polling(running)]
         running.process.kill()
 
-        _until(lambda: not any(map(_is_alive, pids)))
+        until(lambda: not any(map(_is_alive, pids)))
 
 
 @pytest.mark.integration
-def test_a_queue_that_goes_away_makes_the_worker_unwell_and_it_asks_again(queue: Queue) -> None:
+def test_a_queue_that_fails_is_asked_again_and_the_worker_still_stops_when_told(queue: Queue) -> None:
     with Running(queue, "--processes", "1") as running:
         _polling(running)
         queue.sqs.delete_queue(QueueUrl=queue.url)
@@ -256,7 +165,7 @@ def test_a_process_whose_invocation_takes_too_long_is_killed() -> None:
         supervisor._step(time.monotonic())
         return slot.failures
 
-    _until(dies)
+    until(dies)
 
     assert (slot.pid, slot.failures, supervisor.health()["restarts"]) == (None, 1, 1)
 
@@ -331,16 +240,6 @@ def _hanging(_: Options, signs: "Connection") -> None:
     signal.pause()
 
 
-def _until(condition: Callable[[], Any]) -> Any:
-    """What the condition says, as soon as it says something."""
-    ends = time.monotonic() + PATIENCE
-    while time.monotonic() < ends:
-        if found := condition():
-            return found
-        time.sleep(0.05)
-    raise AssertionError("it did not come about")
-
-
 def _polling(running: Running) -> list[dict[str, Any]]:
     """The processes of a worker, as soon as all have polled."""
 
@@ -348,7 +247,7 @@ def _polling(running: Running) -> list[dict[str, Any]]:
         processes: list[dict[str, Any]] = running.health()["processes"]
         return processes if all(process["state"] == "polling" for process in processes) else []
 
-    found: list[dict[str, Any]] = _until(polled)
+    found: list[dict[str, Any]] = until(polled)
     return found
 
 
