@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 MOST_PAYLOAD = 6 * 1024 * 1024
 """Bytes of an invocation's event (Lambda quotas)."""
 
+BEATS = 3
+"""How often in a visibility time-out messages in hand are kept invisible: one beat may be missed."""
+
 LOG_EVENTS = {
     "messages.undeleted": "SQS would not delete messages that were handled: they come back and count as duplicates",
     "messages.visible": "messages in hand could not be kept invisible: another process may get them, and leaves them",
@@ -42,8 +45,6 @@ Record = dict[str, Any]
 """One message as Lambda hands it over."""
 
 _MOST_IN_A_CALL = 10
-_BEATS = 3
-"""How often in a visibility time-out messages in hand are kept invisible: one beat may be missed."""
 
 _PAUSE = 0.1
 """Seconds between two receives when less than a second of the window is left, for a receive waits whole seconds."""
@@ -177,7 +178,7 @@ class EventSourceMapping:
             heart.join()
 
     def _beat(self, hand: list[Record], visibility: int, over: threading.Event) -> None:
-        while not over.wait(visibility / _BEATS):
+        while not over.wait(visibility / BEATS):
             try:
                 self._change_visibility(list(hand), visibility)
             except (ClientError, BotoCoreError) as error:

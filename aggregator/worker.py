@@ -9,6 +9,7 @@ receives: hence the rule that `checked` enforces. (A claim lapses `GRACE` second
 """
 
 import contextlib
+import math
 import os
 import platform
 import signal
@@ -27,7 +28,7 @@ from aggregator import app
 from aggregator.clients import error_code
 from aggregator.exceptions import AggregatorError
 from aggregator.ledger import GRACE
-from aggregator.polling import EventSourceMapping, Invocation, Polled
+from aggregator.polling import BEATS, EventSourceMapping, Invocation, Polled
 from aggregator.settings import Settings
 from aggregator.telemetry import configured
 
@@ -99,14 +100,24 @@ def checked(options: Options) -> Options:
         answer = _sqs().get_queue_attributes(QueueUrl=options.queue_url, AttributeNames=["VisibilityTimeout"])
     except (ClientError, BotoCoreError) as error:
         raise WorkerError("the queue cannot be read: " + str(error)) from error
-    visibility = int(answer["Attributes"]["VisibilityTimeout"])
-    if visibility < options.seconds + GRACE:
+    visibility, needed = int(answer["Attributes"]["VisibilityTimeout"]), shortest_visibility(options.seconds)
+    if visibility < needed:
         raise WorkerError(
             "the queue's visibility time-out is too short: raise it, or lower --seconds",
             visibility=visibility,
-            needed=options.seconds + GRACE,
+            needed=needed,
         )
     return options._replace(visibility=visibility)
+
+
+def shortest_visibility(seconds: int) -> int:
+    """
+    The shortest visibility time-out for invocations of so many seconds.
+
+    When an invocation begins, its messages may have been invisible for the time between two beats already; what is left
+    must last until its claims have lapsed.
+    """
+    return math.ceil((seconds + GRACE) * BEATS / (BEATS - 1))
 
 
 def longest(options: Options) -> float:

@@ -140,8 +140,8 @@ def test_a_queue_that_fails_is_asked_again_and_the_worker_still_stops_when_told(
 def test_a_visibility_time_out_that_ends_before_claims_lapse_is_refused(world: World) -> None:
     queue = Queue(world, seconds=12)
 
-    assert checked(Options(queue.url, seconds=12)) == Options(queue.url, seconds=12, visibility=22)
-    with pytest.raises(WorkerError, match=r"too short: raise it, or lower --seconds \(visibility=22, needed=23\)"):
+    assert checked(Options(queue.url, seconds=12)) == Options(queue.url, seconds=12, visibility=33)
+    with pytest.raises(WorkerError, match=r"too short: raise it, or lower --seconds \(visibility=33, needed=35\)"):
         checked(Options(queue.url, seconds=13))
     with pytest.raises(WorkerError, match="the queue cannot be read"):
         checked(Options(queue.url + "-elsewhere", seconds=12))

@@ -23,7 +23,7 @@ from typing import Any, Self
 
 import boto3
 
-from aggregator.ledger import GRACE
+from aggregator.worker import shortest_visibility
 from tests.world import World
 
 COMMAND = (sys.executable, "-m", "aggregator.cli", "worker")
@@ -38,7 +38,7 @@ class Queue:
     def __init__(self, world: World, *, seconds: int = 60) -> None:
         """`seconds` is the time of an invocation; the visibility time-out is the shortest that suits it."""
         self.world, self.sqs, self.seconds = world, boto3.client("sqs"), seconds
-        attributes: Any = {"VisibilityTimeout": str(seconds + GRACE)}
+        attributes: Any = {"VisibilityTimeout": str(shortest_visibility(seconds))}
         created = self.sqs.create_queue(QueueName=world.name, Attributes=attributes)
         self.url = created["QueueUrl"]
         self.objects: dict[str, bytes] = {}
