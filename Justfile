@@ -72,9 +72,23 @@ fixtures:
 local folder="fixtures/samples" out="bundles":
     aggregator local "{{folder}}" --out "{{out}}"
 
+# the packages for Lambda and the list of what is in them, below build/
+build *args:
+    python -m deploy.build "$@"
+
+# build, show what would change in the stack, ask, and change it
+deploy stack="data-aggregator" *args:
+    python -m deploy.stack deploy "$@"
+
+# show what of the stack would go and what stays, ask, and delete it
+destroy stack="data-aggregator" *args:
+    python -m deploy.stack destroy "$@"
+
 # write the locks anew; names no package index
 lock:
     uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" --extra dev pyproject.toml --output-file requirements.lock
     uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" --constraint requirements.lock pyproject.toml --output-file deploy/requirements.lock
+    uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" --constraint requirements.lock --extra worker pyproject.toml --output-file deploy/worker.lock
+    grep '^awslambdaric==' tests/awslambdaric.txt | cut -d' ' -f1 | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" - --output-file tests/awslambdaric.txt
     grep '^ministack==' aggregator/embedded.txt | cut -d' ' -f1 | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" - --output-file aggregator/embedded.txt
     printf 'boto3\ns3fs>=2026\n' | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" - --output-file benchmarks/s3fs.txt

@@ -6,7 +6,7 @@ Each command is a module of `commands/`; what takes long to import, it imports w
 
 import typer
 
-from aggregator.commands import contract, local
+from aggregator.commands import contract, local, worker
 
 app = typer.Typer(
     help="Many small S3 objects become few large gzip bundles: nothing lost, nothing twice.",
@@ -16,16 +16,15 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def _main() -> None:
-    """Keep `local` a command of its own while it is the only one."""
-
-
 app.command(
     epilog="Example: aggregator local fixtures/samples --out bundles",
     short_help="Aggregate a folder of files on an AWS of your own.",
 )(local.local)
 app.add_typer(contract.app, name="contract", short_help="Show the contracts, and check messages against them.")
+app.command(
+    epilog="Example: aggregator worker --queue-url https://sqs.eu-west-1.amazonaws.com/123456789012/objects",
+    short_help="Run the handler on a queue, without Lambda.",
+)(worker.worker)
 
 
 def main() -> None:

@@ -141,14 +141,15 @@ def run(
     *,
     endpoint_url: str,
     name: str,
+    invoke: Callable[[dict[str, Any]], Any] | None = None,
     log: Callable[[str], object] = lambda _: None,
     report: Callable[[Progress], object] = lambda _: None,
 ) -> Summary:
     """
     Aggregate `files` on the AWS at `endpoint_url` and write the bundles below `out`.
 
-    `name` begins the name of every resource, which is made if it is not there; `log` is given each line that the
-    handler logs, `report` the progress.
+    `name` begins the name of every resource, which is made if it is not there; `invoke` runs the handler, by default in
+    this process; `log` is given each line that the handler logs, `report` the progress.
 
     Raises:
         LocalRunError: nothing moves any more, or the AWS does not do what it is asked.
@@ -158,7 +159,7 @@ def run(
         stack = _made(clients, name)
         began = time.monotonic()
         earlier = set(_bundles(clients.s3, stack.distribution))
-        failures = _aggregate(files, clients, stack, report)
+        failures = _aggregate(files, clients, stack, invoke or _invoke, report)
         seconds = time.monotonic() - began
         bundles = [key for key in _bundles(clients.s3, stack.distribution) if key not in earlier]
         bytes_out = sum(_download(clients.s3, stack.distribution, key, out) for key in bundles)
@@ -171,11 +172,15 @@ def run(
 
 
 def _aggregate(
-    files: Mapping[str, Path], clients: Clients, stack: Stack, report: Callable[[Progress], object]
+    files: Mapping[str, Path],
+    clients: Clients,
+    stack: Stack,
+    invoke: Callable[[dict[str, Any]], Any],
+    report: Callable[[Progress], object],
 ) -> list[Failure]:
     """Upload while a poller invokes the handler, until every file is bundled, repeated or failed."""
     waiting, failures, moved = set(files), list[Failure](), time.monotonic()
-    mapping = EventSourceMapping(clients.sqs, stack.queue, _invoke, retry_after=1)
+    mapping = EventSourceMapping(clients.sqs, stack.queue, invoke, retry_after=1)
     with ThreadPoolExecutor(_UPLOADERS) as uploaders:
         uploads = [uploaders.submit(_upload, clients.s3, stack.source, key, path) for key, path in files.items()]
         try:

@@ -12,8 +12,8 @@ MODULES = sorted(".".join(path.relative_to(PACKAGE).with_suffix("").parts) for p
 
 ONLY_IN = {
     "aws_lambda_powertools": {"app", "records", "report", "telemetry"},
-    "boto3": {"clients", "local"},
-    "botocore": {"clients", "sources", "ledger", "local", "records"},
+    "boto3": {"clients", "local", "worker"},
+    "botocore": {"clients", "ledger", "local", "polling", "records", "sources", "worker"},
     "obstore": {"sources"},
     "isal": {"core"},
     "zlib_ng": {"core"},
@@ -21,6 +21,7 @@ ONLY_IN = {
     "polyfactory": {"agreement", "factories"},
     "pydantic": {
         "agreement",
+        "contracts",
         "factories",
         "producers",
         "publishing",
@@ -30,10 +31,11 @@ ONLY_IN = {
         "validation",
     },
     "pydantic_core": {"agreement", "documents", "schemas"},
-    "structlog": {"app", "bundling", "ledger", "polling", "records", "report", "telemetry"},
+    "structlog": {"app", "bundling", "ledger", "polling", "records", "report", "supervisor", "telemetry", "worker"},
     "typer": {"cli", "commands"},
     "rich": {"commands"},
     "subprocess": {"embedded", "portability"},
+    "multiprocessing": {"supervisor", "worker"},
 }
 """Third-party packages (and subprocess), and the modules that may import them; `commands` stands for all of them."""
 
@@ -56,14 +58,14 @@ CONTRACTS = {
 }
 """Modules around the published contracts."""
 
-NOT_IN_LAMBDA = {"cli", "commands", "embedded", "local", "polling"} | CONTRACTS
+NOT_IN_LAMBDA = {"cli", "commands", "embedded", "health", "local", "polling", "supervisor", "worker"} | CONTRACTS
 """Modules that the Lambda never imports."""
 
-PURE = {"core", "planning", "exceptions", "reader", "schemas", "settings"}
+PURE = {"core", "exceptions", "planning", "reader", "schemas", "settings"}
 """Modules that know no AWS."""
 
 
-_STUBS = {"mypy_boto3_s3", "mypy_boto3_sqs", "mypy_boto3_dynamodb", "aws_lambda_powertools", "typing_extensions"}
+_STUBS = {"aws_lambda_powertools", "mypy_boto3_dynamodb", "mypy_boto3_s3", "mypy_boto3_sqs", "typing_extensions"}
 
 
 def _home(module: str) -> str:

@@ -1,11 +1,14 @@
 """The poller does with a queue what Lambda's event source mapping does; on moto, in this process."""
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
+import structlog
+from botocore.exceptions import EndpointConnectionError
 from moto import mock_aws
 
 from aggregator.polling import EventSourceMapping, Invocation, Polled
@@ -152,12 +155,88 @@ def test_an_empty_queue_invokes_nobody(queue: Queue) -> None:
     assert queue.events == []
 
 
-def test_a_batch_is_no_larger_than_an_invocation_takes(queue: Queue) -> None:
+def test_a_batch_is_no_larger_than_an_invocation_takes_and_the_rest_is_the_next(queue: Queue) -> None:
     queue.send(*(f"{at}".ljust(250_000) for at in range(40)))
+    mapping = queue.mapping(lambda _: None, batch_size=100, window=5)
 
-    queue.mapping(lambda _: None, batch_size=100, window=5).poll()
+    polled = [mapping.poll() for _ in range(2)]
 
-    assert 20 < len(queue.events[0]["Records"]) <= 30
+    assert [len(batch.deleted) for batch in polled] == [25, 15]
+    assert max(len(json.dumps(event)) for event in queue.events) <= 6 * 1024 * 1024
+    assert sorted(int(body) for batch in polled for body in batch.deleted) == list(range(40))
+
+
+def test_who_is_told_to_stop_receives_nothing_more_and_finishes_what_is_in_hand(queue: Queue) -> None:
+    queue.send(*(f"{at}".ljust(900_000) for at in range(10)))
+    going = [True]
+    mapping = queue.mapping(lambda _: going.clear(), batch_size=100, window=5, going=lambda: bool(going))
+
+    polled = [mapping.poll() for _ in range(3)]
+    queue.send("late")
+    polled.append(mapping.poll())
+
+    assert [len(batch.deleted) for batch in polled] == [6, 4, 0, 0]
+    assert queue.left(queue.url) == ["late"]
+
+
+def test_a_batch_in_hand_stays_invisible_for_longer_than_its_visibility_time_out(queue: Queue) -> None:
+    queue.send("slow", "slower")
+    beats: list[int] = []
+    seen: list[list[str]] = []
+    beaten = threading.Event()
+
+    def beat(**_: Any) -> None:
+        beats.append(len(beats))
+        if len(beats) > 4:  # a third of the time-out lies between two, so it has run out by now
+            beaten.set()
+
+    def handle(_: dict[str, Any]) -> None:
+        assert beaten.wait(60)
+        seen.append(queue.left(queue.url))
+
+    queue.sqs.meta.events.register("before-call.sqs.ChangeMessageVisibilityBatch", beat)
+    polled = queue.mapping(handle, visibility=2, retry_after=None).poll()
+
+    assert (sorted(polled.deleted), seen) == (["slow", "slower"], [[]])
+
+
+def test_messages_that_cannot_be_kept_invisible_are_handled_all_the_same(queue: Queue) -> None:
+    queue.send("a")
+    failed = threading.Event()
+
+    def refuse(**_: Any) -> None:
+        failed.set()
+        raise EndpointConnectionError(endpoint_url="queue")
+
+    queue.sqs.meta.events.register("before-call.sqs.ChangeMessageVisibilityBatch", refuse)
+    with structlog.testing.capture_logs() as said:
+        polled = queue.mapping(lambda _: failed.wait(60) and None, visibility=1, retry_after=None).poll()
+
+    assert polled == Polled(["a"], 0)
+    assert said[0] == {
+        "event": "messages.visible",
+        "log_level": "warning",
+        "messages": 1,
+        "fault": "EndpointConnectionError",
+    }
+
+
+def test_a_message_that_is_not_deleted_is_said(queue: Queue) -> None:
+    queue.send("a")
+
+    def forget(event: dict[str, Any]) -> None:
+        event["Records"][0]["receiptHandle"] = "nonsense"
+
+    with structlog.testing.capture_logs() as said:
+        queue.mapping(forget).poll()
+
+    assert [line["event"] for line in said] == ["messages.undeleted"]
+    assert said[0]["messages"] == 1
+
+
+def test_an_invocation_outside_lambda_says_where_it_runs() -> None:
+    assert Invocation(function="f", seconds=1, arn="worker:host:7").invoked_function_arn == "worker:host:7"
+    assert Invocation(function="f", seconds=1).invoked_function_arn.endswith(":function:f")
 
 
 def test_an_invocation_counts_down_to_its_end() -> None:

@@ -1,0 +1,40 @@
+"""`aggregator worker`: the handler that runs in Lambda, as a process that runs for weeks."""
+
+from typing import Annotated
+
+import typer
+
+from aggregator.commands.console import mistakes_are_told
+
+
+def worker(
+    queue_url: Annotated[str, typer.Option(metavar="URL", help="The queue to poll.")],
+    processes: Annotated[int, typer.Option(min=1, max=64, help="How many poll side by side.")] = 2,
+    batch_size: Annotated[int, typer.Option(min=1, max=10_000, help="Most messages of a batch.")] = 1_000,
+    window: Annotated[
+        float, typer.Option(min=0, max=300, help="Seconds from a batch's first message to its last.")
+    ] = 1,
+    seconds: Annotated[int, typer.Option(min=12, max=900, help="Time of an invocation.")] = 120,
+    drain: Annotated[
+        float | None, typer.Option(min=0, help="Seconds to finish after SIGTERM; by default as long as it takes.")
+    ] = None,
+    batches: Annotated[int, typer.Option(min=0, help="Replace a process after so many batches; 0 is never.")] = 0,
+    health: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where health is told.")] = "127.0.0.1:8080",
+) -> None:
+    """
+    Poll a queue and run the very handler that runs in Lambda, until SIGTERM.
+
+    The environment is the function's (docs/operations.md), the semantics are those of Lambda's event source mapping.
+    SIGTERM or SIGINT: what is in hand is finished, and the exit status is 0, or 1 if a process had to be killed. Log
+    lines and metrics go to stdout, one JSON document each. GET /health answers 200 while every process is well.
+    """
+    with mistakes_are_told():
+        from aggregator.health import told
+        from aggregator.supervisor import Supervisor
+        from aggregator.worker import Options, checked, longest
+
+        options = checked(Options(queue_url, batch_size, window, seconds, batches=batches))
+        supervisor = Supervisor(options, processes=processes, drain=longest(options) if drain is None else drain)
+        with told(health, supervisor.health) as url:
+            status = supervisor.run(health=url)
+    raise typer.Exit(status)

@@ -1,0 +1,202 @@
+"""
+The processes of `aggregator worker`: started, watched, replaced when they die, and told to stop.
+
+    SIGTERM, SIGINT     drain: the processes finish what they have in hand; those that take too long are killed
+    a second signal     the end, at once
+
+Nothing depends on a clean end: what a killed process had in hand comes back to the queue by itself.
+"""
+
+import multiprocessing
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection, wait
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from aggregator import worker
+from aggregator.worker import HANDLING, Options, Sign
+
+if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+
+LOG_EVENTS = {
+    "worker.started": "the worker began: its processes, and where its health is told",
+    "worker.draining": "a signal asked the worker to stop: the processes finish what they have in hand",
+    "worker.stopped": "the worker ended, with this exit status",
+    "process.ended": "a process ended that should not have, or died: another takes its place after so many seconds",
+    "process.killed": "a process was killed: its invocation took longer than Lambda allows, or it did not drain",
+}
+"""What is said here beside the log events of `worker.py`."""
+
+UNDRAINED = 1
+"""Exit status when a process had to be killed while draining."""
+
+log = structlog.get_logger()
+
+_SPAWN = multiprocessing.get_context("spawn")
+_TICK = 0.2
+_LONGEST_BACKOFF = 60.0
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Slot:
+    """A place for one process, and what is known of it; times are of the monotonic clock."""
+
+    def __init__(self, now: float) -> None:
+        self.process: BaseProcess | None = None
+        self.pid: int | None = None
+        self.sign, self.heard = Sign(), now
+        self.due, self.began, self.failures = now, now, 0
+        self._signs: Connection | None = None
+
+    def start(self, target: Callable[[Options, Connection], None], options: Options, now: float) -> None:
+        """Put a new process into the place."""
+        self._signs, theirs = _SPAWN.Pipe(duplex=False)
+        self.process = _SPAWN.Process(target=target, args=(options, theirs))
+        self.process.start()
+        self.pid = self.process.pid
+        theirs.close()
+        self.sign, self.heard, self.began = Sign(), now, now
+
+    def listen(self, now: float) -> None:
+        """Take in the signs of life that have come."""
+        while self._signs is not None and self._signs.poll():
+            try:
+                self.sign, self.heard = self._signs.recv(), now
+            except EOFError:
+                self._signs.close()
+                self._signs = None
+
+    def is_overdue(self, now: float) -> bool:
+        """Whether nothing was heard for longer than what it does may take."""
+        return now > self.heard + self.sign.allowed
+
+    def bury(self, now: float) -> int:
+        """Empty the place of a dead process, and say when another may come; its exit code."""
+        assert self.process is not None
+        self.process.join()
+        code = int(self.process.exitcode or 0)
+        self.process, self.pid = None, None
+        if code == 0 or now > self.began + _LONGEST_BACKOFF:
+            self.failures = 0
+        self.failures += bool(code)
+        self.due = now + (min(2.0 ** (self.failures - 1), _LONGEST_BACKOFF) if code else 0)
+        return code
+
+    def report(self, now: float) -> dict[str, Any]:
+        """What is known of it, for people."""
+        return {
+            "pid": self.pid,
+            "state": self.sign.state if self.pid else "dead",
+            "seconds_since_sign": round(now - self.heard, 1),
+            "batches": self.sign.batches,
+            "deleted": self.sign.deleted,
+            "kept": self.sign.kept,
+            "healthy": self.pid is not None and not self.is_overdue(now),
+        }
+
+
+class Supervisor:
+    """Keeps `processes` processes at work until a signal comes, and `drain` seconds longer at most."""
+
+    def __init__(
+        self,
+        options: Options,
+        *,
+        processes: int,
+        drain: float,
+        target: Callable[[Options, Connection], None] = worker.work,
+    ) -> None:
+        self._options, self._drain, self._target = options, drain, target
+        self._slots = [Slot(time.monotonic()) for _ in range(processes)]
+        self._received: list[int] = []
+        self._drained_by = 0.0
+        self._status = 0
+        self._restarts = 0
+
+    def run(self, *, health: str = "") -> int:
+        """Work until a signal comes; the exit status. `health` is where health is told, for the log."""
+        log.info("worker.started", processes=len(self._slots), queue=self._options.queue_url, health=health)
+        with _signals(self._received):
+            while not self._over():
+                self._step(time.monotonic())
+        log.info("worker.stopped", status=self._status)
+        return self._status
+
+    def health(self) -> dict[str, Any]:
+        """Whether every process was heard in time, and the figures of each."""
+        now = time.monotonic()
+        processes = [slot.report(now) for slot in self._slots]
+        return {
+            "healthy": all(process["healthy"] for process in processes),
+            "draining": bool(self._received),
+            "restarts": self._restarts,
+            "processes": processes,
+        }
+
+    def _step(self, now: float) -> None:
+        """Start who is due, hear who speaks, bury who is dead, kill who takes too long."""
+        if self._received and not self._drained_by:
+            self._begin_drain(now)
+        for slot in self._slots:
+            if slot.process is None and now >= slot.due and not self._received:
+                slot.start(self._target, self._options, now)
+        wait([slot.process.sentinel for slot in self._slots if slot.process], _TICK)
+        for slot in self._slots:
+            slot.listen(now)
+            if slot.process and not slot.process.is_alive():
+                self._bury(slot, now)
+            elif slot.process and slot.sign.state == HANDLING and slot.is_overdue(now):
+                self._kill(slot, "its invocation takes too long")
+            elif slot.process and self._drained_by and now > self._drained_by:
+                self._status = UNDRAINED
+                self._kill(slot, "it did not drain in time")
+
+    def _begin_drain(self, now: float) -> None:
+        log.info("worker.draining", signal=signal.Signals(self._received[0]).name, seconds=self._drain)
+        self._drained_by = now + self._drain
+        for slot in self._slots:
+            if slot.process:
+                slot.process.terminate()
+
+    def _over(self) -> bool:
+        if len(self._received) > 1:
+            self._status = 128 + self._received[1]
+            for slot in self._slots:
+                if slot.process:
+                    slot.process.kill()
+            return True
+        return bool(self._received) and not any(slot.process for slot in self._slots)
+
+    def _bury(self, slot: Slot, now: float) -> None:
+        pid, code = slot.pid, slot.bury(now)
+        if not self._received:
+            self._restarts += 1
+        if code and not (self._received and code == -signal.SIGTERM):  # that one had not even begun
+            log.error("process.ended", pid=pid, exit_code=code, again_in=round(slot.due - now))
+
+    def _kill(self, slot: Slot, why: str) -> None:
+        assert slot.process is not None
+        log.error("process.killed", pid=slot.pid, why=why)
+        slot.process.kill()
+        slot.process.join()
+
+
+@contextmanager
+def _signals(received: list[int]) -> Iterator[None]:
+    """Collect the signals that ask us to stop."""
+
+    def collect(number: int, _: FrameType | None) -> None:
+        received.append(number)
+
+    before = {number: signal.signal(number, collect) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,221 @@
+"""
+One process of `aggregator worker`: the handler that runs in Lambda, and the poller in front of it.
+
+    receive ▸ handle ▸ delete, until told to stop; then what is in hand is finished, and nothing more received
+
+A message that is not deleted comes back by itself when its visibility time-out ends, so a process may die at any
+moment. By then the claims that it left must have lapsed, or the message is found in flight and loses one of its
+receives: hence the rule that `checked` enforces. (A claim lapses `GRACE` seconds after its invocation's time.)
+"""
+
+import contextlib
+import math
+import os
+import platform
+import signal
+import sys
+import time
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import boto3
+import structlog
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from aggregator import app
+from aggregator.clients import error_code
+from aggregator.exceptions import AggregatorError
+from aggregator.ledger import GRACE
+from aggregator.polling import BEATS, EventSourceMapping, Invocation, Polled
+from aggregator.settings import Settings
+from aggregator.telemetry import configured
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs.client import SQSClient
+
+WAIT = 5
+"""Seconds that an idle process waits for a message in one call, and so at most until it hears that it is to stop."""
+
+PATIENCE = 60.0
+"""Seconds without a sign of life, but for the time that an invocation may take, after which a process is unwell."""
+
+HANDLING = "handling"
+"""The state of a process while the handler works; one that exceeds its time then is killed, as Lambda does."""
+
+LOG_EVENTS = {
+    "poll.failed": "SQS could not be asked, or did not answer: it is asked again, ever less often, up to every 30 s",
+}
+"""What a process says beside the log events of `telemetry.py` and `polling.py`."""
+
+log = structlog.get_logger()
+
+_LONGEST_PAUSE = 30.0
+_NAP = 0.2
+
+
+class WorkerError(AggregatorError):
+    """The worker cannot begin."""
+
+    reason = "worker"
+
+
+class Options(NamedTuple):
+    """
+    What a process is told.
+
+    `seconds` is the time of an invocation, `visibility` the queue's time-out. After `batches` of them a process makes
+    room for a new one; 0 is never.
+    """
+
+    queue_url: str
+    batch_size: int = 1_000
+    window: float = 1.0
+    seconds: int = 120
+    visibility: int = 0
+    batches: int = 0
+
+
+class Sign(NamedTuple):
+    """A sign of life: what the process does, how many seconds that may take, and what it has done so far."""
+
+    state: str = "starting"
+    allowed: float = PATIENCE
+    batches: int = 0
+    deleted: int = 0
+    kept: int = 0
+
+
+def checked(options: Options) -> Options:
+    """
+    The options, completed with the visibility time-out of the queue.
+
+    Raises:
+        ConfigurationError: the environment does not describe a working aggregator.
+        WorkerError: there is no such queue, or its messages come back before their claims have lapsed.
+    """
+    configured(Settings.from_env(os.environ))
+    try:
+        answer = _sqs().get_queue_attributes(QueueUrl=options.queue_url, AttributeNames=["VisibilityTimeout"])
+    except (ClientError, BotoCoreError) as error:
+        raise WorkerError("the queue cannot be read: " + str(error)) from error
+    visibility, needed = int(answer["Attributes"]["VisibilityTimeout"]), shortest_visibility(options.seconds)
+    if visibility < needed:
+        raise WorkerError(
+            "the queue's visibility time-out is too short: raise it, or lower --seconds",
+            visibility=visibility,
+            needed=needed,
+        )
+    return options._replace(visibility=visibility)
+
+
+def shortest_visibility(seconds: int) -> int:
+    """
+    The shortest visibility time-out for invocations of so many seconds.
+
+    When an invocation begins, its messages may have been invisible for the time between two beats already; what is left
+    must last until its claims have lapsed.
+    """
+    return math.ceil((seconds + GRACE) * BEATS / (BEATS - 1))
+
+
+def longest(options: Options) -> float:
+    """Seconds that a process takes to stop, at most: a receive, an invocation and a thousand deletes."""
+    return WAIT + options.seconds + GRACE + PATIENCE
+
+
+def work(options: Options, signs: Connection) -> None:
+    """Poll until SIGTERM, until the parent is dead, or until `options.batches` are done; tell `signs` of it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, which tells the parent too
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a metric that waits in a buffer may be lost
+    configured(Settings.from_env(os.environ))
+    _Process(options, signs).run()
+
+
+class _Process:
+    def __init__(self, options: Options, signs: Connection) -> None:
+        self._options, self._signs = options, signs
+        self._sign = Sign()
+        self._stopping = False
+        signal.signal(signal.SIGTERM, self._stop)
+
+    def run(self) -> None:
+        """Poll, until there is no going on and nothing in hand; an SQS that fails is asked ever less often."""
+        mapping: EventSourceMapping | None = None
+        failures = 0
+        while True:
+            try:
+                mapping = mapping or self._mapping()
+                polled = mapping.poll()
+            except (ClientError, BotoCoreError) as error:
+                failures += 1
+                log.warning("poll.failed", failures=failures, fault=error_code(error))
+                polled = Polled([], 0)
+                self._pause(min(2.0**failures, _LONGEST_PAUSE))
+            else:
+                failures = 0
+                self._count(polled)
+            if polled == Polled([], 0) and self._ending():
+                return
+
+    def _mapping(self) -> EventSourceMapping:
+        options = self._options
+        return EventSourceMapping(
+            _sqs(),
+            options.queue_url,
+            self._invoke,
+            batch_size=options.batch_size,
+            window=options.window,
+            wait=WAIT,
+            visibility=options.visibility,
+            going=self._going,
+        )
+
+    def _invoke(self, event: dict[str, Any]) -> Any:
+        invocation = Invocation(
+            function=os.environ["SERVICE_NAME"],
+            seconds=self._options.seconds,
+            memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20,
+            arn=f"worker:{platform.node()}:{os.getpid()}",
+        )
+        self._tell(HANDLING, self._options.seconds + GRACE)
+        try:
+            return app.handler(event, invocation)  # type: ignore[arg-type]
+        finally:
+            self._tell("deleting", PATIENCE)
+
+    def _going(self) -> bool:
+        self._tell("polling", PATIENCE)
+        return not self._ending()
+
+    def _ending(self) -> bool:
+        parent = parent_process()
+        enough = 0 < self._options.batches <= self._sign.batches
+        return self._stopping or enough or parent is None or not parent.is_alive()
+
+    def _count(self, polled: Polled) -> None:
+        deleted, kept = len(polled.deleted), polled.kept
+        self._sign = self._sign._replace(
+            batches=self._sign.batches + bool(deleted or kept),
+            deleted=self._sign.deleted + deleted,
+            kept=self._sign.kept + kept,
+        )
+
+    def _tell(self, state: str, allowed: float) -> None:
+        self._sign = self._sign._replace(state=state, allowed=allowed)
+        with contextlib.suppress(BrokenPipeError):  # the parent is dead, which ends us after this batch
+            self._signs.send(self._sign)
+
+    def _stop(self, *_: object) -> None:
+        self._stopping = True
+
+    def _pause(self, seconds: float) -> None:
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends and not self._ending():
+            time.sleep(_NAP)
+
+
+def _sqs() -> "SQSClient":
+    config = Config(connect_timeout=5, read_timeout=WAIT + 10, retries={"mode": "standard", "total_max_attempts": 3})
+    return boto3.session.Session().client("sqs", config=config)

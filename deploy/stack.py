@@ -1,0 +1,109 @@
+"""
+The stack of `deploy/template.yaml`, made and unmade with AWS's `sam`, which shows first and asks.
+
+    python -m deploy.stack deploy NAME [options of sam deploy]
+    python -m deploy.stack destroy NAME [options of sam delete]
+
+`sam deploy` prints the change set before it asks. `sam delete` does not say what it would delete, so this does.
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import boto3
+from botocore.exceptions import BotoCoreError, ClientError
+
+from aggregator.exceptions import AggregatorError
+from deploy.build import MACHINES, ROOT, build
+
+_KEPT = frozenset({"Retain", "RetainExceptOnCreate", "Snapshot"})
+
+
+class StackError(AggregatorError):
+    """The stack cannot be made or unmade from here."""
+
+    reason = "stack"
+
+
+class Fate(NamedTuple):
+    """What becomes of a resource when its stack is deleted."""
+
+    kept: bool
+    kind: str
+    name: str
+
+
+def deploy(name: str, options: Sequence[str], *, make: Callable[[Path, list[str]], object] = build) -> int:
+    """Build the packages and hand over to `sam deploy`, which shows what would change and asks; its exit status."""
+    sam = _sam()
+    make(ROOT / "build", list(MACHINES))
+    command = [sam, "deploy", "--template-file", str(ROOT / "deploy" / "template.yaml"), "--stack-name", name]
+    command += ["--capabilities", "CAPABILITY_IAM", "--resolve-s3", "--confirm-changeset", *options]
+    return subprocess.run(command, check=False).returncode
+
+
+def destroy(name: str, options: Sequence[str]) -> int:
+    """Say what would be deleted and what stays, and hand over to `sam delete`, which asks; its exit status."""
+    sam = _sam()
+    for fate in fates(boto3.client("cloudformation"), name):
+        print(f"{'stays' if fate.kept else 'goes':<7}{fate.kind:<36}{fate.name}")
+    print("A bucket that goes must be empty; a table that is protected against deletion stays until it is not.")
+    return subprocess.run([sam, "delete", "--stack-name", name, *options], check=False).returncode
+
+
+def fates(cloudformation: Any, name: str) -> list[Fate]:
+    """
+    What would become of each resource of a stack; what stays comes last.
+
+    Raises:
+        StackError: there is no such stack, or it cannot be read.
+    """
+    try:
+        template = cloudformation.get_template(StackName=name, TemplateStage="Processed")["TemplateBody"]
+        pages = cloudformation.get_paginator("list_stack_resources").paginate(StackName=name)
+        resources = [resource for page in pages for resource in page["StackResourceSummaries"]]
+    except (ClientError, BotoCoreError) as error:
+        raise StackError(str(error)) from error
+    if not isinstance(template, Mapping):
+        raise StackError("the stack was not made from our template: it is no JSON", stack=name)
+    declared = template["Resources"]
+    return sorted(
+        Fate(
+            declared.get(resource["LogicalResourceId"], {}).get("DeletionPolicy") in _KEPT,
+            resource["ResourceType"],
+            resource.get("PhysicalResourceId", resource["LogicalResourceId"]),
+        )
+        for resource in resources
+    )
+
+
+def _sam() -> str:
+    found = shutil.which("sam")
+    if found is None:
+        raise StackError(
+            "sam is missing: pip install aws-sam-cli, in an environment of its own, and put it on the path"
+        )
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Make or unmake the stack; what we do not know is for sam."""
+    parser = argparse.ArgumentParser(prog="python -m deploy.stack", description="Make or unmake the stack.")
+    parser.add_argument("verb", choices=("deploy", "destroy"))
+    parser.add_argument("name", help="name of the stack")
+    known, options = parser.parse_known_args(arguments)
+    verb = deploy if known.verb == "deploy" else destroy
+    try:
+        return verb(known.name, options)
+    except AggregatorError as error:
+        print(f"{known.verb}: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
