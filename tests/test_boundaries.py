@@ -22,11 +22,11 @@ ONLY_IN = {
     "structlog": {"app", "bundling", "ledger", "polling", "records", "telemetry"},
     "typer": {"cli", "commands"},
     "rich": {"commands"},
-    "subprocess": {"embedded"},
+    "subprocess": {"embedded", "packages"},
 }
 """Third-party packages (and subprocess), and the modules that may import them; `commands` stands for all of them."""
 
-NOT_IN_LAMBDA = {"cli", "commands", "contracts", "embedded", "local", "polling"}
+NOT_IN_LAMBDA = {"cli", "commands", "contracts", "embedded", "local", "packages", "polling"}
 """Modules that the Lambda never imports."""
 
 PURE = {"core", "planning", "exceptions", "reader", "schemas", "settings"}
