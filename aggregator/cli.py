@@ -6,7 +6,7 @@ Each command is a module of `commands/`; what takes long to import, it imports w
 
 import typer
 
-from aggregator.commands import local
+from aggregator.commands import doctor, local
 
 app = typer.Typer(
     help="Many small S3 objects become few large gzip bundles: nothing lost, nothing twice.",
@@ -16,15 +16,14 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def _main() -> None:
-    """Keep `local` a command of its own while it is the only one."""
-
-
 app.command(
     epilog="Example: aggregator local fixtures/samples --out bundles",
     short_help="Aggregate a folder of files on an AWS of your own.",
 )(local.local)
+app.command(
+    epilog="Example: aggregator doctor --stack data-aggregator",
+    short_help="Check what the guarantee rests on, in a deployment or a template.",
+)(doctor.doctor)
 
 
 def main() -> None:
