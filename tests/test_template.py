@@ -457,6 +457,7 @@ def test_athena_finds_each_hour_of_bundles_without_a_crawler(made: dict[str, Res
         "hour.range": "2026/01/01/00,NOW",
     }
     assert table["StorageDescriptor"]["Columns"] == [{"Name": "line", "Type": "string"}]
+    assert table["StorageDescriptor"]["SerdeInfo"]["Parameters"] == {"serialization.format": "1"}
 
 
 # Watching
