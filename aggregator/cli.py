@@ -6,7 +6,7 @@ Each command is a module of `commands/`; what takes long to import, it imports w
 
 import typer
 
-from aggregator.commands import contract, local, worker
+from aggregator.commands import contract, doctor, local, worker
 
 app = typer.Typer(
     help="Many small S3 objects become few large gzip bundles: nothing lost, nothing twice.",
@@ -25,6 +25,10 @@ app.command(
     epilog="Example: aggregator worker --queue-url https://sqs.eu-west-1.amazonaws.com/123456789012/objects",
     short_help="Run the handler on a queue, without Lambda.",
 )(worker.worker)
+app.command(
+    epilog="Example: aggregator doctor --stack data-aggregator",
+    short_help="Check what the guarantee rests on, in a deployment or a template.",
+)(doctor.doctor)
 
 
 def main() -> None:

@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import boto3
 
+from aggregator import packages
 from aggregator.clients import Distribution, Version
-from aggregator.embedded import EmbeddedAwsError, kept_apart
 from benchmarks.client import WARM_UP, WARM_UP_SIZE
 from benchmarks.standin import Standin
 from benchmarks.workloads import AGGREGATORS, CREDENTIALS, DISTRIBUTION, Workload
@@ -67,8 +67,8 @@ class Trials:
         """Whether a contender takes part: s3fs does not where it cannot be installed."""
         if contender == "s3fs" and not self._skip & {"s3fs"} and "s3fs" not in self._paths:
             try:
-                self._paths["s3fs"] = str(kept_apart("s3fs", S3FS, "s3fs", self._say))
-            except EmbeddedAwsError as error:
+                self._paths["s3fs"] = str(packages.installed(S3FS, "s3fs", called="s3fs", say=self._say))
+            except packages.InstallError as error:
                 self._say(f"s3fs is left out: {error}")
                 self._skip.add("s3fs")
         return contender not in self._skip

@@ -41,6 +41,7 @@ class Proxy:
         address = urlsplit(endpoint_url)
         self.upstream = (str(address.hostname), int(address.port or 80))
         self.calls: list[str] = []
+        self.paths: list[str] = []
         self.over = threading.Event()
         self._strike: Strike | None = None
         self._kill: Callable[[], None] = lambda: None
@@ -66,10 +67,11 @@ class Proxy:
         """Strike the process `pid` so from now on."""
         self._strike, self._kill = strike, lambda: os.kill(pid, signal.SIGKILL)
 
-    def mode_of(self, call: str) -> Mode | None:
+    def mode_of(self, call: str, path: str) -> Mode | None:
         """Count a call; how it is struck, if it is."""
         with self._lock:
             self.calls.append(call)
+            self.paths.append(path)
             struck = self._strike is not None and self._strike.number == len(self.calls) - 1
         return self._strike.mode if self._strike and struck else None
 
@@ -92,7 +94,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         body = self._body()
-        mode = self.proxy.mode_of(_named(self.command, self.path, self.headers))
+        mode = self.proxy.mode_of(_named(self.command, self.path, self.headers), self.path)
         if mode == "kill before":
             self.proxy.kill()
         elif mode == "hang":

@@ -12,8 +12,17 @@ MODULES = sorted(".".join(path.relative_to(PACKAGE).with_suffix("").parts) for p
 
 ONLY_IN = {
     "aws_lambda_powertools": {"app", "records", "report", "telemetry"},
-    "boto3": {"clients", "local", "worker"},
-    "botocore": {"clients", "ledger", "local", "polling", "records", "sources", "worker"},
+    "boto3": {"clients", "deployment", "local", "worker"},
+    "botocore": {
+        "clients",
+        "deployment",
+        "ledger",
+        "local",
+        "polling",
+        "records",
+        "sources",
+        "worker",
+    },
     "obstore": {"sources"},
     "isal": {"core"},
     "zlib_ng": {"core"},
@@ -31,11 +40,22 @@ ONLY_IN = {
         "validation",
     },
     "pydantic_core": {"agreement", "documents", "schemas"},
-    "structlog": {"app", "bundling", "ledger", "polling", "records", "report", "supervisor", "telemetry", "worker"},
+    "structlog": {
+        "app",
+        "bundling",
+        "ledger",
+        "polling",
+        "records",
+        "report",
+        "supervisor",
+        "telemetry",
+        "worker",
+    },
     "typer": {"cli", "commands"},
     "rich": {"commands"},
-    "subprocess": {"embedded", "portability"},
+    "subprocess": {"embedded", "packages", "portability"},
     "multiprocessing": {"supervisor", "worker"},
+    "yaml": {"template"},
 }
 """Third-party packages (and subprocess), and the modules that may import them; `commands` stands for all of them."""
 
@@ -58,14 +78,47 @@ CONTRACTS = {
 }
 """Modules around the published contracts."""
 
-NOT_IN_LAMBDA = {"cli", "commands", "embedded", "health", "local", "polling", "supervisor", "worker"} | CONTRACTS
+NOT_IN_LAMBDA = {
+    "blueprint",
+    "cli",
+    "commands",
+    "deployment",
+    "diagnosis",
+    "embedded",
+    "health",
+    "local",
+    "packages",
+    "polling",
+    "supervisor",
+    "template",
+    "worker",
+} | CONTRACTS
 """Modules that the Lambda never imports."""
 
-PURE = {"core", "exceptions", "planning", "reader", "schemas", "settings"}
+PURE = {
+    "blueprint",
+    "core",
+    "diagnosis",
+    "exceptions",
+    "planning",
+    "reader",
+    "schemas",
+    "settings",
+    "template",
+}
 """Modules that know no AWS."""
 
 
-_STUBS = {"aws_lambda_powertools", "mypy_boto3_dynamodb", "mypy_boto3_s3", "mypy_boto3_sqs", "typing_extensions"}
+_STUBS = {
+    "aws_lambda_powertools",
+    "mypy_boto3_cloudwatch",
+    "mypy_boto3_dynamodb",
+    "mypy_boto3_iam",
+    "mypy_boto3_lambda",
+    "mypy_boto3_s3",
+    "mypy_boto3_sqs",
+    "typing_extensions",
+}
 
 
 def _home(module: str) -> str:

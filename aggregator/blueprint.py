@@ -1,0 +1,119 @@
+"""
+The facts of a deployment that is not there yet, from its template and parameters.
+
+What only a running system can tell is unknown here, and says so. Pure: no AWS.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from aggregator.diagnosis import (
+    CREATED,
+    Bucket,
+    EventSource,
+    Facts,
+    Function,
+    Notification,
+    Queue,
+    Table,
+    Unknown,
+)
+from aggregator.settings import SECONDS_PER_DAY
+from aggregator.template import Resource, Template, TemplateError
+
+_NOT_RUNNING = Unknown("a template does not tell: ask again with --stack when it is deployed")
+_OURS_TO_DO = Unknown("the source bucket exists already: set its notification, then ask again with --stack")
+
+_VISIBILITY, _RETENTION, _LARGEST_MESSAGE = 30, 4 * SECONDS_PER_DAY, 1_048_576
+"""What SQS takes where a template says nothing (CloudFormation template reference, AWS::SQS::Queue)."""
+
+
+def facts(template: Template) -> Facts:
+    """
+    What `template`, laid out as `deploy/template.yaml` is, says of the deployment it makes.
+
+    Raises:
+        TemplateError: a resource is missing.
+    """
+    resources = template.resources
+    function, queue = _of(resources, "Function"), _of(resources, "Queue")
+    distribution = _of(resources, "Distribution")
+    arn = template.resolved({"Fn::GetAtt": ["Queue", "Arn"]})
+    prefix, suffix = (str(template.parameters.get(name, "")) for name in ("SourcePrefix", "SourceSuffix"))
+    source = resources.get("Source")
+    return Facts(
+        environment={name: str(value) for name, value in function["Environment"]["Variables"].items()},
+        function=Function(int(function.get("Timeout", 3)), int(function.get("EphemeralStorage", {}).get("Size", 512))),
+        event_source=_event_source(function),
+        queue=_queue(arn, queue),
+        dead_letters=_queue("", _of(resources, "DeadLetterQueue")),
+        table=_table(_of(resources, "Ledger")),
+        source=str(template.parameters.get("SourceBucketName", "")),
+        wanted=Notification(arn, (CREATED,), prefix, suffix),
+        notifications=_notifications(source.properties) if source else _OURS_TO_DO,
+        distribution=_bucket(distribution),
+        archive=_bucket(_of(resources, "Archive")),
+        replicas=_replicas(distribution),
+        failed_replicas=_NOT_RUNNING,
+        access=_NOT_RUNNING,
+        second_put=_NOT_RUNNING,
+        skew=_NOT_RUNNING,
+    )
+
+
+def _of(resources: Mapping[str, Resource], name: str) -> dict[str, Any]:
+    if name not in resources:
+        raise TemplateError(f"the template has no resource {name}")
+    return resources[name].properties
+
+
+def _event_source(function: Mapping[str, Any]) -> EventSource | Unknown:
+    mappings = [event["Properties"] for event in function.get("Events", {}).values() if event["Type"] == "SQS"]
+    if len(mappings) != 1:
+        return Unknown(f"the function has {len(mappings)} SQS events, not one")
+    reports = "ReportBatchItemFailures" in mappings[0].get("FunctionResponseTypes", [])
+    window = int(mappings[0].get("MaximumBatchingWindowInSeconds", 0))
+    return EventSource(window, reports, bool(mappings[0].get("Enabled", True)))
+
+
+def _queue(arn: str, queue: Mapping[str, Any]) -> Queue:
+    redrive = queue.get("RedrivePolicy")
+    return Queue(
+        arn,
+        int(queue.get("VisibilityTimeout", _VISIBILITY)),
+        int(queue.get("MessageRetentionPeriod", _RETENTION)),
+        int(queue.get("MaximumMessageSize", _LARGEST_MESSAGE)),
+        int(redrive["maxReceiveCount"]) if redrive else None,
+    )
+
+
+def _table(table: Mapping[str, Any]) -> Table:
+    types = {attribute["AttributeName"]: attribute["AttributeType"] for attribute in table["AttributeDefinitions"]}
+    key = tuple((part["AttributeName"], part["KeyType"], types[part["AttributeName"]]) for part in table["KeySchema"])
+    ttl = table.get("TimeToLiveSpecification", {})
+    return Table(key, ttl.get("AttributeName") if ttl.get("Enabled") else None)
+
+
+def _notifications(bucket: Mapping[str, Any]) -> Sequence[Notification]:
+    found = []
+    for each in bucket.get("NotificationConfiguration", {}).get("QueueConfigurations", []):
+        rules = each.get("Filter", {}).get("S3Key", {}).get("Rules", [])
+        filters = {rule["Name"].lower(): rule["Value"] for rule in rules}
+        prefix, suffix = filters.get("prefix", ""), filters.get("suffix", "")
+        found.append(Notification(each["Queue"], (each["Event"],), prefix, suffix))
+    return found
+
+
+def _bucket(bucket: Mapping[str, Any]) -> Bucket:
+    rules = bucket.get("LifecycleConfiguration", {}).get("Rules", [])
+    days = [
+        int(rule["NoncurrentVersionExpiration"]["NoncurrentDays"])
+        for rule in rules
+        if rule["Status"] == "Enabled" and "NoncurrentVersionExpiration" in rule
+    ]
+    return Bucket(bucket.get("VersioningConfiguration", {}).get("Status") == "Enabled", min(days, default=None))
+
+
+def _replicas(bucket: Mapping[str, Any]) -> Sequence[str]:
+    rules = bucket.get("ReplicationConfiguration", {}).get("Rules", [])
+    return [rule["Destination"]["Bucket"].rpartition(":")[2] for rule in rules if rule["Status"] == "Enabled"]

@@ -1,0 +1,366 @@
+"""
+The facts of a deployment that runs, asked of AWS.
+
+Every question may be refused or go unanswered; the fact is then unknown, with the reason, and the rest is asked all the
+same. Nothing is changed but for one thing, and only if wanted: a probe is put into the distribution bucket, an empty
+bundle under a fixed name, to see whether the endpoint honours `If-None-Match`.
+"""
+
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from aggregator.clients import error_code
+from aggregator.core import empty_bundle
+from aggregator.diagnosis import (
+    CREATED,
+    Access,
+    Bucket,
+    EventSource,
+    Facts,
+    Function,
+    Notification,
+    Queue,
+    Table,
+    Unknown,
+)
+from aggregator.exceptions import AggregatorError
+
+if TYPE_CHECKING:
+    from mypy_boto3_cloudwatch.client import CloudWatchClient
+    from mypy_boto3_dynamodb.client import DynamoDBClient
+    from mypy_boto3_iam.client import IAMClient
+    from mypy_boto3_lambda.client import LambdaClient
+    from mypy_boto3_s3.client import S3Client
+    from mypy_boto3_sqs.client import SQSClient
+
+PROBE = "doctor/conditional-write-probe.gz"
+"""Where the probe lies. It stays there: when it is there already, nothing is written any more."""
+
+ACTIONS: dict[str, tuple[str, ...]] = {
+    "queue": ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"),
+    "source": ("s3:ListBucket",),
+    "members": ("s3:GetObject",),
+    "distribution": ("s3:ListBucketVersions",),
+    "bundles": ("s3:PutObject", "s3:GetObjectVersion"),
+    "table": ("dynamodb:PutItem", "dynamodb:BatchGetItem", "dynamodb:BatchWriteItem"),
+}
+"""What the function must be allowed to do, and to what; where each version is a member, `VERSIONS` as well."""
+
+VERSIONS = "s3:GetObjectVersion"
+
+FORBIDDEN = ("s3:DeleteObject", "s3:DeleteObjectVersion")
+"""What it must not be allowed to do to bundles."""
+
+_ANSWERS_TO_A_CONDITION = frozenset({409, 412, 501})
+"""Statuses that say how a store takes `If-None-Match`; any other error says nothing of it."""
+
+_DAY = 86_400
+
+T = TypeVar("T")
+
+
+class DeploymentError(AggregatorError):
+    """There is nothing to look at."""
+
+    reason = "deployment"
+
+
+class Place(NamedTuple):
+    """Where the parts of a deployment are, as far as that is known."""
+
+    environment: Mapping[str, str] | Unknown
+    function: str | Unknown
+    event_source: str | Unknown
+    queue_url: str | Unknown
+    source: str | Unknown
+    prefix: str | None
+    suffix: str | None
+
+
+def of_stack(name: str) -> Place:
+    """
+    Where the parts of the stack `name` are.
+
+    Raises:
+        DeploymentError: there is no such stack, or CloudFormation does not tell.
+    """
+    cloudformation = boto3.client("cloudformation")
+    try:
+        stack = cloudformation.describe_stacks(StackName=name)["Stacks"][0]
+        pages = cloudformation.get_paginator("list_stack_resources").paginate(StackName=name)
+        ids = {
+            resource["LogicalResourceId"]: resource.get("PhysicalResourceId", "")
+            for page in pages
+            for resource in page["StackResourceSummaries"]
+        }
+    except (ClientError, BotoCoreError) as error:
+        raise DeploymentError(f"the stack {name} cannot be looked at: {error}") from error
+    given = {each["ParameterKey"]: each.get("ParameterValue", "") for each in stack.get("Parameters", [])}
+    function, event_source, queue = (_id(ids, part) for part in ("Function", "FunctionQueue", "Queue"))
+    environment = _asked(lambda: _variables(_known(function)))
+    source = given.get("SourceBucketName") or Unknown("the stack has no parameter SourceBucketName")
+    filters = given.get("SourcePrefix", ""), given.get("SourceSuffix", "")
+    return Place(environment, function, event_source, queue, source, *filters)
+
+
+def of_environment(environment: Mapping[str, str], *, queue_url: str | None, source: str | None) -> Place:
+    """Where the parts are of what runs with `environment`, and not in Lambda."""
+    no_function = Unknown("no function is named: ask with --stack")
+    return Place(
+        environment,
+        no_function,
+        no_function,
+        queue_url or Unknown("--queue-url is not given"),
+        source or Unknown("--source-bucket is not given"),
+        None,
+        None,
+    )
+
+
+def facts(place: Place, *, probe: bool, now: Callable[[], float]) -> Facts:
+    """All that AWS tells of the deployment at `place`; with `probe`, one object is put (see `PROBE`)."""
+    return _Inquiry(place).facts(probe=probe, now=now)
+
+
+class _NotKnownError(Exception):
+    """A question cannot be asked, because the answer to an earlier one is missing."""
+
+    def __init__(self, unknown: Unknown) -> None:
+        super().__init__(unknown.why)
+        self.unknown = unknown
+
+
+class _Inquiry:
+    """The questions to each service."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        path_style = Config(s3={"addressing_style": "path"})  # "bucket.localhost" is a name that few machines resolve
+        self._s3: S3Client = boto3.client("s3", config=path_style)
+        self._sqs: SQSClient = boto3.client("sqs")
+        self._dynamodb: DynamoDBClient = boto3.client("dynamodb")
+        self._lambda: LambdaClient = boto3.client("lambda")
+        self._iam: IAMClient = boto3.client("iam")
+        self._cloudwatch: CloudWatchClient = boto3.client("cloudwatch")
+
+    def facts(self, *, probe: bool, now: Callable[[], float]) -> Facts:
+        place = self._place
+        queue = _asked(lambda: self._queue(_known(place.queue_url)))
+        rules = _asked(self._replication_rules)
+        wanted = (queue.arn, (CREATED,), place.prefix, place.suffix) if isinstance(queue, Queue) else None
+        return Facts(
+            environment=place.environment,
+            function=_asked(self._function),
+            event_source=_asked(self._event_source),
+            queue=queue,
+            dead_letters=_asked(self._dead_letters),
+            table=_asked(self._table),
+            source=place.source,
+            wanted=Notification(*wanted) if wanted else Unknown("the queue is not known"),
+            notifications=_asked(self._notifications),
+            distribution=_asked(lambda: self._bucket(self._named("DISTRIBUTION_BUCKET_NAME"))),
+            archive=_asked(lambda: self._bucket(self._named("ARCHIVE_BUCKET_NAME"))),
+            replicas=rules if isinstance(rules, Unknown) else [_bucket_of(rule) for rule in rules],
+            failed_replicas=_asked(lambda: self._failed_replicas(_known(rules), now())),
+            access=_asked(lambda: self._access(_known(queue))),
+            second_put=_asked(lambda: self._second_put(now())) if probe else Unknown("--no-probe is given"),
+            skew=_asked(lambda: self._skew(now)),
+        )
+
+    def _named(self, variable: str) -> str:
+        value = _known(self._place.environment).get(variable, "")
+        if not value:
+            raise _NotKnownError(Unknown(f"{variable} is not set"))
+        return value
+
+    def _function(self) -> Function:
+        answer = self._lambda.get_function_configuration(FunctionName=_known(self._place.function))
+        return Function(answer["Timeout"], answer["EphemeralStorage"]["Size"])
+
+    def _event_source(self) -> EventSource:
+        answer = self._lambda.get_event_source_mapping(UUID=_known(self._place.event_source))
+        reports = "ReportBatchItemFailures" in answer.get("FunctionResponseTypes", [])
+        enabled = answer["State"] in {"Enabled", "Enabling", "Updating", "Creating"}
+        return EventSource(answer.get("MaximumBatchingWindowInSeconds", 0), reports, enabled)
+
+    def _attributes(self, queue_url: str) -> dict[str, str]:
+        answer = self._sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["All"])
+        return {str(name): value for name, value in answer["Attributes"].items()}
+
+    def _queue(self, queue_url: str) -> Queue:
+        found = self._attributes(queue_url)
+        redrive = json.loads(found.get("RedrivePolicy", "null"))
+        return Queue(
+            found["QueueArn"],
+            int(found["VisibilityTimeout"]),
+            int(found["MessageRetentionPeriod"]),
+            int(found["MaximumMessageSize"]),
+            int(redrive["maxReceiveCount"]) if redrive else None,
+        )
+
+    def _dead_letters(self) -> Queue:
+        """The queue that messages are given up to, as the redrive policy says: it may be any."""
+        redrive = json.loads(self._attributes(_known(self._place.queue_url)).get("RedrivePolicy", "null"))
+        if not redrive:
+            raise _NotKnownError(Unknown("there is no dead-letter queue"))
+        *_, account, name = redrive["deadLetterTargetArn"].split(":")
+        return self._queue(self._sqs.get_queue_url(QueueName=name, QueueOwnerAWSAccountId=account)["QueueUrl"])
+
+    def _table(self) -> Table:
+        name = self._named("IDEMPOTENCY_TABLE_NAME")
+        table = self._dynamodb.describe_table(TableName=name)["Table"]
+        types = {each["AttributeName"]: each["AttributeType"] for each in table["AttributeDefinitions"]}
+        key = tuple(
+            (each["AttributeName"], each["KeyType"], types[each["AttributeName"]]) for each in table["KeySchema"]
+        )
+        ttl = self._dynamodb.describe_time_to_live(TableName=name)["TimeToLiveDescription"]
+        enabled = ttl.get("TimeToLiveStatus") in {"ENABLED", "ENABLING"}
+        return Table(key, ttl.get("AttributeName") if enabled else None)
+
+    def _notifications(self) -> Sequence[Notification]:
+        answer = self._s3.get_bucket_notification_configuration(Bucket=_known(self._place.source))
+        found = []
+        for each in answer.get("QueueConfigurations", []):
+            rules = each.get("Filter", {}).get("Key", {}).get("FilterRules", [])
+            filters = {str(rule["Name"]).lower(): rule["Value"] for rule in rules}
+            events = tuple(map(str, each["Events"]))
+            found.append(Notification(each["QueueArn"], events, filters.get("prefix", ""), filters.get("suffix", "")))
+        return found
+
+    def _bucket(self, name: str) -> Bucket:
+        versioned = self._s3.get_bucket_versioning(Bucket=name).get("Status") == "Enabled"
+        missing = "NoSuchLifecycleConfiguration"
+        lifecycle: Any = _unless(missing, lambda: self._s3.get_bucket_lifecycle_configuration(Bucket=name))
+        days = [
+            rule["NoncurrentVersionExpiration"]["NoncurrentDays"]
+            for rule in lifecycle.get("Rules", [])
+            if rule["Status"] == "Enabled" and "NoncurrentVersionExpiration" in rule
+        ]
+        return Bucket(versioned, min(days, default=None))
+
+    def _replication_rules(self) -> list[dict[str, Any]]:
+        bucket, missing = self._named("DISTRIBUTION_BUCKET_NAME"), "ReplicationConfigurationNotFoundError"
+        answer: Any = _unless(missing, lambda: self._s3.get_bucket_replication(Bucket=bucket))
+        rules = answer.get("ReplicationConfiguration", {}).get("Rules", [])
+        return [rule for rule in rules if rule["Status"] == "Enabled"]
+
+    def _failed_replicas(self, rules: Sequence[Mapping[str, Any]], now: float) -> int:
+        """Copies that failed in the last day, of the rules whose metrics are on."""
+        source, ends = self._named("DISTRIBUTION_BUCKET_NAME"), datetime.fromtimestamp(now, UTC)
+        figures = []
+        for rule in rules:
+            names = {"SourceBucket": source, "DestinationBucket": _bucket_of(rule), "RuleId": rule.get("ID", "")}
+            answer = self._cloudwatch.get_metric_statistics(
+                Namespace="AWS/S3",
+                MetricName="OperationsFailedReplication",
+                Dimensions=[{"Name": name, "Value": value} for name, value in names.items()],
+                StartTime=ends - timedelta(seconds=_DAY),
+                EndTime=ends,
+                Period=_DAY,
+                Statistics=["Sum"],
+            )
+            figures += [point["Sum"] for point in answer["Datapoints"]]
+        if not figures:
+            raise _NotKnownError(
+                Unknown("CloudWatch has no figures of the last day: nothing was copied, or metrics are off")
+            )
+        return int(sum(figures))
+
+    def _access(self, queue: Queue) -> Access:
+        """What IAM's simulation says of the function's role; bucket and key policies are not in it."""
+        role = self._lambda.get_function_configuration(FunctionName=_known(self._place.function))["Role"]
+        s3 = f"arn:{role.split(':')[1]}:s3:::"
+        bucket, source = self._named("DISTRIBUTION_BUCKET_NAME"), _known(self._place.source)
+        table = self._dynamodb.describe_table(TableName=self._named("IDEMPOTENCY_TABLE_NAME"))["Table"]["TableArn"]
+        arns = {
+            "queue": queue.arn,
+            "source": s3 + source,
+            "members": f"{s3}{source}/{self._place.prefix or ''}object",
+            "distribution": s3 + bucket,
+            "bundles": f"{s3}{bucket}/bundle.gz",
+            "table": table,
+        }
+        needed = dict(ACTIONS)
+        if _known(self._place.environment).get("IDEMPOTENCY_SCOPE") == "version":
+            needed["members"] = (*needed["members"], VERSIONS)
+        missing = [
+            action for what in needed for action in self._simulated(role, needed[what], arns[what], allowed=False)
+        ]
+        excessive = self._simulated(role, FORBIDDEN, arns["bundles"], allowed=True)
+        return Access(tuple(missing), tuple(excessive))
+
+    def _simulated(self, role: str, actions: Sequence[str], arn: str, *, allowed: bool) -> list[str]:
+        """Those of `actions` on `arn` that the role is, or is not, allowed."""
+        answer = self._iam.simulate_principal_policy(PolicySourceArn=role, ActionNames=actions, ResourceArns=[arn])
+        results = answer["EvaluationResults"]
+        return [each["EvalActionName"] for each in results if (each["EvalDecision"] == "allowed") is allowed]
+
+    def _second_put(self, now: float) -> int:
+        """How a conditional put of an object that is there is answered; a first one sees to it that it is there."""
+        body = empty_bundle(PROBE, now, "doctor")
+        first = self._put(body)
+        return first if first == 412 else self._put(body)
+
+    def _put(self, body: bytes) -> int:
+        bucket = self._named("DISTRIBUTION_BUCKET_NAME")
+        try:
+            answer = self._s3.put_object(Bucket=bucket, Key=PROBE, Body=io.BytesIO(body), IfNoneMatch="*")
+        except ClientError as error:
+            status = int(error.response["ResponseMetadata"]["HTTPStatusCode"])
+            if status not in _ANSWERS_TO_A_CONDITION:
+                raise
+            return status
+        return int(answer["ResponseMetadata"]["HTTPStatusCode"])
+
+    def _skew(self, now: Callable[[], float]) -> float:
+        answer = self._s3.head_bucket(Bucket=self._named("DISTRIBUTION_BUCKET_NAME"))
+        return now() - parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"]).timestamp()
+
+
+def _variables(function: str) -> dict[str, str]:
+    answer = boto3.client("lambda").get_function_configuration(FunctionName=function)
+    return dict(answer.get("Environment", {}).get("Variables", {}))
+
+
+def _id(ids: Mapping[str, str], part: str) -> str | Unknown:
+    return ids.get(part) or Unknown(f"the stack has no resource {part}")
+
+
+def _bucket_of(rule: Mapping[str, Any]) -> str:
+    return str(rule["Destination"]["Bucket"].rpartition(":")[2])
+
+
+def _known(fact: T | Unknown) -> T:
+    if isinstance(fact, Unknown):
+        raise _NotKnownError(fact)
+    return fact
+
+
+def _asked(question: Callable[[], T]) -> T | Unknown:
+    """The answer, or why there is none."""
+    try:
+        return question()
+    except _NotKnownError as error:
+        return error.unknown
+    except ClientError as error:
+        return Unknown(f"{error.operation_name} is answered {error_code(error)}")
+    except BotoCoreError as error:
+        return Unknown(str(error))
+
+
+def _unless(missing: str, question: Callable[[], Any]) -> Any:
+    """The answer, or an empty one where AWS says by the error `missing` that there is nothing."""
+    try:
+        return question()
+    except ClientError as error:
+        if error_code(error) != missing:
+            raise
+        return {}
