@@ -9,6 +9,7 @@ A source bucket, a distribution bucket and a ledger on some AWS, for tests that 
 import gzip
 import io
 import json
+import time
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,8 +21,10 @@ import pytest
 from botocore.config import Config
 
 from aggregator import app
+from aggregator.ledger_reader import LedgerReader
 from aggregator.polling import Invocation
 from aggregator.reader import Bundle
+from aggregator.reconciliation import Audit, Places, Subject, reconcile
 from fixtures import factories
 
 CREDENTIALS = {
@@ -113,6 +116,20 @@ class World:
             for key, body in objects.items():
                 found[key] += [body] * text.count(body)
         return dict(found)
+
+    def audit(self, *, later: float = 0, grace: float = 0, **given: Any) -> Audit:
+        """What the auditor finds, `later` seconds from now, of all that was put."""
+        now = time.time() + later
+        scope = given.pop("scope", "key")
+        reader = LedgerReader(self.dynamodb, table=self.table, distribution=self.distribution, scope=scope, now=now)
+        subject = Subject(self.source, given.pop("prefix", ""), scope, time.time() - 3_600, now + 1, now)
+        places = Places(self.s3, self.distribution, given.pop("archive", None), reader)
+        return reconcile(subject, places, grace=grace, **given)
+
+    def verdict(self, **given: Any) -> tuple[dict[str, int], list[dict[str, Any]]]:
+        """The totals of an audit that are not nought, and its findings."""
+        with self.audit(**given) as audit:
+            return {name: count for name, count in audit.totals.items() if count}, list(audit.findings())
 
     def records(self) -> list[dict[str, Any]]:
         """Everything the ledger remembers, by attribute."""
