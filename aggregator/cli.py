@@ -6,7 +6,7 @@ Each command is a module of `commands/`; what takes long to import, it imports w
 
 import typer
 
-from aggregator.commands import local
+from aggregator.commands import local, reconcile, stats, where
 
 app = typer.Typer(
     help="Many small S3 objects become few large gzip bundles: nothing lost, nothing twice.",
@@ -25,6 +25,19 @@ app.command(
     epilog="Example: aggregator local fixtures/samples --out bundles",
     short_help="Aggregate a folder of files on an AWS of your own.",
 )(local.local)
+
+app.command(
+    epilog="Example: aggregator where s3://orders/08/order-1.json",
+    short_help="Say which bundle holds an object, or what became of it.",
+)(where.where)
+app.command(
+    epilog="Example: aggregator reconcile --source s3://orders/08/ --since 24h --until 1h",
+    short_help="Prove that each object is in one bundle.",
+)(reconcile.reconcile)
+app.command(
+    epilog="Example: aggregator stats s3://bundles/2026/11/ --html stats.html",
+    short_help="Show how bundles fill over time.",
+)(stats.stats)
 
 
 def main() -> None:

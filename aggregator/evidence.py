@@ -84,7 +84,7 @@ class Evidence:
             "temp_directory": str(folder / "spill"),
             "preserve_insertion_order": False,
         }
-        self._connection = duckdb.connect(str(folder / "audit.duckdb"), config=config)
+        self._connection = duckdb.connect(":memory:", config=config)
         for table, columns in _TABLES.items():
             self._run(f"CREATE TABLE {table} ({', '.join(f'{name} {kind}' for name, kind in columns.items())})")
 
