@@ -159,11 +159,15 @@ class _Gathering:
             self._read("reading the archive", (Stored(archive, *copy, is_latest=True) for copy in only))
 
     def from_ledger(self, ledger: LedgerReader, *, refusals: bool) -> None:
-        """What the ledger says of each object; and the bundles that it names and that were not read yet."""
+        """
+        What the ledger says of each object; and the bundles that it names and that were not read yet.
+
+        Whether they are settled is asked before they are looked for: a settled bundle that is not there is gone.
+        """
         self._ask(ledger)
-        self._read("following claims", chain.from_iterable(map(self._found, self._evidence.unread_bundles())))
-        lost = runs(self._evidence.unread_bundles(), MOST_READS)
-        self._evidence.add("settled", ((bundle,) for some in lost for bundle in ledger.receipts(some)))
+        unread = self._evidence.unread_bundles()
+        self._evidence.add("settled", ((key,) for some in runs(unread, MOST_READS) for key in ledger.receipts(some)))
+        self._read("following claims", chain.from_iterable(map(self._found, unread)))
         if refusals and self._evidence.any_unexplained():
             told = ((url, one.reason, one.message, one.time) for one in ledger.refusals() for url in one.objects)
             self._evidence.add("refusals", self._counted("searching for refusals", told))

@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 from aggregator.figures import Figures, histogram
 
-_WIDTH, _HEIGHT, _LEFT, _FOOT, _HEAD = 400, 190, 46, 24, 10
+_WIDTH, _HEIGHT, _LEFT, _FOOT, _HEAD = 340, 170, 46, 24, 10
 """A drawing's units: narrow, so that its letters are legible on a phone."""
 
 _FILLS = [number / 10 for number in range(10)]
 _SIZES = [0.0, *(1e3 * 4.0**power for power in range(11))]
-_MOST_LABELS = 5
+_MOST_LABELS = 4
 
 _STYLE = """
 :root { color-scheme: light dark; --text: #1d2433; --dim: #5d6679; --line: #d8dde6; --back: #ffffff; --bar: #2f6fd0; }
@@ -26,8 +26,8 @@ body { margin: 0 auto; max-width: 1100px; padding: 1rem; font: 1rem/1.5 system-u
   background: var(--back); }
 h1 { font-size: 1.4rem; margin: 0; overflow-wrap: anywhere; } h2 { font-size: 1rem; margin: 0 0 .5rem; }
 p, dt { color: var(--dim); } p { margin: 0 0 1rem; }
-dl, main { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 8.5rem), 1fr)); }
-main { grid-template-columns: repeat(auto-fit, minmax(min(100%, 21rem), 1fr)); }
+dl, main { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 7rem), 1fr)); }
+main { grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); }
 dl { margin: 0 0 1rem; } dt { font-size: .8rem; }
 dd { margin: 0; font-size: 1.3rem; font-variant-numeric: tabular-nums; }
 section { border: 1px solid var(--line); border-radius: .5rem; padding: 1rem; min-width: 0; }
@@ -51,12 +51,13 @@ def page(figures: Figures, *, target: str, made: str, bytes_in_words: Callable[[
     """The report on the bundles under `target`, as of `made`; it names `most` prefixes."""
     periods, said = figures.periods(), bytes_in_words
     fill_counts = histogram(figures.fills, _FILLS)
-    size_counts = histogram((bundle.size for bundle in figures.bundles), _SIZES)
+    sizes = [size for size in _SIZES if size <= max((bundle.size for bundle in figures.bundles), default=0)]
+    size_counts = histogram((bundle.size for bundle in figures.bundles), sizes)
     charts = [
         _chart(
             f"Bundles each {figures.unit()}",
             [Bar(one.name, one.bundles, f"{one.bundles:,} bundles, {one.members:,} members") for one in periods],
-            "{:,.0f}".format,
+            _number,
         ),
         _chart(
             f"Bytes of bundles each {figures.unit()}",
@@ -64,13 +65,13 @@ def page(figures: Figures, *, target: str, made: str, bytes_in_words: Callable[[
             said,
         ),
         _chart(
-            f"Compression each {figures.unit()}: text to bundle",
+            f"Compression each {figures.unit()}",
             [
                 Bar(one.name, ratio, f"{ratio:.1f}")
                 for one in periods
                 for ratio in [one.text / one.size if one.size else 0]
             ],
-            "{:.1f}".format,
+            _number,
         ),
         _chart(
             "How full bundles are",
@@ -78,15 +79,15 @@ def page(figures: Figures, *, target: str, made: str, bytes_in_words: Callable[[
                 Bar(f"{fill:.0%}", count, f"{count:,} bundles from {fill:.0%}")
                 for fill, count in zip(_FILLS, fill_counts, strict=True)
             ],
-            "{:,.0f}".format,
+            _number,
         ),
         _chart(
             "Sizes of bundles",
             [
                 Bar(said(size), count, f"{count:,} bundles from {said(size)}")
-                for size, count in zip(_SIZES, size_counts, strict=True)
+                for size, count in zip(sizes, size_counts, strict=True)
             ],
-            "{:,.0f}".format,
+            _number,
         ),
         _prefixes(figures, most, said),
     ]
@@ -148,6 +149,10 @@ def _chart(title: str, bars: Sequence[Bar], scale: Callable[[float], str]) -> st
         f'<section><h2>{escape(title)}</h2><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
         f'aria-label="{escape(title)}">{drawing}</svg></section>\n'
     )
+
+
+def _number(value: float) -> str:
+    return f"{value:,.1f}".removesuffix(".0")
 
 
 def _grid(label: str, y: float) -> str:

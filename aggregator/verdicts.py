@@ -67,10 +67,13 @@ QUALIFY row_number() OVER (PARTITION BY objects.number ORDER BY created DESC) = 
 VERDICTS = f"""
 CREATE TABLE verdicts AS
 SELECT
-    objects.*, held.bundle, claims.bundle AS claimed, claims.released, claims.lapses,
+    objects.*, held.bundle, claims.bundle AS claimed, claims.released, known.members, settled.bundle AS settled,
     CASE
         WHEN repeated.key IS NOT NULL THEN 'twice'
-        WHEN held.number IS NULL AND NOT claims.released AND claims.lapses >= $now THEN 'in_flight'
+        WHEN held.number IS NULL AND NOT claims.released AND (known.members > 0 OR settled.bundle IS NOT NULL)
+            THEN 'missing'
+        WHEN held.number IS NULL AND NOT claims.released AND known.key IS NULL AND claims.lapses >= $now
+            THEN 'in_flight'
         WHEN held.number IS NULL AND refused.object IS NOT NULL THEN 'refused'
         WHEN held.number IS NULL AND objects.modified > $fresh THEN 'in_flight'
         WHEN held.number IS NULL THEN 'missing'
@@ -87,6 +90,8 @@ SELECT
 FROM objects
 LEFT JOIN held ON held.number = objects.number
 LEFT JOIN claims ON claims.number = objects.number
+LEFT JOIN (SELECT key, max(members) AS members FROM bundles GROUP BY ALL) AS known ON known.key = claims.bundle
+LEFT JOIN settled ON settled.bundle = claims.bundle
 LEFT JOIN repeated ON repeated.key = objects.key AND repeated.version = objects.version
 LEFT JOIN (SELECT object, max(time) AS time FROM refusals GROUP BY ALL) AS refused
     ON refused.object = $root || objects.key AND refused.time >= objects.modified - {_SAME_MOMENT}
@@ -123,14 +128,11 @@ SELECT 'missing', $root || verdicts.key, version_id, claimed, NULL, CASE
     WHEN NOT $has_ledger THEN 'in no bundle'
     WHEN claimed IS NULL THEN 'never claimed'
     WHEN released THEN 'given back'
-    WHEN known.members > 0 THEN 'its bundle does not hold it'
-    WHEN known.members = 0 THEN 'its bundle was never published'
-    WHEN settled.bundle IS NOT NULL THEN 'its bundle is gone'
+    WHEN members > 0 THEN 'its bundle does not hold it'
+    WHEN members = 0 THEN 'its bundle was never published'
+    WHEN settled IS NOT NULL THEN 'its bundle is gone'
     ELSE 'its claim has lapsed and is undecided' END
-FROM verdicts
-LEFT JOIN (SELECT key, max(members) AS members FROM bundles GROUP BY ALL) AS known ON known.key = claimed
-LEFT JOIN settled ON settled.bundle = claimed
-WHERE verdict = 'missing'
+FROM verdicts WHERE verdict = 'missing'
 
 UNION ALL
 SELECT 'twice', $root || entries.key, any_value(entries.version_id), min(bundles.url), max(bundles.url),

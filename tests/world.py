@@ -13,6 +13,7 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,7 +22,10 @@ import pytest
 from botocore.config import Config
 
 from aggregator import app
+from aggregator.core import Packer, Source
 from aggregator.ledger_reader import LedgerReader
+from aggregator.listings import versions
+from aggregator.planning import planned
 from aggregator.polling import Invocation
 from aggregator.reader import Bundle
 from aggregator.reconciliation import Audit, Places, Subject, reconcile
@@ -96,6 +100,26 @@ class World:
             bundle = Bundle.open(io.BytesIO(got["Body"].read()))
             if len(bundle):
                 yield bundle
+
+    def plant(self, bundle: str, sources: Iterable[Source], *, created: float | None = None) -> None:
+        """Put a bundle that no handler made: its index says what we like, and its text is empty."""
+        spool, plan = io.BytesIO(), planned((), now=created or time.time(), request_id="planted", suffix="")
+        with ThreadPoolExecutor(1) as executor:
+            packer = Packer(spool, limit=1 << 30, level=1, framing="none", executor=executor)
+            for source in sources:
+                packer.add(source, [b""])
+            packer.finish(plan._replace(bundle=bundle))
+        self.s3.put_object(Bucket=self.distribution, Key=bundle, Body=spool.getvalue())
+
+    def replicate(self) -> str:
+        """Copy what lies in the distribution bucket to an archive bucket, as replication does; its name."""
+        archive = f"{self.name}-a"
+        self.s3.create_bucket(Bucket=archive)
+        self.s3.put_bucket_versioning(Bucket=archive, VersioningConfiguration={"Status": "Enabled"})
+        for stored in versions(self.s3, self.distribution):
+            copied: Any = {"Bucket": stored.bucket, "Key": stored.key, "VersionId": stored.version_id}
+            self.s3.copy_object(Bucket=archive, Key=stored.key, CopySource=copied)
+        return archive
 
     def published(self) -> dict[str, list[bytes]]:
         """What lies in bundles, by key: each member's bytes, as often as it was published."""
