@@ -12,8 +12,9 @@ MODULES = sorted(".".join(path.relative_to(PACKAGE).with_suffix("").parts) for p
 
 ONLY_IN = {
     "aws_lambda_powertools": {"app", "records", "telemetry"},
-    "boto3": {"clients", "local"},
-    "botocore": {"clients", "sources", "ledger", "local", "records"},
+    "boto3": {"clients", "connection", "local"},
+    "botocore": {"clients", "connection", "ledger", "ledger_reader", "listings", "local", "records", "sources"},
+    "duckdb": {"evidence"},
     "obstore": {"sources"},
     "isal": {"core"},
     "zlib_ng": {"core"},
@@ -26,10 +27,25 @@ ONLY_IN = {
 }
 """Third-party packages (and subprocess), and the modules that may import them; `commands` stands for all of them."""
 
-NOT_IN_LAMBDA = {"cli", "commands", "contracts", "embedded", "local", "polling"}
+AUDITOR = {"evidence", "ledger_reader", "listings", "reconciliation", "verdicts"}
+"""Modules that judge what the handler wrote."""
+
+NOT_IN_LAMBDA = {
+    *AUDITOR,
+    "cli",
+    "commands",
+    "connection",
+    "contracts",
+    "embedded",
+    "figures",
+    "local",
+    "polling",
+    "report",
+    "whereabouts",
+}
 """Modules that the Lambda never imports."""
 
-PURE = {"core", "planning", "exceptions", "reader", "schemas", "settings"}
+PURE = {"core", "exceptions", "figures", "planning", "reader", "report", "schemas", "settings", "verdicts"}
 """Modules that know no AWS."""
 
 
@@ -57,6 +73,11 @@ def test_what_runs_in_lambda_imports_nothing_that_does_not(module: str) -> None:
 @pytest.mark.parametrize("module", sorted(PURE))
 def test_a_pure_module_imports_only_pure_modules(module: str) -> None:
     assert _ours(module) <= PURE
+
+
+@pytest.mark.parametrize("module", sorted(AUDITOR))
+def test_the_auditor_shares_nothing_with_what_it_judges_but_the_format_of_the_index(module: str) -> None:
+    assert _ours(module) <= AUDITOR | {"exceptions", "reader", "schemas"}
 
 
 def test_nothing_runs_when_the_handler_is_imported() -> None:
