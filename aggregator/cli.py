@@ -31,7 +31,7 @@ app.command(
     short_help="Say which bundle holds an object, or what became of it.",
 )(where.where)
 app.command(
-    epilog="Example: aggregator reconcile --source s3://orders/08/ --since 24h --until 1h",
+    epilog="Example: aggregator reconcile --source s3://orders/08/ --since 24h",
     short_help="Prove that each object is in one bundle.",
 )(reconcile.reconcile)
 app.command(

@@ -114,7 +114,8 @@ def locate(
     known = [one for one in found if one.state != "never seen"]
     if since is not None and not any(one.state == "bundled" for one in known):
         known += search(wanted, places, since=since, now=now)
-    return known or found
+        return known or found
+    return found if wanted.bucket else known or found
 
 
 def source_buckets(places: Places) -> list[str]:

@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import boto3
 import pytest
@@ -111,6 +111,11 @@ class World:
             packer.finish(plan._replace(bundle=bundle))
         self.s3.put_object(Bucket=self.distribution, Key=bundle, Body=spool.getvalue())
 
+    def remove_bundles(self) -> None:
+        """Remove all versions of all bundles for good, as a lifecycle rule does."""
+        for stored in list(versions(self.s3, self.distribution)):
+            self.s3.delete_object(Bucket=stored.bucket, Key=stored.key, VersionId=str(stored.version_id))
+
     def replicate(self) -> str:
         """Copy what lies in the distribution bucket to an archive bucket, as replication does; its name."""
         archive = f"{self.name}-a"
@@ -141,13 +146,16 @@ class World:
                 found[key] += [body] * text.count(body)
         return dict(found)
 
+    def reader(self, scope: Literal["key", "version"], now: float) -> LedgerReader:
+        """The ledger, to be read as of `now`."""
+        return LedgerReader(self.dynamodb, table=self.table, distribution=self.distribution, scope=scope, now=now)
+
     def audit(self, *, later: float = 0, grace: float = 0, **given: Any) -> Audit:
         """What the auditor finds, `later` seconds from now, of all that was put."""
         now = time.time() + later
         scope = given.pop("scope", "key")
-        reader = LedgerReader(self.dynamodb, table=self.table, distribution=self.distribution, scope=scope, now=now)
         subject = Subject(self.source, given.pop("prefix", ""), scope, time.time() - 3_600, now + 1, now)
-        places = Places(self.s3, self.distribution, given.pop("archive", None), reader)
+        places = Places(self.s3, self.distribution, given.pop("archive", None), self.reader(scope, now))
         return reconcile(subject, places, grace=grace, **given)
 
     def verdict(self, **given: Any) -> tuple[dict[str, int], list[dict[str, Any]]]:

@@ -121,8 +121,7 @@ def test_a_bundle_that_is_not_in_the_archive_is_unreplicated(world: World) -> No
 
 def test_an_object_that_the_ledger_forgot_would_come_twice_and_is_reported(world: World) -> None:
     bundle = _delivered(world)
-    (reader,) = (LedgerReader(world.dynamodb, table=world.table, distribution=world.distribution, scope="key", now=0),)
-    (id_,) = reader.ids(world.source, "in/2", None, None)
+    (id_,) = world.reader("key", 0).ids(world.source, "in/2", None, None)
     world.dynamodb.delete_item(TableName=world.table, Key={"id": {"S": id_}})
 
     assert world.verdict() == (
@@ -188,7 +187,7 @@ def test_a_lapsed_claim_tells_why_its_object_is_missing(world: World, monkeypatc
 
 def test_a_bundle_that_is_settled_and_in_neither_bucket_is_gone(world: World) -> None:
     _delivered(world)
-    _remove_bundles(world)
+    world.remove_bundles()
 
     totals, findings = world.verdict(archive=None)
 
@@ -225,7 +224,7 @@ def test_a_bundle_that_its_consumer_deleted_still_counts(world: World) -> None:
 def test_a_bundle_that_is_left_only_in_the_archive_still_counts(world: World) -> None:
     _delivered(world)
     archive = world.replicate()
-    _remove_bundles(world)
+    world.remove_bundles()
 
     assert world.verdict(archive=archive) == (SOUND, [])
 
@@ -387,19 +386,12 @@ def _sources(world: World) -> list[Source]:
 def _edit(world: World, edit: Callable[[list[Source]], list[Source]], *, created: float | None = None) -> None:
     """Put another bundle in the place of the one that is there, as if it had always been there."""
     (bundle,), sources = world.bundles(), edit(_sources(world))
-    _remove_bundles(world)
+    world.remove_bundles()
     world.plant(bundle.index.bundle, sources, created=created)
 
 
-def _remove_bundles(world: World) -> None:
-    """Remove all versions of all bundles for good."""
-    for version in world.s3.list_object_versions(Bucket=world.distribution)["Versions"]:
-        world.s3.delete_object(Bucket=world.distribution, Key=version["Key"], VersionId=version["VersionId"])
-
-
 def _claim(world: World, key: str, bundle: str, *, etag: str) -> None:
-    reader = LedgerReader(world.dynamodb, table=world.table, distribution=world.distribution, scope="key", now=0)
-    (id_,) = reader.ids(world.source, key, None, None)
+    (id_,) = world.reader("key", 0).ids(world.source, key, None, None)
     item = {
         "id": {"S": id_},
         "data": {"S": json.dumps({"bundle": bundle, "etag": etag})},
