@@ -152,4 +152,4 @@ def _print(figures: "Figures", unreadable: int, top: int) -> None:
 
 def _percent(share: float | None) -> str:
     """A share for people: two digits that count, because bundles of small objects are far from full."""
-    return "-" if share is None else f"{share:.2%}" if share < 0.1 else f"{share:.0%}"
+    return "-" if share is None else f"{100 * share:.2g}%" if share < 0.1 else f"{share:.0%}"
