@@ -126,6 +126,24 @@ class World:
             self.s3.copy_object(Bucket=archive, Key=stored.key, CopySource=copied)
         return archive
 
+    @contextmanager
+    def watched(self) -> Iterator[list[str]]:
+        """The boto3 calls made in the block, by this world or by clients that are built meanwhile."""
+        seen: list[str] = []
+
+        def note(model: Any, **_: Any) -> None:
+            seen.append(model.name)
+
+        assert boto3.DEFAULT_SESSION
+        emitters = [self.s3.meta.events, self.dynamodb.meta.events, boto3.DEFAULT_SESSION.events]
+        for emitter in emitters:
+            emitter.register("before-call", note)
+        try:
+            yield seen
+        finally:
+            for emitter in emitters:
+                emitter.unregister("before-call", note)
+
     def published(self) -> dict[str, list[bytes]]:
         """What lies in bundles, by key: each member's bytes, as often as it was published."""
         found: dict[str, list[bytes]] = defaultdict(list)
