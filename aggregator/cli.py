@@ -6,7 +6,7 @@ Each command is a module of `commands/`; what takes long to import, it imports w
 
 import typer
 
-from aggregator.commands import contract, doctor, local, worker
+from aggregator.commands import contract, doctor, local, reconcile, stats, where, worker
 
 app = typer.Typer(
     help="Many small S3 objects become few large gzip bundles: nothing lost, nothing twice.",
@@ -29,6 +29,19 @@ app.command(
     epilog="Example: aggregator doctor --stack data-aggregator",
     short_help="Check what the guarantee rests on, in a deployment or a template.",
 )(doctor.doctor)
+
+app.command(
+    epilog="Example: aggregator where s3://orders/08/order-1.json",
+    short_help="Say which bundle holds an object, or what became of it.",
+)(where.where)
+app.command(
+    epilog="Example: aggregator reconcile --source s3://orders/08/ --since 24h",
+    short_help="Prove that each object is in one bundle.",
+)(reconcile.reconcile)
+app.command(
+    epilog="Example: aggregator stats s3://bundles/2026/11/ --html stats.html",
+    short_help="Show how bundles fill over time.",
+)(stats.stats)
 
 
 def main() -> None:

@@ -75,6 +75,8 @@ def _outcome(embedded: str, module: str, world: World, trial: Trial) -> Outcome:
             break
     outcome.update({key: len(bodies) for key, bodies in _published(world, module).items()})
     outcome.update({"unacknowledged": len(set(waiting) - {"missing"})})
+    if module == OURS:
+        outcome.update(_audited(world))
     outcome.story = "\n".join(story)
     return outcome
 
@@ -104,6 +106,12 @@ def _delivered(
         story.append("did not end by itself")
         failed.append("did not end by itself")
     return failed
+
+
+def _audited(world: World) -> Outcome:
+    """What the independent auditor finds wrong, on the clock of the last delivery: nothing, if all is well."""
+    totals, findings = world.verdict(later=MOST_DELIVERIES * LAPSED)
+    return Outcome({f"audit: {finding['finding']}": 1 for finding in findings} or {"audited": totals.get("once", 0)})
 
 
 def _published(world: World, module: str) -> dict[str, list[bytes]]:

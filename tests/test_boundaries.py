@@ -12,11 +12,14 @@ MODULES = sorted(".".join(path.relative_to(PACKAGE).with_suffix("").parts) for p
 
 ONLY_IN = {
     "aws_lambda_powertools": {"app", "records", "report", "telemetry"},
-    "boto3": {"clients", "deployment", "local", "worker"},
+    "boto3": {"clients", "connection", "deployment", "local", "worker"},
     "botocore": {
         "clients",
+        "connection",
         "deployment",
         "ledger",
+        "ledger_reader",
+        "listings",
         "local",
         "polling",
         "records",
@@ -56,6 +59,7 @@ ONLY_IN = {
     "subprocess": {"embedded", "packages", "portability"},
     "multiprocessing": {"supervisor", "worker"},
     "yaml": {"template"},
+    "duckdb": {"evidence"},
 }
 """Third-party packages (and subprocess), and the modules that may import them; `commands` stands for all of them."""
 
@@ -78,19 +82,31 @@ CONTRACTS = {
 }
 """Modules around the published contracts."""
 
+AUDITOR = {"evidence", "ledger_reader", "listings", "reconciliation", "verdicts"}
+"""Modules that judge what the handler wrote."""
+
 NOT_IN_LAMBDA = {
     "blueprint",
     "cli",
     "commands",
+    "connection",
     "deployment",
     "diagnosis",
     "embedded",
+    "evidence",
+    "figures",
     "health",
+    "ledger_reader",
+    "listings",
     "local",
     "packages",
     "polling",
+    "reconciliation",
+    "figures_page",
     "supervisor",
     "template",
+    "verdicts",
+    "whereabouts",
     "worker",
 } | CONTRACTS
 """Modules that the Lambda never imports."""
@@ -100,11 +116,14 @@ PURE = {
     "core",
     "diagnosis",
     "exceptions",
+    "figures",
     "planning",
     "reader",
+    "figures_page",
     "schemas",
     "settings",
     "template",
+    "verdicts",
 }
 """Modules that know no AWS."""
 
@@ -142,6 +161,11 @@ def test_what_runs_in_lambda_imports_nothing_that_does_not(module: str) -> None:
 @pytest.mark.parametrize("module", sorted(PURE))
 def test_a_pure_module_imports_only_pure_modules(module: str) -> None:
     assert _ours(module) <= PURE
+
+
+@pytest.mark.parametrize("module", sorted(AUDITOR))
+def test_the_auditor_shares_nothing_with_what_it_judges_but_the_format_of_the_index(module: str) -> None:
+    assert _ours(module) <= AUDITOR | {"exceptions", "reader", "schemas"}
 
 
 def test_nothing_runs_when_the_handler_is_imported() -> None:

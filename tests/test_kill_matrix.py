@@ -54,6 +54,6 @@ def test_the_textbook_build_would_have_lost_files(embedded: str, monkeypatch: py
 
 
 def _wrong(trials: Sequence[Trial], struck: Sequence[Outcome]) -> list[str]:
-    once = Outcome({**dict.fromkeys(OBJECTS, 1), "unacknowledged": 0})
+    once = Outcome({**dict.fromkeys(OBJECTS, 1), "unacknowledged": 0, "audited": len(OBJECTS)})
     pairs = zip(trials, struck, strict=True)
     return [f"{trial}: {dict(outcome)}\n{outcome.story}" for trial, outcome in pairs if outcome != once]

@@ -47,6 +47,8 @@ def test_eight_processes_with_a_killer_among_them_publish_each_file_once(world: 
     published = Counter({key: len(bodies) for key, bodies in world.published().items()})
     assert _left(queue_url) == 0
     assert published == Counter(dict.fromkeys(objects, 1))
+    totals, findings = world.verdict(later=600)
+    assert (totals["once"], findings) == (FILES, [])
 
 
 def _queue(world: World, objects: Mapping[str, bytes]) -> str:

@@ -9,20 +9,27 @@ A source bucket, a distribution bucket and a ledger on some AWS, for tests that 
 import gzip
 import io
 import json
+import time
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import boto3
 import pytest
 from botocore.config import Config
 
 from aggregator import app
+from aggregator.core import Packer, Source
+from aggregator.ledger_reader import LedgerReader
+from aggregator.listings import versions
 from aggregator.local import make_ledger
+from aggregator.planning import planned
 from aggregator.polling import Invocation
 from aggregator.reader import Bundle
+from aggregator.reconciliation import Audit, Places, Subject, reconcile
 from fixtures import factories
 
 CREDENTIALS = {
@@ -89,6 +96,49 @@ class World:
             if len(bundle):
                 yield bundle
 
+    def plant(self, bundle: str, sources: Iterable[Source], *, created: float | None = None) -> None:
+        """Put a bundle that no handler made: its index says what we like, and its text is empty."""
+        spool, plan = io.BytesIO(), planned((), now=created or time.time(), request_id="planted", suffix="")
+        with ThreadPoolExecutor(1) as executor:
+            packer = Packer(spool, limit=1 << 30, level=1, framing="none", executor=executor)
+            for source in sources:
+                packer.add(source, [b""])
+            packer.finish(plan._replace(bundle=bundle))
+        self.s3.put_object(Bucket=self.distribution, Key=bundle, Body=spool.getvalue())
+
+    def remove_bundles(self) -> None:
+        """Remove all versions of all bundles for good, as a lifecycle rule does."""
+        for stored in list(versions(self.s3, self.distribution)):
+            self.s3.delete_object(Bucket=stored.bucket, Key=stored.key, VersionId=str(stored.version_id))
+
+    def replicate(self) -> str:
+        """Copy what lies in the distribution bucket to an archive bucket, as replication does; its name."""
+        archive = f"{self.name}-a"
+        self.s3.create_bucket(Bucket=archive)
+        self.s3.put_bucket_versioning(Bucket=archive, VersioningConfiguration={"Status": "Enabled"})
+        for stored in versions(self.s3, self.distribution):
+            copied: Any = {"Bucket": stored.bucket, "Key": stored.key, "VersionId": stored.version_id}
+            self.s3.copy_object(Bucket=archive, Key=stored.key, CopySource=copied)
+        return archive
+
+    @contextmanager
+    def watched(self) -> Iterator[list[str]]:
+        """The boto3 calls made in the block, by this world or by clients that are built meanwhile."""
+        seen: list[str] = []
+
+        def note(model: Any, **_: Any) -> None:
+            seen.append(model.name)
+
+        assert boto3.DEFAULT_SESSION
+        emitters = [self.s3.meta.events, self.dynamodb.meta.events, boto3.DEFAULT_SESSION.events]
+        for emitter in emitters:
+            emitter.register("before-call", note)
+        try:
+            yield seen
+        finally:
+            for emitter in emitters:
+                emitter.unregister("before-call", note)
+
     def published(self) -> dict[str, list[bytes]]:
         """What lies in bundles, by key: each member's bytes, as often as it was published."""
         found: dict[str, list[bytes]] = defaultdict(list)
@@ -108,6 +158,23 @@ class World:
             for key, body in objects.items():
                 found[key] += [body] * text.count(body)
         return dict(found)
+
+    def reader(self, scope: Literal["key", "version"], now: float) -> LedgerReader:
+        """The ledger, to be read as of `now`."""
+        return LedgerReader(self.dynamodb, table=self.table, distribution=self.distribution, scope=scope, now=now)
+
+    def audit(self, *, later: float = 0, grace: float = 0, **given: Any) -> Audit:
+        """What the auditor finds, `later` seconds from now, of all that was put."""
+        now = time.time() + later
+        scope = given.pop("scope", "key")
+        subject = Subject(self.source, given.pop("prefix", ""), scope, time.time() - 3_600, now + 1, now)
+        places = Places(self.s3, self.distribution, given.pop("archive", None), self.reader(scope, now))
+        return reconcile(subject, places, grace=grace, **given)
+
+    def verdict(self, **given: Any) -> tuple[dict[str, int], list[dict[str, Any]]]:
+        """The totals of an audit that are not nought, and its findings."""
+        with self.audit(**given) as audit:
+            return {name: count for name, count in audit.totals.items() if count}, list(audit.findings())
 
     def records(self) -> list[dict[str, Any]]:
         """Everything the ledger remembers, by attribute."""

@@ -1,0 +1,83 @@
+"""The options by which commands find the system, and how they read times and addresses."""
+
+import re
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+
+class Scope(StrEnum):
+    """What makes two objects the same member (IDEMPOTENCY_SCOPE)."""
+
+    KEY = "key"
+    VERSION = "version"
+
+
+DistributionBucket = Annotated[
+    str,
+    typer.Option(
+        "--distribution-bucket",
+        metavar="NAME",
+        envvar="DISTRIBUTION_BUCKET_NAME",
+        help="Bucket that bundles are put into.",
+    ),
+]
+ArchiveBucket = Annotated[
+    str | None,
+    typer.Option(
+        "--archive-bucket",
+        metavar="NAME",
+        envvar="ARCHIVE_BUCKET_NAME",
+        help="Bucket that replication copies them to.",
+    ),
+]
+ScopeOption = Annotated[
+    Scope, typer.Option("--scope", envvar="IDEMPOTENCY_SCOPE", help="What makes two objects the same member.")
+]
+Table = Annotated[
+    str | None, typer.Option("--table", metavar="NAME", envvar="IDEMPOTENCY_TABLE_NAME", help="The ledger.")
+]
+EndpointUrl = Annotated[str | None, typer.Option(metavar="URL", help="Use that AWS; AWS_ENDPOINT_URL does it as well.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+_SECONDS = {"m": 60, "h": 3_600, "d": 86_400}
+
+
+def s3_address(url: str) -> tuple[str, str]:
+    """
+    Bucket and key, or prefix, of `s3://bucket/key`.
+
+    Raises:
+        typer.BadParameter: it is none.
+    """
+    found = re.fullmatch(r"s3://([^/]+)(?:/(.*))?", url, flags=re.DOTALL)
+    if found is None:
+        raise typer.BadParameter(f"{url!r} is not s3://bucket/…")
+    return found[1], found[2] or ""
+
+
+def moment(text: str, now: float) -> float:
+    """
+    Seconds since the epoch of a time as people give it: `2026-11-23`, `2026-11-23T08:00Z`, or `90m`, `24h`, `7d` ago.
+
+    A time without an offset is UTC, as the names of bundles are.
+
+    Raises:
+        typer.BadParameter: it is none of these.
+    """
+    ago = duration(text)
+    if ago is not None:
+        return now - ago
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no time: 2026-11-23, 2026-11-23T08:00Z, or 24h for a day ago") from None
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+
+
+def duration(text: str) -> float | None:
+    """Seconds of `90m`, `24h` or `7d`; None, if it is no such thing."""
+    found = re.fullmatch(r"(\d+)([mhd])", text)
+    return int(found[1]) * _SECONDS[found[2]] if found else None

@@ -1,0 +1,97 @@
+"""`aggregator reconcile`: proof that every object is in exactly one bundle, and every bundle in the archive."""
+
+import json
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from aggregator.commands.console import FINDING, mistakes_are_told, progress, words
+from aggregator.commands.options import (
+    ArchiveBucket,
+    DistributionBucket,
+    EndpointUrl,
+    Scope,
+    ScopeOption,
+    Table,
+    duration,
+    moment,
+    s3_address,
+)
+from aggregator.settings import SECONDS_PER_DAY
+
+if TYPE_CHECKING:
+    from aggregator.reconciliation import Audit
+
+
+def reconcile(
+    source: Annotated[str, typer.Option(metavar="s3://BUCKET/PREFIX", help="Where the objects lie.")],
+    since: Annotated[str, typer.Option(metavar="TIME", help="Audit what was modified since: 2026-11-23, 24h, 7d.")],
+    distribution_bucket: DistributionBucket,
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="And before then.  [default: now]")] = None,
+    table: Table = None,
+    archive_bucket: ArchiveBucket = None,
+    scope: ScopeOption = Scope.KEY,
+    grace: Annotated[str, typer.Option(metavar="DURATION", help="What is younger may be on its way.")] = "1h",
+    ttl_days: Annotated[
+        int | None,
+        typer.Option(metavar="DAYS", envvar="IDEMPOTENCY_TTL_DAYS", help="How long the ledger remembers."),
+    ] = None,
+    refusals: Annotated[
+        bool, typer.Option(help="Look for the reasons of refusals, which reads the whole table.")
+    ] = True,
+    endpoint_url: EndpointUrl = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the totals as the last JSON line.")] = False,
+) -> None:
+    """
+    Hold a source against the ledger, the indexes of all bundles, and the archive.
+
+    Each object should be in exactly one bundle, as it was announced, and each bundle in the archive. What is not so is
+    printed as JSON lines behind the totals, and the exit status is 1. Without a table the ledger is not asked, without
+    an archive bucket no copy is looked for.
+    """
+    now = time.time()
+    bucket, prefix = s3_address(source)
+    begin, end = moment(since, now), moment(until, now) if until else now
+    seconds = duration(grace)
+    if seconds is None or begin >= end:
+        raise typer.BadParameter(
+            "--grace is a duration such as 1h" if seconds is None else "--since is not before --until"
+        )
+    with mistakes_are_told(), progress() as bar:
+        from aggregator.connection import dynamodb_client, s3_client
+        from aggregator.ledger_reader import LedgerReader
+        from aggregator.reconciliation import Places, Subject
+        from aggregator.reconciliation import reconcile as audited
+
+        task = bar.add_task("starting", total=None)
+        ledger = (
+            LedgerReader(
+                dynamodb_client(endpoint_url), table=table, distribution=distribution_bucket, scope=scope.value, now=now
+            )
+            if table
+            else None
+        )
+        with audited(
+            Subject(bucket, prefix, scope.value, begin, end, now),
+            Places(s3_client(endpoint_url), distribution_bucket, archive_bucket, ledger),
+            grace=seconds,
+            ttl=ttl_days * SECONDS_PER_DAY if ttl_days else None,
+            refusals=refusals,
+            report=lambda doing, done: bar.update(task, description=doing, completed=done),
+        ) as audit:
+            bar.stop()
+            _print(audit, as_json=as_json)
+    raise typer.Exit(FINDING if audit.wrong else 0)
+
+
+def _print(audit: "Audit", *, as_json: bool) -> None:
+    if not as_json:
+        for name, count in audit.totals.items():
+            print(f"{name.replace('_', ' '):<16}{count:,}")
+    for finding in audit.findings():
+        print(json.dumps(finding, ensure_ascii=False))
+    if as_json:
+        print(json.dumps({"totals": audit.totals}))
+    elif not audit.totals["objects"]:
+        words().print("no object of that source was modified in that time")

@@ -1,0 +1,155 @@
+"""`aggregator stats`: how bundles fill over time."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from aggregator.commands.console import (
+    FINDING,
+    bytes_in_words,
+    mistakes_are_told,
+    print_json,
+    print_table,
+    progress,
+)
+from aggregator.commands.options import EndpointUrl, s3_address
+from aggregator.settings import MEGABYTE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from aggregator.exceptions import BundleFormatError
+    from aggregator.figures import Figures
+    from aggregator.listings import Stored
+    from aggregator.reader import Bundle
+
+
+def stats(
+    target: Annotated[str, typer.Argument(metavar="s3://BUCKET/PREFIX|DIR", help="Where the bundles lie.")],
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a report with charts there.")] = None,
+    limit: Annotated[
+        int,
+        typer.Option(
+            "--max-bundle-input-mb", metavar="MB", envvar="MAX_BUNDLE_INPUT_MB", min=1, help="What a full bundle holds."
+        ),
+    ] = 100,
+    depth: Annotated[int, typer.Option(min=0, help="How many folders of a key make a prefix.")] = 1,
+    top: Annotated[int, typer.Option(min=1, help="How many prefixes are named.")] = 10,
+    endpoint_url: EndpointUrl = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """
+    Show how many bundles there are over time, how full and how large, how they compress, and where members come from.
+
+    Only listings and the tails of bundles are read, so it is cheap. Bundles that consumers have deleted count. Exit
+    status 1 says that something among them is no bundle.
+    """
+    with mistakes_are_told():
+        from aggregator.exceptions import BundleFormatError
+        from aggregator.figures import Figures
+
+        figures, unreadable = Figures(limit=limit * MEGABYTE, depth=depth), 0
+        with progress() as bar:
+            task = bar.add_task("reading indexes", total=None)
+            for read in _bundles(target, endpoint_url):
+                bar.advance(task)
+                if isinstance(read, BundleFormatError):
+                    unreadable += 1
+                    bar.console.print(f"aggregator: {read}", markup=False)
+                else:
+                    figures.add(read)
+        if html:
+            _write(figures, target, html, top)
+    if as_json:
+        print_json({**figures.document(top), "unreadable": unreadable})
+    else:
+        _print(figures, unreadable, top)
+    raise typer.Exit(FINDING if unreadable else 0)
+
+
+def _bundles(target: str, endpoint_url: str | None) -> "Iterator[Bundle | BundleFormatError]":
+    """Each bundle, or why what lies there is none."""
+    return _stored(*s3_address(target), endpoint_url) if target.startswith("s3://") else _local(Path(target))
+
+
+def _stored(bucket: str, prefix: str, endpoint_url: str | None) -> "Iterator[Bundle | BundleFormatError]":
+    from aggregator.connection import THREADS, s3_client
+    from aggregator.exceptions import BundleFormatError
+    from aggregator.listings import in_parallel, open_bundle, versions
+
+    s3 = s3_client(endpoint_url)
+
+    def opened(stored: "Stored") -> "Bundle | BundleFormatError":
+        try:
+            return open_bundle(s3, stored)
+        except BundleFormatError as error:
+            return BundleFormatError(f"{stored.url}: {error}")
+
+    return in_parallel(opened, versions(s3, bucket, prefix), threads=THREADS)
+
+
+def _local(folder: Path) -> "Iterator[Bundle | BundleFormatError]":
+    from aggregator.exceptions import BundleFormatError
+    from aggregator.reader import Bundle
+
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is no folder")
+    for path in sorted(folder.rglob("*.gz")):
+        try:
+            with Bundle.open(path) as bundle:
+                yield bundle
+        except BundleFormatError as error:
+            yield BundleFormatError(f"{path}: {error}")
+
+
+def _write(figures: "Figures", target: str, path: Path, top: int) -> None:
+    from aggregator.figures_page import page
+
+    made = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC; a full bundle is {bytes_in_words(figures.limit)} of members"
+    text = page(figures, target=target, made=made, bytes_in_words=bytes_in_words, most=top)
+    path.write_text(text, encoding="utf-8")
+
+
+def _print(figures: "Figures", unreadable: int, top: int) -> None:
+    sizes, fills = figures.sizes(), figures.fills
+    lines = [
+        ("bundles", f"{len(figures.bundles):,}"),
+        ("empty", f"{figures.empty:,}"),
+        ("unreadable", f"{unreadable:,}"),
+        ("members", f"{figures.members:,}"),
+        ("text", bytes_in_words(figures.text)),
+        ("bundled", bytes_in_words(figures.size)),
+        ("compression", f"{figures.ratio:.2f}"),
+    ]
+    if sizes:
+        lines.append(("fill", _percent(sum(fills) / len(fills))))
+        lines.append(("sizes", " / ".join(map(bytes_in_words, sizes)) + "  (least, 5 %, median, 95 %, most)"))
+    for name, value in lines:
+        print(f"{name:<12}{value}")
+    print()
+    print_table(
+        (figures.unit(), "bundles", "members", "text", "bundled", "fill"),
+        [
+            (
+                one.name,
+                f"{one.bundles:,}",
+                f"{one.members:,}",
+                bytes_in_words(one.text),
+                bytes_in_words(one.size),
+                _percent(one.fill),
+            )
+            for one in figures.periods()
+        ],
+    )
+    print()
+    print_table(
+        ("prefix", "members", "bytes"),
+        [(one.name, f"{one.members:,}", bytes_in_words(one.size)) for one in figures.prefixes(top)],
+    )
+
+
+def _percent(share: float | None) -> str:
+    """A share for people: two digits that count, because bundles of small objects are far from full."""
+    return "-" if share is None else f"{100 * share:.2g}%" if share < 0.1 else f"{share:.0%}"

@@ -1,0 +1,81 @@
+"""`aggregator where`: which bundle holds an object, or what became of it."""
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from aggregator.commands.console import FINDING, mistakes_are_told, print_json, words
+from aggregator.commands.options import (
+    ArchiveBucket,
+    DistributionBucket,
+    EndpointUrl,
+    Scope,
+    ScopeOption,
+    moment,
+    s3_address,
+)
+
+if TYPE_CHECKING:
+    from aggregator.whereabouts import Whereabouts
+
+
+def where(
+    target: Annotated[str, typer.Argument(metavar="KEY|s3://BUCKET/KEY", help="The object.")],
+    distribution_bucket: DistributionBucket,
+    table: Annotated[str, typer.Option("--table", metavar="NAME", envvar="IDEMPOTENCY_TABLE_NAME", help="The ledger.")],
+    archive_bucket: ArchiveBucket = None,
+    scope: ScopeOption = Scope.KEY,
+    version_id: Annotated[str | None, typer.Option(metavar="ID", help="Which version, for the scope version.")] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Search every bundle since then as well: 2026-11-23, 7d.")
+    ] = None,
+    refusals: Annotated[bool, typer.Option(help="Look for a refusal, which reads the whole table.")] = True,
+    endpoint_url: EndpointUrl = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
+) -> None:
+    """
+    Say which bundle holds an object, when and by which request it was made, or else what became of the object.
+
+    It only looks; nothing is decided or healed. A KEY alone is looked for in the buckets that the latest bundles were
+    made from. Exit status 1 says that it is in no bundle. With --since, bundles are searched that the ledger has
+    forgotten.
+    """
+    now = time.time()
+    begin = moment(since, now) if since else None
+    bucket, key = s3_address(target) if target.startswith("s3://") else ("", target)
+    with mistakes_are_told():
+        from aggregator.connection import dynamodb_client, s3_client
+        from aggregator.ledger_reader import LedgerReader
+        from aggregator.whereabouts import Object, Places, locate
+
+        ledger = LedgerReader(
+            dynamodb_client(endpoint_url), table=table, distribution=distribution_bucket, scope=scope.value, now=now
+        )
+        places = Places(s3_client(endpoint_url), distribution_bucket, archive_bucket, ledger)
+        found = locate(Object(bucket, key, version_id), places, now=now, since=begin, refusals=refusals)
+    if as_json:
+        print_json([_document(one) for one in found])
+    else:
+        _print(found)
+    raise typer.Exit(0 if any(one.state == "bundled" for one in found) else FINDING)
+
+
+def _document(one: "Whereabouts") -> dict[str, Any]:
+    return {"object": one.url, "version_id": one.version_id, "state": one.state, **one.facts}
+
+
+def _print(found: "list[Whereabouts]") -> None:
+    from aggregator.whereabouts import MEANING
+
+    for at, one in enumerate(found):
+        if at:
+            print()
+        for name, value in _document(one).items():
+            if value is not None:
+                print(f"{name.replace('_', ' '):<12}{_text(value)}")
+        words().print(MEANING[one.state], markup=False)
+
+
+def _text(value: object) -> str:
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)

@@ -1,0 +1,194 @@
+"""
+What an audit has found, held against each other by DuckDB, on disk, in bounded memory. Knows no AWS.
+
+    objects      the source, as it was listed              number, key, version, version_id, etag, size, modified
+    claims       what the ledger says of each object       number, bundle, etag, lapses, released
+    bundles      every bundle that was read                number, key, url, created, modified, size, members, archived
+    entries      the members of their indexes              bundle, key, version, version_id, etag, size
+    copies       what lies in the archive                  key, version_id, etag, size, modified
+    refusals     what the ledger says was rejected         object, reason, message, time
+    settled      bundles with a settle record              bundle
+    unreadable   what lies among the bundles and is none   url, why
+
+Numbers count from 0 and join the tables; `version` is empty where a key is bundled once whatever lies under it. Times
+are seconds since the epoch.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import duckdb
+
+from aggregator.verdicts import FINDING, FINDINGS, HELD, NUMBERED, REPEATED, TOTALS, VERDICTS, Terms
+
+PAGE = 10_000
+"""Rows handed out at once."""
+
+_TABLES = {
+    "objects": {
+        "number": "BIGINT",
+        "key": "VARCHAR",
+        "version": "VARCHAR",
+        "version_id": "VARCHAR",
+        "etag": "VARCHAR",
+        "size": "BIGINT",
+        "modified": "DOUBLE",
+    },
+    "claims": {
+        "number": "BIGINT",
+        "bundle": "VARCHAR",
+        "etag": "VARCHAR",
+        "lapses": "DOUBLE",
+        "released": "BOOLEAN",
+    },
+    "bundles": {
+        "number": "BIGINT",
+        "key": "VARCHAR",
+        "url": "VARCHAR",
+        "created": "DOUBLE",
+        "modified": "DOUBLE",
+        "size": "BIGINT",
+        "members": "BIGINT",
+        "archived": "BOOLEAN",
+    },
+    "entries": {
+        "bundle": "BIGINT",
+        "key": "VARCHAR",
+        "version": "VARCHAR",
+        "version_id": "VARCHAR",
+        "etag": "VARCHAR",
+        "size": "BIGINT",
+    },
+    "copies": {"key": "VARCHAR", "version_id": "VARCHAR", "etag": "VARCHAR", "size": "BIGINT", "modified": "DOUBLE"},
+    "refusals": {"object": "VARCHAR", "reason": "VARCHAR", "message": "VARCHAR", "time": "DOUBLE"},
+    "settled": {"bundle": "VARCHAR"},
+    "unreadable": {"url": "VARCHAR", "why": "VARCHAR"},
+}
+
+_THREADS = 2
+"""Each costs DuckDB some memory of its own."""
+
+_BATCH_BYTES = 32 * 1024 * 1024
+
+
+class Evidence:
+    """The tables of one audit, in a database below `folder` that uses no more than about `memory` (`256MB`)."""
+
+    def __init__(self, folder: Path, *, memory: str) -> None:
+        self._folder = folder
+        config: dict[str, Any] = {
+            "memory_limit": memory,
+            "threads": _THREADS,
+            "temp_directory": str(folder / "spill"),
+            "preserve_insertion_order": False,
+        }
+        self._connection = duckdb.connect(":memory:", config=config)
+        for table, columns in _TABLES.items():
+            self._run(f"CREATE TABLE {table} ({', '.join(f'{name} {kind}' for name, kind in columns.items())})")
+
+    def close(self) -> None:
+        """Close the database."""
+        self._connection.close()
+
+    def add(self, table: str, rows: Iterable[tuple[Any, ...]]) -> int:
+        """Add rows, whose fields are in the order of the table's columns; how many they were."""
+        columns, path, count = list(_TABLES[table]), self._folder / f"{table}.json", 0
+        lines = (json.dumps(dict(zip(columns, row, strict=True))) + "\n" for row in rows)
+        batch = _next(lines, path)
+        while batch:
+            count += batch
+            self._run(
+                f"INSERT INTO {table} SELECT * FROM read_json($path, format = 'newline_delimited', columns = $columns)",  # noqa: S608 - our own names
+                path=str(path),
+                columns=_TABLES[table],
+            )
+            batch = _next(lines, path)
+        path.unlink()
+        return count
+
+    def objects(self) -> Iterator[list[tuple[int, str, str | None, str]]]:
+        """Number, key, version id and entity tag of the objects without a claim so far, a page at a time."""
+        for begin in range(0, self._count("objects"), PAGE):
+            yield self._rows(
+                """
+                SELECT number, key, version_id, etag FROM objects ANTI JOIN claims USING (number)
+                WHERE number >= $begin AND number < $end ORDER BY number
+                """,
+                begin=begin,
+                end=begin + PAGE,
+            )
+
+    def unread_bundles(self) -> list[str]:
+        """Bundles that claims name and that were not read, of objects that are in none that was."""
+        rows = self._rows("""
+            SELECT DISTINCT claims.bundle FROM claims JOIN objects USING (number)
+            ANTI JOIN bundles ON bundles.key = claims.bundle
+            ANTI JOIN entries ON entries.key = objects.key AND entries.version = objects.version
+            WHERE NOT released ORDER BY ALL
+        """)
+        return [bundle for (bundle,) in rows]
+
+    def only_copies(self) -> list[tuple[str, str | None, str, int, float]]:
+        """What lies in the archive, and under its key nothing was read in the distribution bucket."""
+        return self._rows("SELECT * FROM copies ANTI JOIN bundles USING (key) ORDER BY key")
+
+    def any_unexplained(self) -> bool:
+        """Whether some object is in no bundle."""
+        return bool(
+            self._rows("""
+            SELECT 1 FROM objects
+            ANTI JOIN entries ON entries.key = objects.key AND entries.version = objects.version LIMIT 1
+        """)
+        )
+
+    def judge(self, terms: Terms) -> dict[str, int]:
+        """Hold everything against everything: how many objects, bundles, and findings of each kind there are."""
+        self._run(REPEATED, ttl=terms.ttl)
+        self._run(HELD)
+        self._run(VERDICTS, **_chosen(VERDICTS, terms))
+        self._run(FINDINGS, **_chosen(FINDINGS, terms))
+        self._run(NUMBERED)
+        return {name: self._number(query) for name, query in TOTALS.items()}
+
+    def findings(self) -> Iterator[dict[str, Any]]:
+        """What is wrong, one thing after the other, after `judge`."""
+        for begin in range(0, self._count("numbered"), PAGE):
+            page = self._rows(
+                "SELECT * EXCLUDE number FROM numbered WHERE number >= $begin AND number < $end ORDER BY number",
+                begin=begin,
+                end=begin + PAGE,
+            )
+            for row in page:
+                yield {name: value for name, value in zip(FINDING, row, strict=True) if value is not None}
+
+    def _count(self, table: Literal["objects", "numbered"]) -> int:
+        return self._number(f"SELECT count(*) FROM {table}")  # noqa: S608 - our own names
+
+    def _number(self, query: str) -> int:
+        ((number,),) = self._rows(query)
+        return int(number)
+
+    def _rows(self, query: str, **values: Any) -> list[Any]:
+        return self._connection.execute(query, values).fetchall()
+
+    def _run(self, query: str, **values: Any) -> None:
+        self._connection.execute(query, values)
+
+
+def _next(lines: Iterator[str], path: Path) -> int:
+    """Write the next lines into the file; how many they are."""
+    count = size = 0
+    with path.open("w", encoding="ascii") as file:
+        for line in lines:
+            file.write(line)
+            count, size = count + 1, size + len(line)
+            if size > _BATCH_BYTES:
+                break
+    return count
+
+
+def _chosen(query: str, terms: Terms) -> Mapping[str, Any]:
+    """The terms that a query names."""
+    return {name: value for name, value in terms._asdict().items() if f"${name}" in query}

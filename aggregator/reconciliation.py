@@ -1,0 +1,264 @@
+"""
+The independent auditor: the source against the ledger, against the indexes of the bundles, against the archive.
+
+    list the source ▸ read every bundle's index ▸ list the archive ▸ ask the ledger ▸ follow its claims ▸ judge
+
+It shares no code with what writes bundles but the index format (`reader`, `schemas`), so that it can be a judge of it.
+Memory is bounded whatever the number of objects: what is found goes to a database on disk (`evidence.py`).
+
+It looks at a system that runs. What is younger than the grace may be on its way, so it is no finding.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from itertools import chain, islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeVar
+
+from aggregator.evidence import Evidence
+from aggregator.exceptions import BundleFormatError
+from aggregator.ledger_reader import MOST_READS, LedgerReader
+from aggregator.listings import Stored, in_parallel, objects, open_bundle, prefixes, versions, versions_of
+from aggregator.verdicts import Terms
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
+
+T = TypeVar("T")
+
+GRACE = 3_600.0
+"""Seconds in which an object may be on its way into a bundle, and a bundle on its way into the archive."""
+
+MEMORY = "256MB"
+"""What DuckDB may use before it goes to disk."""
+
+_THREADS = 8
+
+WRONG = ("missing", "twice", "altered", "refused", "unrecorded", "unreplicated", "unreadable")
+"""The totals that are findings; the others only count."""
+
+Report = Callable[[str, int], object]
+"""Is told what is being done, and how many were done."""
+
+
+class Subject(NamedTuple):
+    """
+    What is audited: the objects under `prefix` of `bucket` that were modified from `since` to before `until`.
+
+    `scope` is what makes two objects the same member; `now` is when the audit is. Times are seconds since the epoch.
+    """
+
+    bucket: str
+    prefix: str
+    scope: Literal["key", "version"]
+    since: float
+    until: float
+    now: float
+
+    def holds(self, stored: Stored) -> bool:
+        """Whether an object is audited: folder markers are not, because they are never bundled."""
+        return self.since <= stored.modified < self.until and not stored.is_folder_marker
+
+    def version(self, version_id: str | None, etag: str | None) -> str:
+        """What beside its key tells a member from others."""
+        return "" if self.scope == "key" else version_id or etag or ""
+
+
+class Places(NamedTuple):
+    """Where the auditor looks. A ledger or an archive that is not given is not asked."""
+
+    s3: "S3Client"
+    distribution: str
+    archive: str | None = None
+    ledger: LedgerReader | None = None
+
+
+class Audit:
+    """What an audit found: `totals` by name, `findings` one by one. Leaving its `with` block deletes the evidence."""
+
+    def __init__(self, evidence: Evidence, totals: dict[str, int], close: Callable[[], None]) -> None:
+        self.totals = totals
+        self._evidence, self._close = evidence, close
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    @property
+    def wrong(self) -> int:
+        """How many findings there are."""
+        return sum(self.totals[name] for name in WRONG)
+
+    def findings(self) -> Iterator[dict[str, Any]]:
+        """What is wrong: `finding`, `object` or `bundle`, and `why`, in the order of kind and object."""
+        return self._evidence.findings()
+
+
+def reconcile(
+    subject: Subject,
+    places: Places,
+    *,
+    grace: float = GRACE,
+    ttl: float | None = None,
+    refusals: bool = True,
+    memory: str = MEMORY,
+    report: Report = lambda _, __: None,
+) -> Audit:
+    """
+    Audit `subject`.
+
+    `grace` in seconds; `ttl` is how many seconds the ledger remembers, if that is known. With `refusals` the reasons
+    why objects were rejected are looked for, which reads the whole table, and only if objects are in no bundle.
+
+    Raises:
+        StoreUnavailableError: a bucket cannot be read.
+        LedgerUnavailableError: the ledger cannot be read.
+    """
+    folder = TemporaryDirectory(prefix="aggregator-audit-")
+    evidence = Evidence(Path(folder.name), memory=memory)
+
+    def close() -> None:
+        evidence.close()
+        folder.cleanup()
+
+    try:
+        gathering = _Gathering(subject, places, evidence, report)
+        gathering.from_buckets()
+        if places.ledger:
+            gathering.from_ledger(places.ledger, refusals=refusals)
+        report("judging", 0)
+        fresh, root = subject.now - grace, f"s3://{subject.bucket}/"
+        terms = Terms(root, subject.now, fresh, ttl, places.ledger is not None, places.archive is not None)
+        return Audit(evidence, evidence.judge(terms), close)
+    except BaseException:
+        close()
+        raise
+
+
+class _Gathering:
+    """Brings in the evidence, in the order in which one thing leads to the next."""
+
+    def __init__(self, subject: Subject, places: Places, evidence: Evidence, report: Report) -> None:
+        self._subject, self._places, self._evidence, self._report = subject, places, evidence, report
+        self._bundles = 0
+
+    def from_buckets(self) -> None:
+        """The source, the indexes of all bundles that may hold any of it, and the archive."""
+        archive = self._places.archive
+        self._evidence.add("objects", self._objects())
+        self._read("reading indexes", self._listed(self._places.distribution))
+        if archive:
+            copies = (
+                (copy.key, copy.version_id, copy.etag, copy.size, copy.modified) for copy in self._listed(archive)
+            )
+            self._evidence.add("copies", self._counted("listing the archive", copies))
+            only = self._evidence.only_copies()
+            self._read("reading the archive", (Stored(archive, *copy, is_latest=True) for copy in only))
+
+    def from_ledger(self, ledger: LedgerReader, *, refusals: bool) -> None:
+        """
+        What the ledger says of each object; and the bundles that it names and that were not read yet.
+
+        Whether they are settled is asked before they are looked for: a settled bundle that is not there is gone.
+        """
+        self._ask(ledger)
+        unread = self._evidence.unread_bundles()
+        self._evidence.add("settled", ((key,) for some in runs(unread, MOST_READS) for key in ledger.receipts(some)))
+        self._read("following claims", chain.from_iterable(map(self._found, unread)))
+        if refusals and self._evidence.any_unexplained():
+            told = ((url, one.reason, one.message, one.time) for one in ledger.refusals() for url in one.objects)
+            self._evidence.add("refusals", self._counted("searching for refusals", told))
+
+    def _objects(self) -> Iterator[tuple[Any, ...]]:
+        subject = self._subject
+        listing = objects if subject.scope == "key" else versions
+        found = filter(subject.holds, listing(self._places.s3, subject.bucket, subject.prefix))
+        for number, stored in enumerate(self._counted("listing the source", found)):
+            version = subject.version(stored.version_id, stored.etag)
+            yield number, stored.key, version, stored.version_id, stored.etag, stored.size, stored.modified
+
+    def _listed(self, bucket: str) -> Iterator[Stored]:
+        """All versions of bundles in `bucket` that objects of the window may be in."""
+
+        def listed(prefix: str) -> list[Stored]:
+            return list(versions(self._places.s3, bucket, prefix))
+
+        hours = prefixes(self._subject.since, self._subject.now)
+        return chain.from_iterable(in_parallel(listed, hours, threads=_THREADS))
+
+    def _found(self, bundle: str) -> list[Stored]:
+        """The versions of one bundle, from the archive if the distribution bucket has none."""
+        found = versions_of(self._places.s3, self._places.distribution, bundle)
+        if found or not self._places.archive:
+            return found
+        return versions_of(self._places.s3, self._places.archive, bundle)
+
+    def _read(self, doing: str, bundles: Iterable[Stored]) -> None:
+        """Take down bundles and their members."""
+        headings: list[tuple[Any, ...]] = []
+        faults: list[tuple[str, str]] = []
+
+        def entries() -> Iterator[tuple[Any, ...]]:
+            for stored, read in self._counted(doing, in_parallel(self._index, bundles, threads=_THREADS)):
+                if isinstance(read, BundleFormatError):
+                    faults.append((stored.url, str(read)))
+                    continue
+                created, members, rows = read
+                archived = stored.bucket == self._places.archive
+                number, self._bundles = self._bundles, self._bundles + 1
+                heading = (number, stored.key, stored.url, created, stored.modified, stored.size, members, archived)
+                headings.append(heading)
+                yield from ((number, *row) for row in rows)
+
+        self._evidence.add("entries", entries())
+        self._evidence.add("bundles", headings)
+        self._evidence.add("unreadable", faults)
+
+    def _index(self, stored: Stored) -> tuple[Stored, tuple[float, int, list[Any]] | BundleFormatError]:
+        """When a bundle was made, how many members it has, and those of them that come from where we look."""
+        try:
+            bundle = open_bundle(self._places.s3, stored)
+        except BundleFormatError as error:
+            return stored, error
+        subject = self._subject
+        rows = [
+            (entry.key, subject.version(entry.version_id, entry.etag), entry.version_id, entry.etag, entry.size)
+            for entry in bundle
+            if entry.bucket == subject.bucket and entry.key.startswith(subject.prefix)
+        ]
+        return stored, (datetime.fromisoformat(bundle.index.created).timestamp(), len(bundle), rows)
+
+    def _ask(self, ledger: LedgerReader) -> None:
+        """Take down the claims; under the scope `version` an object may have been announced in several ways."""
+        ways = 1 if self._subject.scope == "key" else 3
+        for way in range(ways):
+
+            def claims(page: list[tuple[int, str, str | None, str]], way: int = way) -> list[tuple[Any, ...]]:
+                ids = {
+                    told[min(way, len(told) - 1)]: number
+                    for number, key, version_id, etag in page
+                    for told in [ledger.ids(self._subject.bucket, key, version_id, etag)]
+                }
+                return [(ids[id_], *claim) for id_, claim in ledger.claims(list(ids)).items()]
+
+            pages = chain.from_iterable(runs(page, MOST_READS) for page in self._evidence.objects())
+            found = in_parallel(claims, pages, threads=_THREADS)
+            self._evidence.add("claims", self._counted("asking the ledger", chain.from_iterable(found)))
+
+    def _counted(self, doing: str, values: Iterable[T]) -> Iterator[T]:
+        """The values, and every thousand of them a word."""
+        self._report(doing, 0)
+        for count, value in enumerate(values, start=1):
+            yield value
+            if count % 1_000 == 0:
+                self._report(doing, count)
+
+
+def runs(values: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Cut `values` into runs of `size`, the last one shorter."""
+    values = iter(values)
+    while some := list(islice(values, size)):
+        yield some
