@@ -6,7 +6,7 @@ Each command is a module of `commands/`; what takes long to import, it imports w
 
 import typer
 
-from aggregator.commands import local
+from aggregator.commands import backfill, local
 
 app = typer.Typer(
     help="Many small S3 objects become few large gzip bundles: nothing lost, nothing twice.",
@@ -18,13 +18,19 @@ app = typer.Typer(
 
 @app.callback()
 def _main() -> None:
-    """Keep `local` a command of its own while it is the only one."""
+    """Many commands, one line each in the help."""
 
 
 app.command(
     epilog="Example: aggregator local fixtures/samples --out bundles",
     short_help="Aggregate a folder of files on an AWS of your own.",
 )(local.local)
+
+
+app.command(
+    epilog="Example: aggregator backfill s3://source/orders/ --dry-run",
+    short_help="Announce objects that are already in S3.",
+)(backfill.backfill)
 
 
 def main() -> None:

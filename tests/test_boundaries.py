@@ -12,12 +12,13 @@ MODULES = sorted(".".join(path.relative_to(PACKAGE).with_suffix("").parts) for p
 
 ONLY_IN = {
     "aws_lambda_powertools": {"app", "records", "telemetry"},
-    "boto3": {"clients", "local"},
-    "botocore": {"clients", "sources", "ledger", "local", "records"},
+    "boto3": {"clients", "commands", "local"},
+    "botocore": {"clients", "commands", "sources", "ledger", "local", "queues", "records"},
+    "duckdb": {"inventories"},
     "obstore": {"sources"},
     "isal": {"core"},
     "zlib_ng": {"core"},
-    "pydantic": {"contracts", "reader", "schemas", "settings"},
+    "pydantic": {"contracts", "inventories", "reader", "schemas", "settings"},
     "pydantic_core": {"schemas"},
     "structlog": {"app", "bundling", "ledger", "polling", "records", "telemetry"},
     "typer": {"cli", "commands"},
@@ -26,7 +27,18 @@ ONLY_IN = {
 }
 """Third-party packages (and subprocess), and the modules that may import them; `commands` stands for all of them."""
 
-NOT_IN_LAMBDA = {"cli", "commands", "contracts", "embedded", "local", "polling"}
+NOT_IN_LAMBDA = {
+    "backfill",
+    "cli",
+    "commands",
+    "contracts",
+    "embedded",
+    "inventories",
+    "listings",
+    "local",
+    "polling",
+    "queues",
+}
 """Modules that the Lambda never imports."""
 
 PURE = {"core", "planning", "exceptions", "reader", "schemas", "settings"}
