@@ -6,7 +6,7 @@ Each command is a module of `commands/`; what takes long to import, it imports w
 
 import typer
 
-from aggregator.commands import backfill, local
+from aggregator.commands import backfill, local, redrive
 
 app = typer.Typer(
     help="Many small S3 objects become few large gzip bundles: nothing lost, nothing twice.",
@@ -31,6 +31,12 @@ app.command(
     epilog="Example: aggregator backfill s3://source/orders/ --dry-run",
     short_help="Announce objects that are already in S3.",
 )(backfill.backfill)
+
+
+app.command(
+    epilog="Example: aggregator redrive --dlq https://sqs.us-east-1.amazonaws.com/123456789012/dead-letters",
+    short_help="Show the dead-letter queue and why, and send messages back.",
+)(redrive.redrive)
 
 
 def main() -> None:

@@ -32,6 +32,7 @@ NOT_IN_LAMBDA = {
     "cli",
     "commands",
     "contracts",
+    "dead_letters",
     "embedded",
     "inventories",
     "listings",

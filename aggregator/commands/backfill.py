@@ -2,11 +2,9 @@
 
 import hashlib
 import json
-import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -15,9 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from aggregator.commands.aws import Clients, refusals_are_told
-from aggregator.commands.console import FINDING, mistakes_are_told, print_json, progress, words
+from aggregator.commands.console import FINDING, ends_on_interrupt, mistakes_are_told, print_json, progress, words
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
     from aggregator.backfill import Ending
     from aggregator.ledger import Ledger
     from aggregator.listings import Page, Position
@@ -62,7 +62,7 @@ def backfill(
     with mistakes_are_told(), refusals_are_told(), ExitStack() as stack:
         from aggregator import backfill as library
 
-        stop = stack.enter_context(_ends_on_interrupt())
+        stop = stack.enter_context(ends_on_interrupt())
         clients = Clients.build(connections=threads + 2)
         choice = library.Choice(pattern or None, _moment("--since", since), _moment("--until", until))
         pages = _pages(clients, target, scope, every_version=every_version, inventory=inventory)
@@ -142,23 +142,6 @@ def _printed(bodies: "Sequence[str]") -> "Delivery":
     for body in bodies:
         print(body)
     return Delivery(list(range(len(bodies))), {}, [])
-
-
-@contextmanager
-def _ends_on_interrupt() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets; the second one is a KeyboardInterrupt again."""
-    stop = threading.Event()
-
-    def end(_signal: int, _frame: object) -> None:
-        words().print("ending: what is under way still arrives")
-        stop.set()
-        signal.signal(signal.SIGINT, before)
-
-    before = signal.signal(signal.SIGINT, end)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _default_state(call: dict[str, object]) -> Path:
