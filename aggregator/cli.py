@@ -6,7 +6,7 @@ Each command is a module of `commands/`; what takes long to import, it imports w
 
 import typer
 
-from aggregator.commands import backfill, local, redrive
+from aggregator.commands import backfill, local, plan, redrive
 
 app = typer.Typer(
     help="Many small S3 objects become few large gzip bundles: nothing lost, nothing twice.",
@@ -37,6 +37,12 @@ app.command(
     epilog="Example: aggregator redrive --dlq https://sqs.us-east-1.amazonaws.com/123456789012/dead-letters",
     short_help="Show the dead-letter queue and why, and send messages back.",
 )(redrive.redrive)
+
+
+app.command(
+    epilog="Example: aggregator plan --objects-per-day 50M --object-size 4KiB",
+    short_help="What a workload costs, and what limits it.",
+)(plan.plan)
 
 
 def main() -> None:

@@ -28,10 +28,12 @@ ONLY_IN = {
 """Third-party packages (and subprocess), and the modules that may import them; `commands` stands for all of them."""
 
 NOT_IN_LAMBDA = {
+    "arrivals",
     "backfill",
     "cli",
     "commands",
     "contracts",
+    "costs",
     "dead_letters",
     "embedded",
     "inventories",
@@ -42,7 +44,7 @@ NOT_IN_LAMBDA = {
 }
 """Modules that the Lambda never imports."""
 
-PURE = {"core", "planning", "exceptions", "reader", "schemas", "settings"}
+PURE = {"arrivals", "core", "costs", "planning", "exceptions", "reader", "schemas", "settings"}
 """Modules that know no AWS."""
 
 

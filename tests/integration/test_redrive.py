@@ -131,10 +131,11 @@ def test_json_tells_of_each_message(office: Office) -> None:
         "error": None,
     }
     (chosen,) = (message for message in told["messages"] if message["chosen"])
+    bucket = office.world.source
     assert chosen == {
         "message_id": office.ids["missing too"],
         "reason": "missing_object",
-        "message": f"object is not there (bucket='{office.world.source}', key='out/missing too.json', fault='NoSuchKey')",
+        "message": f"object is not there (bucket='{bucket}', key='out/missing too.json', fault='NoSuchKey')",
         "objects": [f"s3://{office.world.source}/out/missing too.json"],
         "chosen": True,
     }
