@@ -68,6 +68,10 @@ contracts-check *args:
 fixtures:
     python -m fixtures.generate
 
+# write the tables of docs/scaling.md
+scaling:
+    python -m tests.test_scaling
+
 # aggregate a folder of files on an AWS of your own
 local folder="fixtures/samples" out="bundles":
     aggregator local "{{folder}}" --out "{{out}}"

@@ -6,7 +6,7 @@ Each command is a module of `commands/`; what takes long to import, it imports w
 
 import typer
 
-from aggregator.commands import contract, doctor, local, reconcile, stats, where, worker
+from aggregator.commands import backfill, contract, doctor, local, plan, reconcile, redrive, stats, where, worker
 
 app = typer.Typer(
     help="Many small S3 objects become few large gzip bundles: nothing lost, nothing twice.",
@@ -42,6 +42,24 @@ app.command(
     epilog="Example: aggregator stats s3://bundles/2026/11/ --html stats.html",
     short_help="Show how bundles fill over time.",
 )(stats.stats)
+
+
+app.command(
+    epilog="Example: aggregator backfill s3://source/orders/ --dry-run",
+    short_help="Announce objects that are already in S3.",
+)(backfill.backfill)
+
+
+app.command(
+    epilog="Example: aggregator redrive --dlq https://sqs.us-east-1.amazonaws.com/123456789012/dead-letters",
+    short_help="Show the dead-letter queue and why, and send messages back.",
+)(redrive.redrive)
+
+
+app.command(
+    epilog="Example: aggregator plan --objects-per-day 50M --object-size 4KiB",
+    short_help="What a workload costs, and what limits it.",
+)(plan.plan)
 
 
 def main() -> None:

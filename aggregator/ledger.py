@@ -56,6 +56,9 @@ MOST_CLAIMS = 100
 MOST_REFUSALS = 25
 """Most puts in one batch (DynamoDB API reference, BatchWriteItem)."""
 
+MOST_LOOKED_UP = 100
+"""Most records read at once (DynamoDB API reference, BatchGetItem)."""
+
 _ROUNDS = 4
 
 log = structlog.get_logger()
@@ -255,6 +258,46 @@ class Ledger(Records):
         answer = self.client.get_item(TableName=self.table_name, Key=self._get_key(self._refusal_id(message_id)))
         item: Any = answer.get("Item")
         return str(json.loads(item[self.data_attr]["S"])["message"]) if item else None
+
+    def refusals(self, message_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """
+        Why envelopes were rejected, by message id, of those that the ledger knows; at most `MOST_LOOKED_UP` at once.
+
+        Raises:
+            LedgerUnavailableError: the ledger does not say.
+        """
+        wanted = {self._refusal_id(message_id): message_id for message_id in message_ids}
+        return {wanted[id_]: content for id_, content in self._looked_up(wanted).items()}
+
+    def bundled(self, members: Iterable[Member]) -> frozenset[str]:
+        """
+        Ids of those of `members` that surely are in a bundle; at most `MOST_LOOKED_UP` at once. Changes nothing.
+
+        Raises:
+            LedgerUnavailableError: the ledger does not say.
+        """
+        claims = self._looked_up(dict.fromkeys(self.identity(member) for member in members))
+        named = {id_: self._bundle_id(content["bundle"]) for id_, content in claims.items() if "bundle" in content}
+        settled = self._looked_up(dict.fromkeys(named.values()))
+        return frozenset(id_ for id_, bundle in named.items() if bundle in settled)
+
+    def _looked_up(self, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """What the records under `ids` say, of those that have not expired: DynamoDB may keep these for days."""
+        pending: Any = {self.table_name: {"Keys": [self._get_key(id_) for id_ in ids], "ConsistentRead": True}}
+        if not pending[self.table_name]["Keys"]:
+            return {}
+        found: list[dict[str, Any]] = []
+        for _ in range(_ROUNDS):
+            try:
+                answer = self.client.batch_get_item(RequestItems=pending)
+            except (ClientError, BotoCoreError) as error:
+                raise LedgerUnavailableError("records could not be looked up", fault=error_code(error)) from error
+            found += answer["Responses"].get(self.table_name, [])
+            pending = answer.get("UnprocessedKeys")
+            if not pending:
+                live = (item for item in found if float(item[self.expiry_attr]["N"]) >= self._clock())
+                return {item[self.key_attr]["S"]: json.loads(item[self.data_attr]["S"]) for item in live}
+        raise LedgerUnavailableError("records could not be looked up", fault="UnprocessedKeys")
 
     def _weigh(
         self, found: Mapping[str, tuple[Claim, Record | None]], claims: Claims

@@ -12,9 +12,10 @@ MODULES = sorted(".".join(path.relative_to(PACKAGE).with_suffix("").parts) for p
 
 ONLY_IN = {
     "aws_lambda_powertools": {"app", "records", "report", "telemetry"},
-    "boto3": {"clients", "connection", "deployment", "local", "worker"},
+    "boto3": {"clients", "commands", "connection", "deployment", "local", "worker"},
     "botocore": {
         "clients",
+        "commands",
         "connection",
         "deployment",
         "ledger",
@@ -22,6 +23,7 @@ ONLY_IN = {
         "listings",
         "local",
         "polling",
+        "queues",
         "records",
         "sources",
         "worker",
@@ -35,6 +37,7 @@ ONLY_IN = {
         "agreement",
         "contracts",
         "factories",
+        "inventories",
         "producers",
         "publishing",
         "reader",
@@ -59,7 +62,7 @@ ONLY_IN = {
     "subprocess": {"embedded", "packages", "portability"},
     "multiprocessing": {"supervisor", "worker"},
     "yaml": {"template"},
-    "duckdb": {"evidence"},
+    "duckdb": {"evidence", "inventories"},
 }
 """Third-party packages (and subprocess), and the modules that may import them; `commands` stands for all of them."""
 
@@ -82,27 +85,40 @@ CONTRACTS = {
 }
 """Modules around the published contracts."""
 
-AUDITOR = {"evidence", "ledger_reader", "listings", "reconciliation", "verdicts"}
+AUDITOR = {
+    "evidence",
+    "ledger_reader",
+    "listings",
+    "reconciliation",
+    "verdicts",
+}
 """Modules that judge what the handler wrote."""
 
 NOT_IN_LAMBDA = {
+    "arrivals",
+    "backfill",
+    "pages",
     "blueprint",
     "cli",
     "commands",
     "connection",
+    "costs",
+    "dead_letters",
     "deployment",
     "diagnosis",
     "embedded",
     "evidence",
     "figures",
+    "figures_page",
     "health",
+    "inventories",
     "ledger_reader",
     "listings",
     "local",
     "packages",
     "polling",
+    "queues",
     "reconciliation",
-    "figures_page",
     "supervisor",
     "template",
     "verdicts",
@@ -112,14 +128,16 @@ NOT_IN_LAMBDA = {
 """Modules that the Lambda never imports."""
 
 PURE = {
+    "arrivals",
     "blueprint",
     "core",
+    "costs",
     "diagnosis",
     "exceptions",
     "figures",
+    "figures_page",
     "planning",
     "reader",
-    "figures_page",
     "schemas",
     "settings",
     "template",

@@ -84,6 +84,17 @@ class Bench:
             "batch_get_item", {"Responses": {"ledger": items}}, {"RequestItems": {"ledger": keys}}
         )
 
+    def expect_lookup(
+        self, asked: list[str], found: dict[str, Any], *, unprocessed: list[str] | None = None, expires: int = NOW
+    ) -> None:
+        records = [(_s(id_), _s(json.dumps(content)), _n(expires)) for id_, content in found.items()]
+        items = [{"id": id_, "data": data, "expiration": expiration} for id_, data, expiration in records]
+        keys = [{"id": _s(id_)} for id_ in unprocessed or []]
+        left = {"ledger": {"Keys": keys, "ConsistentRead": True}} if keys else {}
+        wanted = {"Keys": [{"id": _s(id_)} for id_ in asked], "ConsistentRead": True}
+        answer = {"Responses": {"ledger": items}, "UnprocessedKeys": left}
+        self.dynamodb.add_response("batch_get_item", answer, {"RequestItems": {"ledger": wanted}})
+
     def expect_heal(self, bundle: str) -> None:
         item = {
             "id": _s(f"distribution#{bundle}"),
@@ -515,6 +526,47 @@ def test_refusals_that_are_not_written_say_so(bench: Bench, *, answered: bool) -
 
     with pytest.raises(LedgerUnavailableError):
         bench.ledger.refuse([Refusal("m1", "loop", "loop", ())])
+
+
+def test_why_envelopes_were_rejected_is_looked_up_for_many_at_once(bench: Bench) -> None:
+    ids = [f"distribution#refused#{name}" for name in ("m1", "m2", "m3")]
+    bench.expect_lookup(ids, {ids[0]: {"reason": "loop"}}, unprocessed=[ids[2]])
+    bench.expect_lookup([ids[2]], {ids[2]: {"reason": "missing_object"}})
+
+    assert bench.ledger.refusals(["m1", "m2", "m3"]) == {"m1": {"reason": "loop"}, "m3": {"reason": "missing_object"}}
+
+
+def test_a_member_is_known_as_bundled_by_its_claim_and_the_settle_record_of_its_bundle(bench: Bench) -> None:
+    ids = [bench.id(ONE), bench.id(TWO)]
+    names = [f"distribution#{bundle}" for bundle in (OURS, THEIRS)]
+    bench.expect_lookup(ids, {ids[0]: {"bundle": OURS}, ids[1]: {"bundle": THEIRS}})
+    bench.expect_lookup(names, {names[0]: {"bundle": OURS}})
+
+    assert bench.ledger.bundled([ONE, TWO, ONE]) == {ids[0]}
+
+
+@pytest.mark.parametrize("content", [{"released": OURS}, None])
+def test_a_member_that_was_released_or_never_seen_is_not_known_as_bundled(bench: Bench, content: Any) -> None:
+    bench.expect_lookup([bench.id(ONE)], {bench.id(ONE): content} if content else {})
+
+    assert bench.ledger.bundled([ONE]) == frozenset()
+
+
+def test_a_record_that_has_expired_says_nothing_though_dynamodb_still_has_it(bench: Bench) -> None:
+    bench.expect_lookup([bench.id(ONE)], {bench.id(ONE): {"bundle": OURS}}, expires=NOW - 1)
+
+    assert bench.ledger.bundled([ONE]) == frozenset()
+
+
+@pytest.mark.parametrize("unprocessed", [True, False])
+def test_a_ledger_that_cannot_be_looked_up_says_so(bench: Bench, *, unprocessed: bool) -> None:
+    for _ in range(4 if unprocessed else 0):
+        bench.expect_lookup([bench.id(ONE)], {}, unprocessed=[bench.id(ONE)])
+    if not unprocessed:
+        bench.dynamodb.add_client_error("batch_get_item", "ProvisionedThroughputExceededException")
+
+    with pytest.raises(LedgerUnavailableError):
+        bench.ledger.bundled([ONE])
 
 
 def test_the_identity_of_a_member_is_its_bucket_and_key() -> None:

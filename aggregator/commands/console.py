@@ -5,7 +5,9 @@ Exit status: 0 all is well, `FINDING` something was found, `WRONG_CALL` the call
 """
 
 import json
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -28,6 +30,23 @@ def mistakes_are_told() -> Iterator[None]:
     except (AggregatorError, OSError) as error:
         print(f"aggregator: {error}", file=sys.stderr)
         raise typer.Exit(WRONG_CALL) from None
+
+
+@contextmanager
+def ends_on_interrupt() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C sets; the second one is a KeyboardInterrupt again."""
+    stop = threading.Event()
+
+    def end(_signal: int, _frame: object) -> None:
+        words().print("ending: what is under way still arrives")
+        stop.set()
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, end)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def words() -> Console:

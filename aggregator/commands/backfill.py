@@ -1,0 +1,187 @@
+"""`aggregator backfill`: announce objects that are already there."""
+
+import hashlib
+import json
+import sys
+import threading
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from aggregator.commands.aws import Clients, refusals_are_told
+from aggregator.commands.console import FINDING, ends_on_interrupt, mistakes_are_told, print_json, progress, words
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from aggregator.backfill import Ending
+    from aggregator.ledger import Ledger
+    from aggregator.pages import Page, Position
+    from aggregator.queues import Delivery
+
+
+def backfill(
+    target: Annotated[str, typer.Argument(metavar="s3://BUCKET/PREFIX", help="The objects to announce.")],
+    *,
+    queue_url: Annotated[str, typer.Option(metavar="URL", help="The queue that the function reads.")] = "",
+    since: Annotated[str, typer.Option(metavar="TIME", help="Only what was modified then or later (ISO 8601).")] = "",
+    until: Annotated[str, typer.Option(metavar="TIME", help="Only what was modified before.")] = "",
+    pattern: Annotated[str, typer.Option(metavar="GLOB", help="Only keys that match: '*/orders-*.json'.")] = "",
+    scope: Annotated[
+        Literal["key", "version"], typer.Option(help="What IDEMPOTENCY_SCOPE says; version: announce version ids.")
+    ] = "key",
+    every_version: Annotated[
+        bool, typer.Option("--every-version", help="With --scope version: older versions too.")
+    ] = False,
+    inventory: Annotated[
+        str, typer.Option(metavar="s3://…/manifest.json", help="Read an S3 Inventory report; list nothing.")
+    ] = "",
+    table: Annotated[str, typer.Option(metavar="NAME", help="Ask this ledger what is bundled already.")] = "",
+    distribution: Annotated[str, typer.Option(metavar="BUCKET", help="With --table: where bundles go.")] = "",
+    rate: Annotated[float | None, typer.Option(metavar="N", min=0.1, help="At most so many objects a second.")] = None,
+    threads: Annotated[int, typer.Option(min=1, max=64, help="Batches of ten sent at once.")] = 16,
+    state: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where the mark is kept; by default in this folder.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the notifications; send nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """
+    Announce objects that are already in S3, as if they had just been put.
+
+    Each gets the notification that S3 would have sent, through the same queue and so the same deduplication: what is
+    in a bundle does not come again. Ctrl-C ends it; the same call goes on where it was. Try --dry-run first. Exit
+    status 1 says that some object was refused, or that there is more to do.
+    """
+    call: dict[str, object] = {"target": target, "queue": queue_url, "inventory": inventory, "pattern": pattern}
+    call |= {"since": since, "until": until, "scope": scope, "every_version": every_version}
+    with mistakes_are_told(), refusals_are_told(), ExitStack() as stack:
+        from aggregator import backfill as library
+
+        stop = stack.enter_context(ends_on_interrupt())
+        clients = Clients.build(connections=threads + 2)
+        choice = library.Choice(pattern or None, _moment("--since", since), _moment("--until", until))
+        pages = _pages(clients, target, scope, every_version=every_version, inventory=inventory)
+        ledger = _ledger(clients, target, table, distribution, scope)
+        deliver = _printed if dry_run else _outbox(clients, queue_url, threads, rate, stop, stack)
+        bookmark = None if dry_run else library.Bookmark(state or _default_state(call), call)
+        bar = stack.enter_context(progress())
+        task = bar.add_task("listed", total=None)
+        ending = library.run(
+            pages,
+            choice,
+            deliver=deliver,
+            ledger=ledger,
+            bookmark=bookmark,
+            stop=stop,
+            report=lambda totals: bar.update(task, completed=totals.listed),
+        )
+    _tell(ending, as_json=as_json, to_stderr=dry_run)
+    if bookmark and not ending.complete:
+        words().print(f"not finished: the same call goes on where {bookmark.path} says", markup=False)
+    raise typer.Exit(FINDING if ending.totals.refused or not ending.complete else 0)
+
+
+def _pages(
+    clients: Clients, target: str, scope: str, *, every_version: bool, inventory: str
+) -> "Callable[[Position], Iterator[Page]]":
+    """How to list what is meant, from a position on."""
+    from aggregator import inventories
+    from aggregator.backfill import BackfillError
+    from aggregator.pages import current_objects, place, versions
+
+    bucket, prefix = place(target)
+    if every_version and scope != "version":
+        raise BackfillError("--every-version needs --scope version: with --scope key a key is bundled once")
+    if not inventory:
+        if scope == "key":
+            return partial(current_objects, clients.s3, bucket, prefix)
+        return partial(versions, clients.s3, bucket, prefix, every_version=every_version)
+    report = inventories.opened(clients.s3, *place(inventory))
+    if report.manifest.sourceBucket != bucket:
+        raise BackfillError("the inventory is about another bucket", bucket=report.manifest.sourceBucket)
+    if scope == "version" and not report.has("VersionId"):
+        raise BackfillError("the inventory tells no version ids: configure it for all versions")
+    return partial(report.pages, prefix, every_version=every_version)
+
+
+def _ledger(
+    clients: Clients, target: str, table: str, distribution: str, scope: Literal["key", "version"]
+) -> "Ledger | None":
+    from aggregator.backfill import BackfillError
+    from aggregator.pages import place
+
+    if (table == "") != (distribution == ""):
+        raise BackfillError("--table and --distribution belong together")
+    if place(target)[0] == distribution:
+        raise BackfillError("the source is the bucket that bundles go to: that would be a loop")
+    return clients.ledger(table, distribution, scope) if table else None
+
+
+def _outbox(
+    clients: Clients, queue_url: str, threads: int, rate: float | None, stop: threading.Event, stack: ExitStack
+) -> "Callable[[Sequence[str]], Delivery]":
+    from aggregator.backfill import BackfillError
+    from aggregator.queues import Outbox
+
+    if not queue_url:
+        raise BackfillError("--queue-url says where to send; --dry-run sends nothing")
+    outbox = Outbox(clients.sqs, queue_url, threads=threads, stop=stop, rate=rate)
+    stack.callback(outbox.close)
+    return outbox.deliver
+
+
+def _printed(bodies: "Sequence[str]") -> "Delivery":
+    """Print what would be sent."""
+    from aggregator.queues import Delivery
+
+    for body in bodies:
+        print(body)
+    return Delivery(list(range(len(bodies))), {}, [])
+
+
+def _default_state(call: dict[str, object]) -> Path:
+    """A file for each call, so that the same call finds its mark again."""
+    digest = hashlib.sha256(json.dumps(call, sort_keys=True).encode()).hexdigest()
+    return Path(f"aggregator-backfill-{digest[:8]}.json")
+
+
+def _moment(option: str, text: str) -> datetime | None:
+    """A time of day or a day, in UTC unless it says otherwise."""
+    from aggregator.backfill import BackfillError
+
+    if not text:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise BackfillError(f"{option} is no time: 2026-11-23 or 2026-11-23T16:00Z") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _tell(ending: "Ending", *, as_json: bool, to_stderr: bool) -> None:
+    totals = ending.totals
+    figures = {
+        "listed": totals.listed,
+        "passed over": totals.passed_over,
+        "folder markers": totals.skipped,
+        "already bundled": totals.bundled,
+        "sent": totals.sent,
+        "refused": totals.refused.total(),
+    }
+    if as_json and not to_stderr:
+        named = {name.replace(" ", "_"): figure for name, figure in figures.items()}
+        reasons = {"reasons": dict(totals.refused), "examples": totals.examples}
+        print_json({"complete": ending.complete, **named, **reasons, "error": ending.why or None})
+    else:
+        for label, figure in figures.items():
+            print(f"{label:<17}{figure:,}", file=sys.stderr if to_stderr else sys.stdout)
+    if ending.why:
+        words().print(f"aggregator: {ending.why}", markup=False)
+    if not as_json:
+        for key, reason in totals.examples:
+            words().print(f"{key!r}: {reason}", markup=False)

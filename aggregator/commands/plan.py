@@ -1,0 +1,122 @@
+"""`aggregator plan`: what a workload costs, and what limits it."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from aggregator.commands.console import FINDING, bytes_in_words, mistakes_are_told, print_json
+
+if TYPE_CHECKING:
+    from aggregator.costs import Plan
+
+_UNITS = {"": 1, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9}
+_UNITS |= {"KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+
+
+def plan(
+    *,
+    objects_per_day: Annotated[str, typer.Option(metavar="N", help="How many come: 50M, 10G.")],
+    object_size: Annotated[str, typer.Option(metavar="SIZE", help="How large each is: 4KiB.")],
+    batch_size: Annotated[int, typer.Option(min=1, max=10_000, help="Messages in a batch, at most.")] = 10_000,
+    window: Annotated[float, typer.Option(min=0, max=300, help="Seconds in which a batch is gathered.")] = 60,
+    memory: Annotated[int, typer.Option(min=128, max=10_240, help="MB of the function.")] = 1_769,
+    concurrency: Annotated[int, typer.Option(min=2, max=1_250, help="MaximumConcurrency of one queue.")] = 10,
+    queues: Annotated[int, typer.Option(min=1, help="Queues that share the traffic evenly.")] = 1,
+    burst: Annotated[float, typer.Option(min=1, help="All comes in this fraction of every ten minutes.")] = 1,
+    max_bundle_input: Annotated[int, typer.Option(metavar="MB", min=1, help="MAX_BUNDLE_INPUT_MB.")] = 100,
+    ratio: Annotated[float, typer.Option(min=1, help="How well the objects compress.")] = 4,
+    replicated: Annotated[bool, typer.Option("--replicated", help="Count the archive's PUTs too.")] = False,
+    prices: Annotated[Path | None, typer.Option(metavar="FILE", help="JSON: other prices by name, in dollars.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the simulation.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """
+    Say what a workload costs, how large its bundles get, and which limit it meets first.
+
+    The arrivals and Lambda's pollers are simulated, times were measured, prices are a dated list for us-east-1. Exit
+    status 1 says that the function does not keep up, or that a default limit of AWS is too low.
+    """
+    with mistakes_are_told():
+        from aggregator import costs
+
+        workload = costs.Workload(
+            objects_per_day=_number("--objects-per-day", objects_per_day),
+            object_size=_number("--object-size", object_size),
+            batch_size=batch_size,
+            window=window,
+            memory=memory,
+            concurrency=concurrency,
+            queues=queues,
+            burst=burst,
+            bundle_limit=max_bundle_input * 1e6,
+            ratio=ratio,
+            replicated=replicated,
+        )
+        made = costs.plan(workload, seed=seed, prices=costs.priced(prices) if prices else costs.PRICES)
+    if as_json:
+        print_json(_everything(made))
+    else:
+        print("\n".join(lines(made)))
+    raise typer.Exit(0 if made.keeps_up and not any(limit.exceeded for limit in made.limits) else FINDING)
+
+
+def lines(made: "Plan") -> list[str]:
+    """A plan, as it is printed."""
+    from aggregator.costs import FIGURES, PRICES_DATE
+
+    work, seen = made.workload, made.seen
+    bound = ", ".join(f"{why} {share:.0%}" for why, share in made.bound.items())
+    mean, most = seen.busy_seconds / seen.seconds * work.queues, seen.most_running * work.queues
+    told = [
+        ("objects", f"{work.rate:,.1f} a second" + (f", {work.rate * work.burst:,.1f} at the peak" * (work.burst > 1))),
+        ("bundle", f"{made.members:,.0f} members, {bytes_in_words(made.text_bytes)} of text"),
+        ("", f"{bytes_in_words(made.bundle_bytes)} compressed, if {work.ratio:g} to 1"),
+        ("", f"{seen.quantile(0.1):,} to {seen.quantile(0.9):,} messages in eight of ten batches"),
+        ("bounded by", bound),
+        (
+            "invocation",
+            f"{made.seconds:,.2f} s; {mean:,.2f} at once in the mean, {most:,} at most",
+        ),
+        ("keeps up", "yes" if made.keeps_up else f"no: {seen.backlog * work.queues:,} messages wait and they grow"),
+    ]
+    rows = [f"{label:<12}{value}" for label, value in told]
+    rows += ["", f"{'for a million objects':<32}{'amount':>14}{'':<13}{'dollars':>9}"]
+    rows += [f"{line.what:<32}{line.amount:>14,.2f} {line.unit:<12}{line.dollars:>9.4f}" for line in made.lines]
+    rows += [f"{'together':<59}{made.dollars:>9.4f}", f"{'a day':<59}{made.dollars * work.objects_per_day / 1e6:>9.2f}"]
+    rows += ["", f"{'limit of AWS, by default':<48}{'needed':>12}{'there is':>12}"]
+    rows += [
+        f"{limit.what:<48}{limit.needed:>12,.0f}{limit.default:>12,.0f}{'  raise it' * limit.exceeded}"
+        for limit in made.limits
+    ]
+    return [*rows, "", f"prices: us-east-1, {PRICES_DATE}; times: {FIGURES.source}"]
+
+
+def _everything(made: "Plan") -> dict[str, object]:
+    from aggregator.costs import FIGURES, PRICES_DATE
+
+    seen = {name: value for name, value in vars(made.seen).items() if name != "batches"}
+    return {
+        "workload": made.workload._asdict(),
+        "bundle": {"members": made.members, "text_bytes": made.text_bytes, "bytes": made.bundle_bytes},
+        "bounded_by": made.bound,
+        "keeps_up": made.keeps_up,
+        "invocation_seconds": made.seconds,
+        "simulated": {**seen, "batches": len(made.seen.batches), "mean_batch": made.seen.mean_batch},
+        "per_million_objects": [line._asdict() for line in made.lines],
+        "dollars_per_million_objects": made.dollars,
+        "limits": [{**limit._asdict(), "exceeded": limit.exceeded} for limit in made.limits],
+        "figures": FIGURES._asdict(),
+        "prices_date": PRICES_DATE,
+    }
+
+
+def _number(option: str, text: str) -> float:
+    """A number with a unit: `50M` are fifty million, `4KiB` are 4,096."""
+    from aggregator.costs import PlanError
+
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)", text.strip())
+    if not found or found[2] not in _UNITS:
+        raise PlanError(f"{option} is no number: 50M, 4KiB, 1.5MB")
+    return float(found[1]) * _UNITS[found[2]]

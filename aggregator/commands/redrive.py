@@ -1,0 +1,168 @@
+"""`aggregator redrive`: what lies in the dead-letter queue, why, and sending chosen messages back."""
+
+import threading
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import cache, partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from aggregator.commands.aws import Clients, refusals_are_told
+from aggregator.commands.console import FINDING, ends_on_interrupt, mistakes_are_told, print_json, print_table, words
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from aggregator.dead_letters import DeadLetters, Letter, Returned, Wanted
+    from aggregator.queues import Delivery
+
+
+def redrive(
+    *,
+    dlq: Annotated[str, typer.Option(metavar="URL", help="The dead-letter queue.")],
+    table: Annotated[str, typer.Option(metavar="NAME", help="The ledger, which knows why.")] = "",
+    distribution: Annotated[str, typer.Option(metavar="BUCKET", help="With --table: where bundles go.")] = "",
+    reason: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only messages refused for it.")] = None,
+    message_id: Annotated[list[str] | None, typer.Option(metavar="ID", help="Only this message.")] = None,
+    pattern: Annotated[str, typer.Option(metavar="GLOB", help="Only messages about keys that match.")] = "",
+    everything: Annotated[bool, typer.Option("--all", help="With --send-back: all messages.")] = False,
+    send_back: Annotated[bool, typer.Option("--send-back", help="Send what is chosen back.")] = False,
+    queue_url: Annotated[
+        str, typer.Option(metavar="URL", help="Send back to this queue, not to that which each message came from.")
+    ] = "",
+    most: Annotated[int, typer.Option(min=1, max=100_000, help="Look at so many messages.")] = 10_000,
+    details: Annotated[bool, typer.Option("--details", help="A line for each message.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print messages and totals as JSON.")] = False,
+) -> None:
+    """
+    Show what is in the dead-letter queue and why, and send chosen messages back.
+
+    Mend the cause first. Without --send-back nothing changes: messages are hidden for the moment that it takes to look
+    at them. What is sent back and is in a bundle by now is known as a duplicate. Exit status 1 says that messages are
+    left.
+    """
+    with mistakes_are_told(), refusals_are_told(), ExitStack() as stack:
+        from aggregator import dead_letters as library
+
+        wanted = library.Wanted(frozenset(reason or ()), frozenset(message_id or ()), pattern or None)
+        if (table == "") != (distribution == ""):
+            raise library.DeadLetterError("--table and --distribution belong together")
+        if send_back and wanted == library.Wanted() and not everything:
+            raise library.DeadLetterError("--send-back needs a choice: --reason, --message-id, --pattern or --all")
+        stop = stack.enter_context(ends_on_interrupt())
+        clients = Clients.build()
+        ledger = clients.ledger(table, distribution) if table else None
+        letters = stack.enter_context(library.DeadLetters(clients.sqs, dlq, ledger, most=most))
+        send = partial(
+            library.send_back,
+            dead_letters=letters,
+            outbox=_outbox(clients, stop, stack),
+            queue_url=queue_url or None,
+        )
+        seen = _walk(letters, wanted, send if send_back else None, stop, keep=most if as_json or details else 0)
+    _tell(seen, complete=letters.complete, as_json=as_json, sending=send_back)
+    raise typer.Exit(FINDING if seen.left else 0)
+
+
+@dataclass
+class _Seen:
+    """What a walk through the queue saw and did; by reason how many there are, how many are meant, and an example."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    meant: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+    letters: list[dict[str, Any]] = field(default_factory=list)
+    sent: int = 0
+    on_both: list[str] = field(default_factory=list)
+    why: str = ""
+
+    @property
+    def total(self) -> int:
+        """All messages that were seen."""
+        return self.counts.total()
+
+    @property
+    def left(self) -> int:
+        """How many of them are still in the dead-letter queue."""
+        return self.total - self.sent + len(self.on_both)
+
+    def add(self, letter: "Letter", *, meant: bool, keep: int) -> None:
+        """Count a letter; its details are kept for the first `keep`."""
+        self.counts[letter.reason] += 1
+        self.meant[letter.reason] += meant
+        self.examples.setdefault(letter.reason, letter.message)
+        if len(self.letters) < keep:
+            shown = {"message_id": letter.message_id, "reason": letter.reason, "message": letter.message}
+            self.letters.append({**shown, "objects": list(letter.objects), "chosen": meant})
+
+
+def _walk(
+    letters: "DeadLetters",
+    wanted: "Wanted",
+    send: "Callable[[Sequence[Letter]], Returned] | None",
+    stop: threading.Event,
+    *,
+    keep: int,
+) -> _Seen:
+    """Go through the queue; send what is meant, if there is a `send`."""
+    seen = _Seen()
+    for some in letters.letters():
+        meant = [letter for letter in some if wanted.includes(letter)]
+        for letter in some:
+            seen.add(letter, meant=letter in meant, keep=keep)
+        if send and meant:
+            returned = send(meant)
+            seen.sent += len(returned.sent)
+            seen.on_both += [letter.message_id for letter in returned.on_both]
+            seen.why = seen.why or returned.why
+        if stop.is_set() or seen.why:
+            break
+    return seen
+
+
+def _outbox(
+    clients: Clients, stop: threading.Event, stack: ExitStack
+) -> "Callable[[str], Callable[[Sequence[str]], Delivery]]":
+    """What sends to a queue, by its ARN or URL; made once for each."""
+    from aggregator.queues import Outbox
+
+    @cache
+    def outbox(queue: str) -> "Callable[[Sequence[str]], Delivery]":
+        url = queue
+        if queue.startswith("arn:"):
+            *_, account, name = queue.split(":")
+            url = clients.sqs.get_queue_url(QueueName=name, QueueOwnerAWSAccountId=account)["QueueUrl"]
+        made = Outbox(clients.sqs, url, threads=1, stop=stop)
+        stack.callback(made.close)
+        return made.deliver
+
+    return outbox
+
+
+def _tell(seen: _Seen, *, complete: bool, as_json: bool, sending: bool) -> None:
+    reasons = seen.counts.most_common()
+    if as_json:
+        rows = [
+            {"reason": reason, "messages": count, "chosen": seen.meant[reason], "example": seen.examples[reason]}
+            for reason, count in reasons
+        ]
+        totals = {"complete": complete, "seen": seen.total, "sent_back": seen.sent, "left": seen.left}
+        found = {"on_both_queues": seen.on_both, "error": seen.why or None, "reasons": rows, "messages": seen.letters}
+        print_json({**totals, **found})
+        return
+    print_table(
+        ("messages", "chosen", "reason", "for example"),
+        [(f"{count:,}", f"{seen.meant[reason]:,}", reason, seen.examples[reason]) for reason, count in reasons],
+    )
+    for letter in seen.letters:
+        print(f"{letter['message_id']}\t{letter['reason']}\t{' '.join(letter['objects'])}")
+    if sending:
+        words().print(f"sent back {seen.sent:,}, left {seen.left:,}")
+    if seen.on_both:
+        words().print(f"on both queues, which is harmless: {', '.join(seen.on_both)}", markup=False)
+    if seen.why:
+        words().print(f"aggregator: {seen.why}", markup=False)
+    if not complete:
+        words().print("there may be more: this is what was seen")
