@@ -30,8 +30,9 @@ from aggregator.core import (
     empty_member,
 )
 from aggregator.exceptions import BundleFormatError
+from aggregator.indexing import MAX_INDEX_SIZE, TAIL_SIZE
 from aggregator.planning import Plan
-from aggregator.reader import MAX_INDEX_SIZE, TAIL_SIZE, Bundle, Entry
+from aggregator.reader import Bundle, Entry
 from aggregator.schemas import Member
 
 Change = Callable[[dict[str, Any]], object]
@@ -39,8 +40,10 @@ Framing = Literal["lines", "none"]
 
 MEMBERS = [b"a\n", b"bb", b"", random.Random(1).randbytes(BLOCK_SIZE), b"c" * 1_000, b'{"d": 4}']
 
-NO_FOOTER = "no bundle, or a truncated one: the footer is missing"
-TOO_SHORT = "too short for a bundle"
+NO_BUNDLE = "no bundle: it neither begins nor ends as one"
+TRUNCATED = "truncated (or plain gzip that never was a bundle): it begins as a bundle and has no footer"
+FOOTER_DAMAGED = "the footer is damaged"
+ADDED = "something was added behind the footer"
 NO_FIT = "the footer does not fit the file: bytes were lost or added"
 UNREADABLE = "the index cannot be read"
 DISAGREE = "the columns of the index do not agree"
@@ -231,7 +234,7 @@ def test_a_key_that_no_member_has_is_a_key_error(key: str, bundle: bytes) -> Non
     assert caught.value.args == (key,)
 
 
-def test_the_index_costs_one_read_and_a_member_another(bundle: bytes) -> None:
+def test_the_index_costs_one_read_and_each_block_another(bundle: bytes) -> None:
     fetches: list[tuple[int, int]] = []
     opened = _counted(bundle, fetches)
     blocks = opened.index.blocks
@@ -239,9 +242,8 @@ def test_the_index_costs_one_read_and_a_member_another(bundle: bytes) -> None:
     texts = [opened.read(entry) for entry in opened]
 
     first, second = (len(HEADER), blocks[0]), (len(HEADER) + blocks[0], blocks[1])
-    both = (len(HEADER), sum(blocks))
     assert texts == MEMBERS
-    assert fetches == [(len(bundle) - TAIL_SIZE, TAIL_SIZE), first, first, both, second, second]
+    assert fetches == [(len(bundle) - TAIL_SIZE, TAIL_SIZE), first, second]
 
 
 def test_an_empty_member_costs_no_read(executor: Executor) -> None:
@@ -276,7 +278,7 @@ def test_an_index_longer_than_the_tail_costs_one_read_more(large: bytes) -> None
     assert len(text) == 32
     assert fetches == [
         (len(large) - TAIL_SIZE, TAIL_SIZE),
-        (at, len(large) - FOOTER_SIZE - at),
+        (at, len(large) - TAIL_SIZE - at),
         (len(HEADER), opened.index.blocks[0]),
     ]
 
@@ -320,16 +322,16 @@ def test_random_bits_of_an_index_longer_than_the_tail_are_guarded(large: bytes) 
     assert [bit for bit in bits if _fault(_with_bit_turned(large, bit)) is None] == []
 
 
-def test_a_bundle_is_refused_wherever_it_is_cut_off(small: bytes) -> None:
-    faults = {_opening_fault(small[:length]) for length in range(len(small))}
+def test_a_bundle_is_called_truncated_wherever_it_is_cut_off(small: bytes) -> None:
+    faults = {_opening_fault(small[:length]) for length in range(1, len(small))}
 
-    assert faults == {TOO_SHORT, NO_FOOTER}
+    assert faults == {TRUNCATED}
 
 
-def test_a_large_bundle_is_refused_wherever_it_is_cut_off(large: bytes) -> None:
+def test_a_large_bundle_is_called_truncated_wherever_it_is_cut_off(large: bytes) -> None:
     lengths = random.Random(1).sample(range(1_000, len(large)), 200)
 
-    assert {_opening_fault(large[:length]) for length in lengths} == {NO_FOOTER}
+    assert {_opening_fault(large[:length]) for length in lengths} == {TRUNCATED}
 
 
 @pytest.mark.parametrize("size", [1, 2, 1_000, TAIL_SIZE])
@@ -337,9 +339,21 @@ def test_a_bundle_without_its_first_bytes_is_refused(size: int, bundle: bytes) -
     assert _opening_fault(bundle[size:]) == NO_FIT
 
 
-@pytest.mark.parametrize("more", [b"\x00", b"\n", bytes(FOOTER_SIZE), bytes(TAIL_SIZE + 1)])
+@pytest.mark.parametrize("more", [b"\x00", b"\n", bytes(FOOTER_SIZE), bytes(TAIL_SIZE - FOOTER_SIZE)])
 def test_a_bundle_with_bytes_behind_it_is_refused(more: bytes, bundle: bytes) -> None:
-    assert _opening_fault(bundle + more) == NO_FOOTER
+    assert _opening_fault(bundle + more) == ADDED
+
+
+def test_a_bundle_with_more_bytes_behind_it_than_are_looked_at_is_refused(bundle: bytes) -> None:
+    assert _opening_fault(bundle + bytes(TAIL_SIZE)) == TRUNCATED
+
+
+def test_a_footer_with_any_bit_turned_is_called_damaged(bundle: bytes) -> None:
+    sizes = range(8 * (len(bundle) - FOOTER_SIZE), 8 * len(bundle))
+
+    faults = {_fault(_with_bit_turned(bundle, bit)) for bit in sizes}
+
+    assert faults == {FOOTER_DAMAGED, NO_FIT, OTHER_LENGTH, OTHER_SIZE, UNREADABLE, OTHER_SHA}
 
 
 @pytest.mark.parametrize("more", [b"\x00", b"\n", bytes(TAIL_SIZE + 1)])
@@ -354,13 +368,13 @@ def test_two_bundles_in_one_file_are_refused(small: bytes, bundle: bytes) -> Non
 @pytest.mark.parametrize(
     ("data", "fault"),
     [
-        (b"", TOO_SHORT),
-        (b"plain text", TOO_SHORT),
-        (b"plain text\n" * 100, NO_FOOTER),
-        (gzip.compress(random.Random(1).randbytes(1_000)), NO_FOOTER),
-        (gzip.compress(bytes(1_000)) + empty_member(FOOTER_ID, bytes(FOOTER.size)), NO_FOOTER),
-        (gzip.compress(bytes(1_000)) + empty_member(INDEX_ID, MAGIC + bytes(FOOTER.size - len(MAGIC))), NO_FOOTER),
-        (bytes(TAIL_SIZE + 1), NO_FOOTER),
+        (b"", NO_BUNDLE),
+        (b"plain text", NO_BUNDLE),
+        (b"plain text\n" * 100, NO_BUNDLE),
+        (gzip.compress(random.Random(1).randbytes(1_000)), NO_BUNDLE),
+        (gzip.compress(bytes(1_000)) + empty_member(FOOTER_ID, bytes(FOOTER.size)), FOOTER_DAMAGED),
+        (gzip.compress(bytes(1_000)) + empty_member(INDEX_ID, MAGIC + bytes(FOOTER.size - len(MAGIC))), NO_BUNDLE),
+        (bytes(TAIL_SIZE + 1), NO_BUNDLE),
     ],
     ids=["nothing", "short text", "text", "plain gzip", "no magic", "another name", "zeros"],
 )
