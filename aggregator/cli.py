@@ -6,7 +6,7 @@ Each command is a module of `commands/`; what takes long to import, it imports w
 
 import typer
 
-from aggregator.commands import local
+from aggregator.commands import bundle, local
 
 app = typer.Typer(
     help="Many small S3 objects become few large gzip bundles: nothing lost, nothing twice.",
@@ -25,6 +25,9 @@ app.command(
     epilog="Example: aggregator local fixtures/samples --out bundles",
     short_help="Aggregate a folder of files on an AWS of your own.",
 )(local.local)
+
+
+app.add_typer(bundle.app, name="bundle", short_help="List, read, prove and repack bundles.")
 
 
 def main() -> None:

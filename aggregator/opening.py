@@ -111,6 +111,11 @@ def expanded(targets: Iterable[str]) -> Iterator[str]:
         yield from found
 
 
+def buckets_of(targets: Iterable[str]) -> set[str]:
+    """The buckets of those targets that lie in S3."""
+    return {Location.parsed(target).bucket for target in targets if target.startswith("s3://")}
+
+
 def opened(url: str) -> Opened:
     """
     Open what a URL names.
@@ -121,24 +126,38 @@ def opened(url: str) -> Opened:
     return _object(Location.parsed(url)) if url.startswith("s3://") else _file(url)
 
 
-def s3_client() -> "S3Client":
+def s3_client(*, attempts: int = 5) -> "S3Client":
     """
-    A client for reading, with retries and with the endpoint and credentials of the environment.
+    A client with the endpoint and credentials of the environment; `attempts` are made at each call.
 
     Raises:
-        OpeningError: boto3 is not installed.
+        OpeningError: boto3 is not installed, or its configuration is wrong.
+    """
+    client: S3Client = aws_client("s3", attempts=attempts)
+    if ".amazonaws.com" in client.meta.endpoint_url:
+        return client
+    # "bucket.localhost" is a name that few machines resolve
+    return aws_client("s3", attempts=attempts, s3={"addressing_style": "path"})  # type: ignore[no-any-return]
+
+
+def aws_client(service: str, *, attempts: int = 5, **config: Any) -> Any:
+    """
+    A client of boto3's.
+
+    Raises:
+        OpeningError: boto3 is not installed, or its configuration is wrong.
     """
     try:
         import boto3  # noqa: PLC0415 - a local file needs none of it
         from botocore.config import Config  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        raise OpeningError("s3:// is read with boto3, which is not installed") from error
-    config = Config(retries={"mode": "standard", "total_max_attempts": 5})
-    client = boto3.session.Session().client("s3", config=config)
-    if ".amazonaws.com" in client.meta.endpoint_url:
-        return client
-    # "bucket.localhost" is a name that few machines resolve
-    return boto3.session.Session().client("s3", config=config.merge(Config(s3={"addressing_style": "path"})))
+        raise OpeningError("this takes boto3, which is not installed") from error
+    retries: Any = {"mode": "standard", "total_max_attempts": attempts}
+    with translated():
+        try:
+            return boto3.session.Session().client(service, config=Config(retries=retries, **config))  # type: ignore[call-overload]
+        except ValueError as error:  # what botocore says of an endpoint that is no URL
+            raise OpeningError(str(error)) from error
 
 
 @contextmanager

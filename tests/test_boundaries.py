@@ -27,7 +27,18 @@ ONLY_IN = {
 }
 """Third-party packages (and subprocess), and the modules that may import them; `commands` stands for all of them."""
 
-NOT_IN_LAMBDA = {"cli", "commands", "contracts", "embedded", "local", "opening", "polling"}
+NOT_IN_LAMBDA = {
+    "cli",
+    "commands",
+    "contracts",
+    "embedded",
+    "extraction",
+    "local",
+    "opening",
+    "polling",
+    "repacking",
+    "witnesses",
+}
 """Modules that the Lambda never imports."""
 
 PURE = {"core", "planning", "exceptions", "indexing", "reader", "schemas", "settings", "verification"}
