@@ -21,7 +21,7 @@ from typing import IO, NamedTuple
 
 from aggregator.clients import CONDITION_FAILED, Distribution
 from aggregator.core import Packed, Packer, Source
-from aggregator.exceptions import AggregatorError, UnpublishedError
+from aggregator.exceptions import AggregatorError, AmbiguousPutError, UnpublishedError
 from aggregator.extraction import new_file
 from aggregator.indexing import Origin
 from aggregator.opening import Location, bundle_at, s3_client
@@ -157,7 +157,7 @@ def _put(bucket: str, key: str, spool: IO[bytes], packed: Packed) -> None:
     with closing(s3_client(attempts=1)) as s3:
         try:
             Distribution(s3, bucket).put(key, spool, size=packed.size, sha256=packed.sha256)
-        except UnpublishedError as error:
+        except (UnpublishedError, AmbiguousPutError) as error:
             if error.facts["fault"] in CONDITION_FAILED:
                 raise RepackingError("there is something of that name already", bucket=bucket, key=key) from error
             raise
