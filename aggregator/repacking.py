@@ -13,7 +13,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -21,7 +21,7 @@ from typing import IO, NamedTuple
 
 from aggregator.clients import CONDITION_FAILED, Distribution
 from aggregator.core import Packed, Packer, Source
-from aggregator.exceptions import AggregatorError, AmbiguousPutError, UnpublishedError
+from aggregator.exceptions import AggregatorError, AmbiguousPutError, BundleFormatError, UnpublishedError
 from aggregator.extraction import new_file
 from aggregator.indexing import Origin
 from aggregator.opening import Location, bundle_at, s3_client
@@ -111,7 +111,7 @@ def repacked(
         packer = _Packer(spool, limit=sys.maxsize, level=level, framing=framing, executor=executor)
         for found in repack.inputs:
             packer.origins.extend(found.origins)
-            with closing(bundle_at(found.target)) as bundle:
+            with _named(found.target), closing(bundle_at(found.target)) as bundle:
                 if bundle.sha256 != found.sha256:
                     raise RepackingError("the bundle was replaced while it was read", target=found.target)
                 for entry, chunks in bundle.walk(found.entries):
@@ -192,7 +192,7 @@ class _Packer(Packer):
 
 
 def _input(target: str) -> Input:
-    with bundle_at(target) as bundle:
+    with _named(target), bundle_at(target) as bundle:
         index, entries = bundle.index, bundle.entries
         itself = Origin(
             bundle=index.bundle,
@@ -202,6 +202,15 @@ def _input(target: str) -> Input:
             members=len(entries),
         )
         return Input(target, index, bundle.sha256, tuple(bundle.origins) or (itself,), tuple(entries))
+
+
+@contextmanager
+def _named(target: str) -> Iterator[None]:
+    """What is wrong with a bundle, and with which."""
+    try:
+        yield
+    except BundleFormatError as error:
+        raise BundleFormatError(str(error.args[0]), target=target, **error.facts) from error
 
 
 def _is_repeated(entry: Entry, seen: dict[tuple[object, ...], Entry], duplicates: list[Entry]) -> bool:

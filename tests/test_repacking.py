@@ -3,11 +3,13 @@
 import hashlib
 import io
 import itertools
+import json
 import random
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from aggregator.core import BLOCK_SIZE, Packer, Source, empty_bundle
@@ -56,6 +58,15 @@ def test_the_new_bundle_says_where_each_member_comes_from(quiet: list[str]) -> N
         (THREE, "c", 1),
     ]
     assert [one.sha256 for one in after.origins] == [_sha256(path) for path in quiet[:3]]
+
+
+def test_a_repacked_index_is_valid_under_the_published_contract(quiet: list[str]) -> None:
+    contract = json.loads(Path("contracts/bundle-index/v1/producer.schema.json").read_text(encoding="utf-8"))
+    index = repacked(prepared(quiet), io.BytesIO(), level=6).index.model_dump(mode="json")
+
+    jsonschema.validate(index, contract)
+
+    assert [one["members"] for one in index["repacked"]] == [2, 2, 1]
 
 
 def test_whatever_the_order_equal_bundles_give_equal_bytes(quiet: list[str]) -> None:

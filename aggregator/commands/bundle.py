@@ -101,7 +101,7 @@ def cat(
 
     Of several members with that key, the last. From S3 the tail of the bundle and the blocks of the member are read.
     """
-    with mistakes_are_told(), _opened(target) as bundle:
+    with _opened(target) as bundle:
         wanted = [
             entry
             for entry in bundle
@@ -134,7 +134,7 @@ def extract(
     """
     from aggregator.extraction import extracted
 
-    with mistakes_are_told(), _opened(target) as bundle, progress(of_bytes=True) as bar:
+    with _opened(target) as bundle, progress(of_bytes=True) as bar:
         entries = _matching(bundle, patterns or [])
         task = bar.add_task("extracting", total=sum(entry.length for entry in entries))
         done = list(
@@ -231,7 +231,7 @@ def repack(
     from aggregator import repacking
     from aggregator.opening import buckets_of, expanded
 
-    with mistakes_are_told(), progress(of_bytes=True) as bar:
+    with _damage_is_a_finding(), progress(of_bytes=True) as bar:
         task = bar.add_task("reading indexes", total=None)
         every = list(expanded(targets))
         plan = repacking.prepared(every)
@@ -267,15 +267,21 @@ def repack(
 
 @contextmanager
 def _opened(target: str) -> Iterator["Bundle"]:
-    """The bundle, and exit status 1 where it is damaged."""
     from aggregator.opening import bundle_at
 
-    try:
-        with bundle_at(target) as bundle:
-            yield bundle
-    except BundleFormatError as error:
-        _say(f"{target}: {error}")
-        raise typer.Exit(FINDING) from None
+    with _damage_is_a_finding(f"{target}: "), bundle_at(target) as bundle:
+        yield bundle
+
+
+@contextmanager
+def _damage_is_a_finding(where: str = "") -> Iterator[None]:
+    """End the command with one line, and `FINDING` where it is the bundle that is wrong, not the call."""
+    with mistakes_are_told():
+        try:
+            yield
+        except BundleFormatError as error:
+            _say(f"aggregator: {where}{error}")
+            raise typer.Exit(FINDING) from None
 
 
 def _each(targets: list[str], act: Callable[[str, "Bundle"], object], fail: Callable[[str, Exception], object]) -> int:
@@ -376,10 +382,8 @@ def _say_totals(found: list[dict[str, Any]]) -> None:
     members = sum(len(listed["members"]) for listed in found)
     text, size = (sum(listed[name] for listed in found) for name in ("text_size", "size"))
     where = f" in {len(found):,} bundles" if len(found) > 1 else ""
-    _say(
-        f"{_counted(members, 'member')}{where}: {bytes_in_words(text)} of text in {bytes_in_words(size)},"
-        f" {text / size:.1f} times smaller"
-    )
+    compressed = f"{bytes_in_words(text)} of text in {bytes_in_words(size)}, ratio {text / size:.2f}"
+    _say(f"{_counted(members, 'member')}{where}: {compressed}")
 
 
 def _row(fields: dict[str, Any], columns: tuple[str, ...]) -> list[str]:
