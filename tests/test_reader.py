@@ -654,6 +654,17 @@ def test_fields_of_a_later_version_are_ignored(bundle: bytes) -> None:
 
 
 @pytest.mark.parametrize(
+    ("members", "fault"), [(len(MEMBERS), None), (len(MEMBERS) - 1, DISAGREE), (-1, UNREADABLE), ("x", UNREADABLE)]
+)
+def test_origins_that_do_not_account_for_every_member_are_named(
+    members: object, fault: str | None, bundle: bytes
+) -> None:
+    origin = {"bundle": "b", "created": "c", "request_id": "r", "sha256": "s", "members": members}
+
+    assert _fault(_rewritten(bundle, index=lambda fields: fields.update(repacked=[origin]))) == fault
+
+
+@pytest.mark.parametrize(
     ("column", "at", "by", "fault"),
     [
         ("start", 1, -1, GAP),
