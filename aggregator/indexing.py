@@ -118,7 +118,8 @@ class Footer(NamedTuple):
 
 def _no_footer(fetch: Fetch, size: int, tail: bytes) -> BundleFormatError:
     """What is wrong with a file that does not end in a footer."""
-    begins = size > 0 and HEADER.startswith(fetch(0, min(size, len(HEADER))))
+    head = tail[: len(HEADER)] if len(tail) == size else fetch(0, len(HEADER))
+    begins = bool(head) and HEADER.startswith(head)
     magic_at = tail.rfind(MAGIC)
     behind = len(tail) - magic_at - (FOOTER_SIZE - len(_FOOTER_BEGIN)) if magic_at >= 0 else -1
     if (begins and behind == 0) or tail[-FOOTER_SIZE:].startswith(_FOOTER_BEGIN):

@@ -19,7 +19,6 @@ from aggregator.commands.console import (
     print_table,
     printable,
     progress,
-    words,
 )
 from aggregator.exceptions import AggregatorError, BundleFormatError
 
@@ -399,4 +398,4 @@ def _say_fault(target: str, error: Exception) -> None:
 
 
 def _say(text: str) -> None:
-    words().print(printable(text), markup=False)
+    print(printable(text), file=sys.stderr)  # above the bar, if there is one
