@@ -6,10 +6,34 @@ Each command is a module of `commands/`; what takes long to import, it imports w
 
 import typer
 
-from aggregator.commands import backfill, contract, doctor, local, plan, reconcile, redrive, stats, where, worker
+from aggregator.commands import (
+    backfill,
+    bundle,
+    contract,
+    doctor,
+    local,
+    plan,
+    reconcile,
+    redrive,
+    stats,
+    where,
+    worker,
+)
 
 app = typer.Typer(
-    help="Many small S3 objects become few large gzip bundles: nothing lost, nothing twice.",
+    help="""
+    Many small S3 objects become few large gzip bundles: nothing lost, nothing twice.
+
+    What a command finds goes to standard output: a table on a terminal, lines with tabs between the fields elsewhere,
+    and JSON with --json. Words and progress go to standard error.
+
+    Exit status: 0, all is well. 1, something was found that a person should look at. 2, the call was wrong or could
+    not be carried out; one line says why.
+
+    AWS is reached as by every tool of AWS: credentials, AWS_PROFILE, AWS_REGION, AWS_ENDPOINT_URL. What lies in S3 is
+    called s3://bucket/key; - is standard input.
+    """,
+    epilog="Each help ends with an example. Begin with: aggregator local fixtures/samples --out bundles",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -20,16 +44,20 @@ app.command(
     epilog="Example: aggregator local fixtures/samples --out bundles",
     short_help="Aggregate a folder of files on an AWS of your own.",
 )(local.local)
-app.add_typer(contract.app, name="contract", short_help="Show the contracts, and check messages against them.")
 app.command(
-    epilog="Example: aggregator worker --queue-url https://sqs.eu-west-1.amazonaws.com/123456789012/objects",
-    short_help="Run the handler on a queue, without Lambda.",
-)(worker.worker)
+    epilog="Example: aggregator plan --objects-per-day 50M --object-size 4KiB",
+    short_help="What a workload costs, and what limits it.",
+)(plan.plan)
 app.command(
     epilog="Example: aggregator doctor --stack data-aggregator",
     short_help="Check what the guarantee rests on, in a deployment or a template.",
 )(doctor.doctor)
-
+app.command(
+    epilog="Example: aggregator worker --queue-url https://sqs.eu-west-1.amazonaws.com/123456789012/objects",
+    short_help="Run the handler on a queue, without Lambda.",
+)(worker.worker)
+app.add_typer(contract.app, name="contract", short_help="Show the contracts, and check messages against them.")
+app.add_typer(bundle.app, name="bundle", short_help="List, read, prove and repack bundles.")
 app.command(
     epilog="Example: aggregator where s3://orders/08/order-1.json",
     short_help="Say which bundle holds an object, or what became of it.",
@@ -42,24 +70,14 @@ app.command(
     epilog="Example: aggregator stats s3://bundles/2026/11/ --html stats.html",
     short_help="Show how bundles fill over time.",
 )(stats.stats)
-
-
 app.command(
     epilog="Example: aggregator backfill s3://source/orders/ --dry-run",
     short_help="Announce objects that are already in S3.",
 )(backfill.backfill)
-
-
 app.command(
     epilog="Example: aggregator redrive --dlq https://sqs.us-east-1.amazonaws.com/123456789012/dead-letters",
     short_help="Show the dead-letter queue and why, and send messages back.",
 )(redrive.redrive)
-
-
-app.command(
-    epilog="Example: aggregator plan --objects-per-day 50M --object-size 4KiB",
-    short_help="What a workload costs, and what limits it.",
-)(plan.plan)
 
 
 def main() -> None:

@@ -149,7 +149,7 @@ def open_bundle(s3: "S3Client", stored: Stored) -> Bundle:
         wanted = f"bytes={offset}-{offset + length - 1}"
         with _translated("a bundle cannot be read", bundle=stored.url):
             answer: Any = s3.get_object(Bucket=stored.bucket, Key=stored.key, Range=wanted, **version)
-            body = answer["Body"].read()
+            body: bytes = answer["Body"].read()
         return body if "ContentRange" in answer else body[offset : offset + length]  # RFC 9110, 14.2: it may be ignored
 
     return Bundle(fetch, stored.size)

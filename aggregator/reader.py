@@ -7,42 +7,27 @@ Read a bundle from anything that can be read at an offset: its index, one member
         text = bundle["in/some.json"]
 
 The tail of the file is enough for the index, the tail and one block for a small member. Nothing here is shared with the
-packer but the format (docs/bundle-format.md), so that reading proves writing.
+packer but the format (docs/bundle-format.md), so that reading proves writing. docs/reading-bundles.md shows how.
 """
 
-import hashlib
-import json
 import os
-import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import IO, NamedTuple, Self
 
-from pydantic import ValidationError
-
-from aggregator.core import (
-    EMPTY_MEMBER_SIZE,
-    END,
-    FOOTER,
-    FOOTER_ID,
-    FOOTER_SIZE,
-    HEADER,
-    INDEX_ID,
-    MAGIC,
-    empty_member,
-)
+from aggregator.core import HEADER
 from aggregator.exceptions import BundleFormatError
+from aggregator.indexing import Fetch, Footer
 from aggregator.schemas import BundleIndex
+from aggregator.verification import Proof, verified
 
-TAIL_SIZE = 64 * 1024
-"""Bytes read from the end at first: footer and index of a bundle of some 1,500 members."""
+WINDOW = 8 * 1024 * 1024
+"""Bytes of the file that are read at once, and held, however large a member is."""
 
-MAX_INDEX_SIZE = 1 << 30
-"""Most bytes an index may inflate to; what claims more is refused as damaged."""
-
-Fetch = Callable[[int, int], bytes]
-"""Reads so many bytes from such an offset."""
+_APART = 256 * 1024
+"""Bytes between two members that are cheaper read over than left out: a request to S3 takes some 30 ms."""
 
 
 class Entry(NamedTuple):
@@ -67,49 +52,73 @@ class Entry(NamedTuple):
 
 
 class Bundle:
-    """A bundle, by its index. Iterate over it for its members; index it by key for a member's bytes."""
+    """
+    A bundle, by its index. Iterate over it for its members; index it by key for a member's bytes.
+
+    `size` is bytes of the file, `index` all that the bundle says of itself, `entries` its members in their order, and
+    `origins` the bundles that were repacked into this one, none as a rule. What is held is the index (some 500 bytes a
+    member), one block of text, and at most `WINDOW` bytes of the file. One bundle serves one thread at a time.
+    """
 
     def __init__(self, fetch: Fetch, size: int, *, close: Callable[[], None] = lambda: None) -> None:
         """
-        Read the index of the bundle of `size` bytes that `fetch` reads.
+        Read the index of the bundle of `size` bytes that `fetch` reads; `close` is called at the end.
 
         Raises:
             BundleFormatError: the bytes are no bundle, or not a whole one.
         """
-        self._fetch, self.size, self._close = fetch, size, close
-        self._footer = _Footer.read(fetch, size)
-        self.index = _index(self._footer)
+        self.size, self._fetch, self._close = size, _Window(fetch), close
+        footer = Footer.read(fetch, size)
+        self._sha256 = footer.sha256
+        self.index, self.origins = footer.parsed()
         self.entries = _entries(self.index)
+        self._at = [len(HEADER)]
+        for length in self.index.blocks:
+            self._at.append(self._at[-1] + length)
+        self._inflated = (-1, b"")
 
     @classmethod
     def open(cls, source: str | os.PathLike[str] | IO[bytes]) -> Self:
         """
-        Open a bundle from a path, or from a seekable file open for reading.
+        Open a bundle from a path, a URL, or a seekable file open for reading, such as one of fsspec's.
+
+        `s3://bucket/key` is read by ranges with boto3, which finds credentials as it always does; `?versionId=…` behind
+        it names a version. Every other URL is opened with fsspec. A file that was given is not closed.
 
         Raises:
             BundleFormatError: the bytes are no bundle, or not a whole one.
+            OpeningError: a URL cannot be opened or read, or what it takes is not installed (`aggregator.opening`).
             OSError: the file cannot be read.
         """
-        if not isinstance(source, (str, os.PathLike)):
-            return cls(_fetch_from(source), source.seek(0, os.SEEK_END))
-        file = Path(source).open("rb")  # noqa: SIM115 - closed by the bundle, or right below
+        if isinstance(source, str) and "://" in source:
+            from aggregator.opening import opened  # noqa: PLC0415 - a path needs none of what a URL does
+
+            fetch, size, close = opened(source)
+        elif isinstance(source, (str, os.PathLike)):
+            file = Path(source).open("rb")  # noqa: SIM115 - closed by the bundle, or right below
+            fetch, size, close = _fetch_from(file), file.seek(0, os.SEEK_END), file.close
+        else:
+            fetch, size, close = _fetch_from(source), source.seek(0, os.SEEK_END), lambda: None
         try:
-            return cls(_fetch_from(file), file.seek(0, os.SEEK_END), close=file.close)
+            return cls(fetch, size, close=close)
         except BaseException:
-            file.close()
+            close()
             raise
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._close()
+        self.close()
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(self.entries)
 
     def __len__(self) -> int:
         return len(self.entries)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._by_key
 
     def __getitem__(self, key: str) -> bytes:
         """
@@ -119,177 +128,140 @@ class Bundle:
             KeyError: no member has that key.
             BundleFormatError: the bundle is damaged where the member lies.
         """
-        for entry in reversed(self.entries):
-            if entry.key == key:
-                return self.read(entry)
-        raise KeyError(key)
+        return self.read(self.entry(key))
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256, in hex, of the file before its footer, as the footer names it: what tells two bundles apart."""
+        return self._sha256.hex()
+
+    def close(self) -> None:
+        """Close what the bundle was opened from, unless it was given open."""
+        self._close()
+
+    def entry(self, key: str) -> Entry:
+        """
+        The member called `key`; the last one, where several versions of it lie in the bundle.
+
+        Raises:
+            KeyError: no member has that key.
+        """
+        return self._by_key[key]
 
     def read(self, entry: Entry) -> bytes:
         """
-        The bytes of one member, read and inflated from the blocks in which it lies.
+        The bytes of one member, `entry.length` of them, as they were in S3 (inflated, where `encoding` says so).
 
         Raises:
             BundleFormatError: the bundle is damaged there.
         """
-        if not entry.length:
-            return b""
-        first = entry.start // self.index.block_size
-        last = (entry.start + entry.length - 1) // self.index.block_size
-        deflated = self._fetch(entry.block, sum(self.index.blocks[first : last + 1]))
-        try:
-            text = zlib.decompressobj(-zlib.MAX_WBITS).decompress(deflated, entry.offset + entry.length)
-        except (zlib.error, OverflowError) as error:
-            raise BundleFormatError("a block does not inflate", key=entry.key, offset=entry.block) from error
-        member = text[entry.offset :]
-        if len(member) != entry.length or zlib.crc32(member) != entry.crc32:
-            raise BundleFormatError("a member is not what the index says", key=entry.key)
-        return member
+        return b"".join(self.chunks(entry))
 
-    def verify(self) -> None:
+    def chunks(self, entry: Entry) -> Iterator[bytes]:
         """
-        Read the whole bundle: any changed bit is found.
+        The bytes of one member, at most a block (256 KiB) at a time, so that one larger than memory can be had.
+
+        The member is proven only when the iterator has ended: its CRC-32 is compared last.
+
+        Raises:
+            BundleFormatError: the bundle is damaged there.
+        """
+        return self._chunks(entry, self._until(entry))
+
+    def walk(self, entries: Iterable[Entry] | None = None) -> Iterator[tuple[Entry, Iterator[bytes]]]:
+        """
+        Members and their `chunks`, in the order in which they lie in the bundle; all, if none are named.
+
+        Neighbours share what is read, so that all members cost one pass over the file, `WINDOW` bytes at a time.
+
+        Raises:
+            BundleFormatError: the bundle is damaged; raised by the chunks, so that others can still be had.
+        """
+        ordered = sorted(self.entries if entries is None else entries, key=lambda entry: entry.start)
+        ends = [self._until(entry) for entry in ordered]
+        for at in reversed(range(1, len(ordered))):
+            if ordered[at].block - ends[at - 1] <= _APART:
+                ends[at - 1] = max(ends[at - 1], ends[at])
+        return ((entry, self._chunks(entry, end)) for entry, end in zip(ordered, ends, strict=True))
+
+    def verify(self, report: Callable[[int], object] = lambda _: None) -> Proof:
+        """
+        Read the whole bundle, once: any changed bit is found.
+
+        `report` is told how many bytes have been read. What the answer says of eTags is no fault: see `Proof`.
 
         Raises:
             BundleFormatError: says what is wrong.
         """
-        self._verify_bytes()
-        self._verify_text()
+        return verified(self._fetch, self.size, self.index, self.entries, sha256=self._sha256, report=report)
 
-    def _verify_bytes(self) -> None:
-        digest = hashlib.sha256()
-        end = self.size - FOOTER_SIZE
-        for at in range(0, end, 1 << 20):
-            digest.update(self._fetch(at, min(1 << 20, end - at)))
-        if digest.digest() != self._footer.sha256:
-            raise BundleFormatError("the bytes do not have the SHA-256 that the footer names")
+    def provenance(self) -> list[str]:
+        """For each member, the key of the bundle that it was published in: this one, unless it was repacked."""
+        repacked = [origin.bundle for origin in self.origins for _ in range(origin.members)]
+        return repacked or [self.index.bundle] * len(self.entries)
 
-    def _verify_text(self) -> None:
-        """Inflate block after block, as any gzip reader does, and hold the members against the index."""
-        if self._fetch(0, len(HEADER)) != HEADER:
-            raise BundleFormatError("the gzip header is not a bundle's")
-        at, text = len(HEADER), _Text(self.entries, self.index.framing)
-        for number, size in enumerate(self.index.blocks):
-            if text.size != number * self.index.block_size:
-                raise BundleFormatError("a block is not as long as the index says", offset=at)
-            text.feed(self._block(at, size))
-            at += size
-        end, crc, length = struct.unpack("<2sII", self._fetch(at, len(END) + 8))
-        if end != END:
-            raise BundleFormatError("the text does not end where the index begins")
-        if (crc, length) != (text.crc, text.size & 0xFFFFFFFF) or text.size != self.index.text_size:
-            raise BundleFormatError("the text is not what the gzip trailer and the index say")
-        text.finish()
+    @cached_property
+    def _by_key(self) -> dict[str, Entry]:
+        return {entry.key: entry for entry in self.entries}
 
-    def _block(self, at: int, size: int) -> bytes:
-        """The text of one block, inflated alone, provided that it is no longer than a block."""
-        inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-        try:
-            text = inflate.decompress(self._fetch(at, size))
-        except zlib.error as error:
-            raise BundleFormatError("a block does not inflate", offset=at) from error
-        if inflate.eof or len(text) > self.index.block_size:
-            raise BundleFormatError("a block is not as long as the index says", offset=at)
-        return text
+    def _until(self, entry: Entry) -> int:
+        """Where in the file the last block ends in which a member lies."""
+        last = (entry.start + entry.length - 1) // self.index.block_size
+        return self._at[min(last + 1, len(self._at) - 1)] if entry.length else entry.block
 
+    def _chunks(self, entry: Entry, until: int) -> Iterator[bytes]:
+        crc, at, end = 0, entry.start, entry.start + entry.length
+        while at < end:
+            number, offset = divmod(at, self.index.block_size)
+            chunk = self._text(number, offset + end - at, until, entry.key)[offset : offset + end - at]
+            if not chunk:
+                break
+            crc, at = zlib.crc32(chunk, crc), at + len(chunk)
+            if at < end or crc == entry.crc32:
+                yield chunk
+        if at != end or crc != entry.crc32:
+            raise BundleFormatError("a member is not what the index says", key=entry.key)
 
-class _Footer(NamedTuple):
-    index_at: int
-    deflated: bytes
-    inflated_size: int
-    sha256: bytes
-
-    @classmethod
-    def read(cls, fetch: Fetch, size: int) -> "_Footer":
-        if size < len(HEADER) + len(END) + 8 + FOOTER_SIZE:
-            raise BundleFormatError("too short for a bundle", size=size)
-        tail_at = max(0, size - TAIL_SIZE)
-        tail = fetch(tail_at, size - tail_at)
-        footer = tail[-FOOTER_SIZE:]
-        payload = footer[EMPTY_MEMBER_SIZE - len(END) - 8 : -len(END) - 8]
-        if footer != empty_member(FOOTER_ID, payload) or payload[: len(MAGIC)] != MAGIC:
-            raise BundleFormatError("no bundle, or a truncated one: the footer is missing")
-        _, index_at, length, deflated_size, inflated_size, sha256 = FOOTER.unpack(payload)
-        if index_at + length + FOOTER_SIZE != size or inflated_size > MAX_INDEX_SIZE:
-            raise BundleFormatError("the footer does not fit the file: bytes were lost or added", size=size)
-        members = tail[index_at - tail_at : -FOOTER_SIZE] if index_at >= tail_at else fetch(index_at, length)
-        deflated = _extras(members)
-        if len(deflated) != deflated_size:
-            raise BundleFormatError("the index does not have the length that the footer names")
-        return cls(index_at, deflated, inflated_size, sha256)
+    def _text(self, number: int, needed: int, until: int, key: str) -> bytes:
+        """The text of a block; if it does not inflate as a whole, the `needed` bytes of it that do."""
+        if number >= len(self.index.blocks):
+            return b""
+        if self._inflated[0] != number:
+            at, size = self._at[number], self.index.blocks[number]
+            deflated = self._fetch(at, size, max(until, at + size))
+            text = _inflated(deflated, self.index.block_size)
+            if text is None:
+                text = _inflated(deflated, min(needed, self.index.block_size))
+                if text is None:
+                    raise BundleFormatError("a block does not inflate", key=key, offset=at)
+                return text
+            self._inflated = (number, text)
+        return self._inflated[1]
 
 
-class _Text:
-    """The text of a bundle as it goes by, held against the members that should lie in it one after the other."""
+class _Window:
+    """The bytes of the file that were read last, so that what is near them costs no other read."""
 
-    def __init__(self, entries: list[Entry], framing: str) -> None:
-        self.size = self.crc = self._end = 0
-        self._gaps = (0, 1) if framing == "lines" else (0,)
-        self._entries = iter(entries)
-        self._entry = next(self._entries, None)
-        self._member_crc = 0
+    def __init__(self, fetch: Fetch) -> None:
+        self._fetch, self._at, self._held = fetch, 0, b""
 
-    def feed(self, text: bytes) -> None:
-        begin, self.size = self.size, self.size + len(text)
-        self.crc = zlib.crc32(text, self.crc)
-        while self._entry is not None:
-            if self._entry.start - self._end not in self._gaps:
-                raise BundleFormatError("members overlap, or leave a gap", key=self._entry.key)
-            low, high = max(self._entry.start, begin), min(self._entry.start + self._entry.length, self.size)
-            if low < high:
-                self._member_crc = zlib.crc32(text[low - begin : high - begin], self._member_crc)
-            if self._entry.start + self._entry.length > self.size:
-                return
-            self._next()
-
-    def finish(self) -> None:
-        self.feed(b"")  # the members of a bundle without a block
-        if self._entry is not None:
-            raise BundleFormatError("a member lies behind the end of the text", key=self._entry.key)
-        if self.size - self._end not in self._gaps:
-            raise BundleFormatError("text behind the last member belongs to none")
-
-    def _next(self) -> None:
-        entry = self._entry
-        assert entry is not None
-        if self._member_crc != entry.crc32:
-            raise BundleFormatError("a member does not have the CRC that the index names", key=entry.key)
-        self._entry, self._member_crc, self._end = next(self._entries, None), 0, entry.start + entry.length
+    def __call__(self, at: int, length: int, until: int = 0) -> bytes:
+        """`length` bytes from `at`; bytes up to `until` will be asked for next."""
+        if not self._at <= at <= at + length <= self._at + len(self._held):
+            self._at, self._held = at, self._fetch(at, max(length, min(WINDOW, until - at)))
+        return self._held[at - self._at :][:length]
 
 
 def _fetch_from(file: IO[bytes]) -> Fetch:
     def fetch(offset: int, length: int) -> bytes:
         file.seek(offset)
-        return file.read(length)
+        parts = []
+        while length and (part := file.read(length)):  # an unbuffered file may give less than it was asked for
+            parts.append(part)
+            length -= len(part)
+        return b"".join(parts)
 
     return fetch
-
-
-def _extras(members: bytes) -> bytes:
-    """What the index members carry, provided that they are, to the bit, what a packer writes."""
-    parts = []
-    while members:
-        length = struct.unpack_from("<H", members, 14)[0] if len(members) > EMPTY_MEMBER_SIZE else 0
-        extra = members[16 : 16 + length]
-        whole = empty_member(INDEX_ID, extra)
-        if not members.startswith(whole):
-            raise BundleFormatError("the index is damaged")
-        parts.append(extra)
-        members = members[len(whole) :]
-    return b"".join(parts)
-
-
-def _index(footer: _Footer) -> BundleIndex:
-    try:
-        inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-        text = inflate.decompress(footer.deflated, max(1, footer.inflated_size))  # 0 is no limit
-        if len(text) != footer.inflated_size:
-            raise BundleFormatError("the index does not have the size that the footer names")
-        index = BundleIndex.model_validate(json.loads(text))
-    except (zlib.error, ValueError, ValidationError, RecursionError) as error:
-        raise BundleFormatError("the index cannot be read") from error
-    if len(HEADER) + sum(index.blocks) + len(END) + 8 != footer.index_at:
-        raise BundleFormatError("the text does not end where the index begins")
-    return index
 
 
 def _entries(index: BundleIndex) -> list[Entry]:
@@ -327,3 +299,10 @@ def _entries(index: BundleIndex) -> list[Entry]:
         ]
     except (IndexError, ValueError) as error:
         raise BundleFormatError("the columns of the index do not agree") from error
+
+
+def _inflated(deflated: bytes, most: int) -> bytes | None:
+    try:
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(deflated, most)
+    except zlib.error:
+        return None

@@ -33,7 +33,7 @@ class Strike(NamedTuple):
 
 
 class Proxy:
-    """Hands every call on to the AWS behind it, and counts; each invocation has a proxy of its own."""
+    """Hands every call on to the AWS behind it, and counts calls and bytes; each invocation has a proxy of its own."""
 
     def __init__(self, endpoint_url: str, *, trickles: str = "") -> None:
         """`trickles` is in the path of whatever is to arrive a hundred bytes at a time, ten times a second."""
@@ -42,6 +42,7 @@ class Proxy:
         self.upstream = (str(address.hostname), int(address.port or 80))
         self.calls: list[str] = []
         self.paths: list[str] = []
+        self.answered: list[int] = []
         self.over = threading.Event()
         self._strike: Strike | None = None
         self._kill: Callable[[], None] = lambda: None
@@ -104,6 +105,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         else:
             status, headers, answer = self._forward(body)
+            self.proxy.answered.append(len(answer))
             if mode == "kill after":
                 self.proxy.kill()
             elif mode is None:

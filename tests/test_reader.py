@@ -6,6 +6,8 @@ import hashlib
 import io
 import json
 import random
+import sys
+import tracemalloc
 import warnings
 import zlib
 from collections.abc import Callable, Sequence
@@ -13,6 +15,7 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, Literal
 
+import fsspec  # type: ignore[import-untyped]
 import pytest
 
 from aggregator.core import (
@@ -30,8 +33,10 @@ from aggregator.core import (
     empty_member,
 )
 from aggregator.exceptions import BundleFormatError
+from aggregator.indexing import MAX_INDEX_SIZE, TAIL_SIZE
+from aggregator.opening import OpeningError
 from aggregator.planning import Plan
-from aggregator.reader import MAX_INDEX_SIZE, TAIL_SIZE, Bundle, Entry
+from aggregator.reader import WINDOW, Bundle, Entry
 from aggregator.schemas import Member
 
 Change = Callable[[dict[str, Any]], object]
@@ -39,8 +44,10 @@ Framing = Literal["lines", "none"]
 
 MEMBERS = [b"a\n", b"bb", b"", random.Random(1).randbytes(BLOCK_SIZE), b"c" * 1_000, b'{"d": 4}']
 
-NO_FOOTER = "no bundle, or a truncated one: the footer is missing"
-TOO_SHORT = "too short for a bundle"
+NO_BUNDLE = "no bundle: it neither begins nor ends as one"
+TRUNCATED = "truncated (or plain gzip that never was a bundle): it begins as a bundle and has no footer"
+FOOTER_DAMAGED = "the footer is damaged"
+ADDED = "something was added behind the footer"
 NO_FIT = "the footer does not fit the file: bytes were lost or added"
 UNREADABLE = "the index cannot be read"
 DISAGREE = "the columns of the index do not agree"
@@ -231,7 +238,7 @@ def test_a_key_that_no_member_has_is_a_key_error(key: str, bundle: bytes) -> Non
     assert caught.value.args == (key,)
 
 
-def test_the_index_costs_one_read_and_a_member_another(bundle: bytes) -> None:
+def test_the_index_costs_one_read_and_each_block_another(bundle: bytes) -> None:
     fetches: list[tuple[int, int]] = []
     opened = _counted(bundle, fetches)
     blocks = opened.index.blocks
@@ -239,9 +246,8 @@ def test_the_index_costs_one_read_and_a_member_another(bundle: bytes) -> None:
     texts = [opened.read(entry) for entry in opened]
 
     first, second = (len(HEADER), blocks[0]), (len(HEADER) + blocks[0], blocks[1])
-    both = (len(HEADER), sum(blocks))
     assert texts == MEMBERS
-    assert fetches == [(len(bundle) - TAIL_SIZE, TAIL_SIZE), first, first, both, second, second]
+    assert fetches == [(len(bundle) - TAIL_SIZE, TAIL_SIZE), first, second]
 
 
 def test_an_empty_member_costs_no_read(executor: Executor) -> None:
@@ -276,7 +282,7 @@ def test_an_index_longer_than_the_tail_costs_one_read_more(large: bytes) -> None
     assert len(text) == 32
     assert fetches == [
         (len(large) - TAIL_SIZE, TAIL_SIZE),
-        (at, len(large) - FOOTER_SIZE - at),
+        (at, len(large) - TAIL_SIZE - at),
         (len(HEADER), opened.index.blocks[0]),
     ]
 
@@ -296,6 +302,129 @@ def test_an_index_longer_than_the_tail_is_read_whole(large: bytes) -> None:
     randoms = random.Random(4)
     expected = [b"%032x" % randoms.getrandbits(128) for _ in range(4_000)]
     assert [opened.read(entry) for entry in opened.entries[::500]] == expected[::500]
+
+
+def test_a_member_comes_a_block_at_a_time_and_is_proven_by_the_end(executor: Executor) -> None:
+    data = _pack([b"a", random.Random(2).randbytes(3 * BLOCK_SIZE)], executor)
+    opened = Bundle.open(io.BytesIO(data))
+
+    chunks = list(opened.chunks(opened.entry("in/1.json")))
+
+    assert [len(chunk) for chunk in chunks] == [BLOCK_SIZE - 2, BLOCK_SIZE, BLOCK_SIZE, 2]
+    assert b"".join(chunks) == random.Random(2).randbytes(3 * BLOCK_SIZE)
+
+
+def test_the_last_chunk_of_a_wrong_member_is_kept_back(executor: Executor) -> None:
+    data = _pack([random.Random(2).randbytes(2 * BLOCK_SIZE)], executor)
+    opened = Bundle.open(io.BytesIO(_with_bit_turned(data, 8 * 1_000)))
+    chunks = opened.chunks(opened.entries[0])
+
+    first = next(chunks)
+
+    assert len(first) == BLOCK_SIZE
+    with pytest.raises(BundleFormatError, match=OTHER_MEMBER):
+        next(chunks)
+
+
+def test_members_in_front_of_a_damaged_place_are_still_read(executor: Executor) -> None:
+    members = [b"%d" % number * 5_000 for number in range(10)]
+    data = _pack(members, executor)
+    end = len(HEADER) + Bundle.open(io.BytesIO(data)).index.blocks[0]
+    opened = Bundle.open(io.BytesIO(data[: end - 40] + b"\xff" * 40 + data[end:]))
+
+    assert opened["in/0.json"] == members[0]
+    with pytest.raises(BundleFormatError):
+        opened["in/9.json"]
+
+
+def test_all_members_cost_one_pass_over_the_file(executor: Executor) -> None:
+    randoms = random.Random(3)
+    members = [randoms.randbytes(randoms.randrange(BLOCK_SIZE)) for _ in range(100)]
+    data = _pack(members, executor)
+    fetches: list[tuple[int, int]] = []
+    opened = _counted(data, fetches)
+
+    texts = [b"".join(chunks) for _, chunks in opened.walk()]
+
+    assert texts == members
+    assert sum(length for _, length in fetches) < 1.05 * len(data)
+    assert len(fetches) == 1 + 2  # the tail, and two windows
+
+
+def test_members_far_apart_are_read_apart(executor: Executor) -> None:
+    data = _pack([random.Random(n).randbytes(BLOCK_SIZE) for n in range(9)], executor)
+    fetches: list[tuple[int, int]] = []
+    opened = _counted(data, fetches)
+    wanted = [opened.entries[7], opened.entries[1], opened.entries[2]]
+
+    walked = [(entry.key, len(b"".join(chunks))) for entry, chunks in opened.walk(wanted)]
+
+    assert walked == [("in/1.json", BLOCK_SIZE), ("in/2.json", BLOCK_SIZE), ("in/7.json", BLOCK_SIZE)]
+    assert [at // BLOCK_SIZE for at, _ in fetches[1:]] == [1, 7]
+
+
+def test_a_member_of_64_mb_is_read_in_bounded_memory(executor: Executor, tmp_path: Path) -> None:
+    with (tmp_path / "large.gz").open("w+b") as spool:
+        packer = Packer(spool, limit=10**9, level=1, framing="lines", executor=executor)
+        packer.add(
+            Source(Member("source", "large"), 64 << 20), (random.Random(n).randbytes(1 << 20) for n in range(64))
+        )
+        packer.finish(Plan("b.gz", "2026-11-23T11:54:56Z", "r", ()))
+    opened = Bundle.open(tmp_path / "large.gz")
+
+    tracemalloc.start()
+    length = sum(len(chunk) for chunk in opened.chunks(opened.entry("large")))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    opened.close()
+
+    assert (length, peak < 2.5 * WINDOW) == (64 << 20, True)
+
+
+def test_a_key_is_asked_for_like_in_any_mapping(bundle: bytes) -> None:
+    opened = Bundle.open(io.BytesIO(bundle))
+
+    assert ("in/0.json" in opened, "in/9.json" in opened, opened.entry("in/1.json").length) == (True, False, 2)
+
+
+def test_a_file_that_gives_less_than_it_is_asked_for_is_read_all_the_same(bundle: bytes) -> None:
+    class Trickling(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            return super().read(min(size or 0, 1_000))
+
+    with Bundle.open(Trickling(bundle)) as opened:
+        opened.verify()
+
+    assert [opened.read(entry) for entry in opened] == MEMBERS
+
+
+def test_a_url_is_opened_with_fsspec(bundle: bytes) -> None:
+    with fsspec.open("memory://reader/bundle.gz", "wb") as file:
+        file.write(bundle)
+
+    with Bundle.open("memory://reader/bundle.gz") as opened:
+        opened.verify()
+
+    with fsspec.open("memory://reader/bundle.gz", "rb") as file, Bundle.open(file) as opened:
+        assert opened["in/5.json"] == MEMBERS[5]
+
+
+@pytest.mark.parametrize("url", ["nowhere://bundle.gz", "s3://", "s3:///key"])
+def test_a_url_that_nobody_knows_is_named(url: str) -> None:
+    with pytest.raises(OpeningError) as caught:
+        Bundle.open(url)
+
+    assert caught.value.facts == {"url": url}
+
+
+def test_what_a_url_takes_and_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    monkeypatch.setitem(sys.modules, "fsspec.core", None)
+
+    with pytest.raises(OpeningError, match="this takes boto3, which is not installed"):
+        Bundle.open("s3://bucket/key")
+    with pytest.raises(OpeningError, match="a URL like this is read with fsspec, which is not installed"):
+        Bundle.open("gs://bucket/key")
 
 
 # Damage by chance
@@ -320,16 +449,16 @@ def test_random_bits_of_an_index_longer_than_the_tail_are_guarded(large: bytes) 
     assert [bit for bit in bits if _fault(_with_bit_turned(large, bit)) is None] == []
 
 
-def test_a_bundle_is_refused_wherever_it_is_cut_off(small: bytes) -> None:
-    faults = {_opening_fault(small[:length]) for length in range(len(small))}
+def test_a_bundle_is_called_truncated_wherever_it_is_cut_off(small: bytes) -> None:
+    faults = {_opening_fault(small[:length]) for length in range(1, len(small))}
 
-    assert faults == {TOO_SHORT, NO_FOOTER}
+    assert faults == {TRUNCATED}
 
 
-def test_a_large_bundle_is_refused_wherever_it_is_cut_off(large: bytes) -> None:
+def test_a_large_bundle_is_called_truncated_wherever_it_is_cut_off(large: bytes) -> None:
     lengths = random.Random(1).sample(range(1_000, len(large)), 200)
 
-    assert {_opening_fault(large[:length]) for length in lengths} == {NO_FOOTER}
+    assert {_opening_fault(large[:length]) for length in lengths} == {TRUNCATED}
 
 
 @pytest.mark.parametrize("size", [1, 2, 1_000, TAIL_SIZE])
@@ -337,9 +466,21 @@ def test_a_bundle_without_its_first_bytes_is_refused(size: int, bundle: bytes) -
     assert _opening_fault(bundle[size:]) == NO_FIT
 
 
-@pytest.mark.parametrize("more", [b"\x00", b"\n", bytes(FOOTER_SIZE), bytes(TAIL_SIZE + 1)])
+@pytest.mark.parametrize("more", [b"\x00", b"\n", bytes(FOOTER_SIZE), bytes(TAIL_SIZE - FOOTER_SIZE)])
 def test_a_bundle_with_bytes_behind_it_is_refused(more: bytes, bundle: bytes) -> None:
-    assert _opening_fault(bundle + more) == NO_FOOTER
+    assert _opening_fault(bundle + more) == ADDED
+
+
+def test_a_bundle_with_more_bytes_behind_it_than_are_looked_at_is_refused(bundle: bytes) -> None:
+    assert _opening_fault(bundle + bytes(TAIL_SIZE)) == TRUNCATED
+
+
+def test_a_footer_with_any_bit_turned_is_called_damaged(bundle: bytes) -> None:
+    sizes = range(8 * (len(bundle) - FOOTER_SIZE), 8 * len(bundle))
+
+    faults = {_fault(_with_bit_turned(bundle, bit)) for bit in sizes}
+
+    assert faults == {FOOTER_DAMAGED, NO_FIT, OTHER_LENGTH, OTHER_SIZE, UNREADABLE, OTHER_SHA}
 
 
 @pytest.mark.parametrize("more", [b"\x00", b"\n", bytes(TAIL_SIZE + 1)])
@@ -354,13 +495,13 @@ def test_two_bundles_in_one_file_are_refused(small: bytes, bundle: bytes) -> Non
 @pytest.mark.parametrize(
     ("data", "fault"),
     [
-        (b"", TOO_SHORT),
-        (b"plain text", TOO_SHORT),
-        (b"plain text\n" * 100, NO_FOOTER),
-        (gzip.compress(random.Random(1).randbytes(1_000)), NO_FOOTER),
-        (gzip.compress(bytes(1_000)) + empty_member(FOOTER_ID, bytes(FOOTER.size)), NO_FOOTER),
-        (gzip.compress(bytes(1_000)) + empty_member(INDEX_ID, MAGIC + bytes(FOOTER.size - len(MAGIC))), NO_FOOTER),
-        (bytes(TAIL_SIZE + 1), NO_FOOTER),
+        (b"", NO_BUNDLE),
+        (b"plain text", NO_BUNDLE),
+        (b"plain text\n" * 100, NO_BUNDLE),
+        (gzip.compress(random.Random(1).randbytes(1_000)), NO_BUNDLE),
+        (gzip.compress(bytes(1_000)) + empty_member(FOOTER_ID, bytes(FOOTER.size)), FOOTER_DAMAGED),
+        (gzip.compress(bytes(1_000)) + empty_member(INDEX_ID, MAGIC + bytes(FOOTER.size - len(MAGIC))), NO_BUNDLE),
+        (bytes(TAIL_SIZE + 1), NO_BUNDLE),
     ],
     ids=["nothing", "short text", "text", "plain gzip", "no magic", "another name", "zeros"],
 )
@@ -510,6 +651,17 @@ def test_fields_of_a_later_version_are_ignored(bundle: bytes) -> None:
     later = _rewritten(bundle, index=lambda fields: fields.update(colour="blue"))
 
     assert _fault(later) is None
+
+
+@pytest.mark.parametrize(
+    ("members", "fault"), [(len(MEMBERS), None), (len(MEMBERS) - 1, DISAGREE), (-1, UNREADABLE), ("x", UNREADABLE)]
+)
+def test_origins_that_do_not_account_for_every_member_are_named(
+    members: object, fault: str | None, bundle: bytes
+) -> None:
+    origin = {"bundle": "b", "created": "c", "request_id": "r", "sha256": "s", "members": members}
+
+    assert _fault(_rewritten(bundle, index=lambda fields: fields.update(repacked=[origin]))) == fault
 
 
 @pytest.mark.parametrize(
@@ -701,8 +853,6 @@ def test_an_index_of_200_000_levels_is_named(small: bytes) -> None:
 
 
 def test_an_index_said_to_be_empty_is_not_inflated(small: bytes) -> None:
-    import tracemalloc
-
     bomb = _with_index(small, b" " * 50_000_000, footer=lambda fields: fields.update(inflated=0))
 
     tracemalloc.start()

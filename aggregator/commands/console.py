@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from aggregator.exceptions import AggregatorError
@@ -27,6 +27,8 @@ def mistakes_are_told() -> Iterator[None]:
     """End the command with one line and `WRONG_CALL` where a call cannot be carried out; never a traceback."""
     try:
         yield
+    except BrokenPipeError:  # whoever read our output has seen enough: click ends without a word
+        raise
     except (AggregatorError, OSError) as error:
         print(f"aggregator: {error}", file=sys.stderr)
         raise typer.Exit(WRONG_CALL) from None
@@ -54,11 +56,18 @@ def words() -> Console:
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def progress() -> Progress:
-    """A bar for long work; nothing where nobody watches."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+def progress(*, of_bytes: bool = False) -> Progress:
+    """A bar for long work; nothing where nobody watches. What is printed meanwhile stays on stdout."""
+    done = DownloadColumn() if of_bytes else MofNCompleteColumn()
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), done, TimeElapsedColumn())
     console = words()
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    return Progress(
+        *columns,
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+        redirect_stdout=sys.stdout.isatty(),  # rich would print it to stderr
+    )
 
 
 def print_json(data: Any) -> None:
@@ -68,6 +77,7 @@ def print_json(data: Any) -> None:
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table on a terminal; elsewhere one line a row, fields separated by tabs, without a heading."""
+    rows = [[printable(field) for field in row] for row in rows]
     console = Console(highlight=False)
     if not console.is_terminal:
         for row in rows:
@@ -79,6 +89,11 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         table.add_row(*row)
     console.print(table, markup=False)
+
+
+def printable(text: str) -> str:
+    """Text that stays on its line and commands no terminal: what is not to be seen is escaped as in Python."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def bytes_in_words(size: float) -> str:

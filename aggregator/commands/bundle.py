@@ -1,0 +1,401 @@
+"""`aggregator bundle`: list, read, prove and repack bundles, wherever they lie."""
+
+import fnmatch
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from aggregator.commands.console import (
+    FINDING,
+    WRONG_CALL,
+    bytes_in_words,
+    mistakes_are_told,
+    print_json,
+    print_table,
+    printable,
+    progress,
+)
+from aggregator.exceptions import AggregatorError, BundleFormatError
+
+if TYPE_CHECKING:
+    from aggregator.reader import Bundle, Entry
+    from aggregator.witnesses import Witnesses
+
+app = typer.Typer(
+    help="""
+    List, read, prove and repack bundles.
+
+    TARGET is a file, a folder (every .gz below it), s3://bucket/key, s3://bucket/prefix/ (every .gz below it), any URL
+    that fsspec knows, or - for standard input. Of an object in S3 only what is needed is read. Exit status 1 says that
+    a bundle is damaged, 2 that the call was wrong or that a target cannot be read.
+    """,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Target = Annotated[str, typer.Argument(metavar="TARGET", help="A bundle: file, URL, or - for standard input.")]
+Targets = Annotated[
+    list[str], typer.Argument(metavar="TARGET...", help="Bundles: files, folders, URLs, or - for standard input.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+_BRIEF = ("size", "crc32", "etag", "version_id", "key")
+_TOTALS = ("members", "object_size", "text_size", "size", "ratio", "target")
+_CHECKED = ("verdict", "members", "size", "etags", "target", "says")
+_LONG = ("size", "length", "encoding", "crc32", "etag", "version_id", "origin", "target", "bucket", "key")
+
+
+def _keys(context: typer.Context, incomplete: str) -> list[str]:
+    """The keys that the shell may complete, once the target is there."""
+    from aggregator.opening import bundle_at
+
+    try:
+        with bundle_at(context.params["target"]) as bundle:
+            return [entry.key for entry in bundle if entry.key.startswith(incomplete)]
+    except (AggregatorError, OSError):
+        return []
+
+
+@app.command("list", epilog="Example: aggregator bundle list bundle.gz")
+def list_(
+    targets: Targets,
+    long: Annotated[bool, typer.Option("--long", "-l", help="Tell all that is known of each member.")] = False,
+    totals: Annotated[bool, typer.Option("--totals", help="One line a bundle, in the place of one a member.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """
+    List the members of bundles: size in S3, CRC-32, eTag, version and key.
+
+    Totals go to standard error. From S3 the tail of each bundle is read, in one request or two, however large it is.
+    """
+    found: list[dict[str, Any]] = []
+    status = _each(targets, lambda target, bundle: found.append(_described(target, bundle)), _say_fault)
+    if as_json:
+        print_json([listed | {"members": len(listed["members"])} if totals else listed for listed in found])
+    elif totals:
+        print_table(_TOTALS, [_row(listed | {"members": len(listed["members"])}, _TOTALS) for listed in found])
+    else:
+        columns = _LONG if long else _BRIEF
+        members = [{**member, "target": listed["target"]} for listed in found for member in listed["members"]]
+        print_table(columns, [_row(member, columns) for member in members])
+    if found:
+        _say_totals(found)
+    raise typer.Exit(status)
+
+
+@app.command(epilog="Example: aggregator bundle cat bundle.gz 'orders/08/order 001.json'")
+def cat(
+    target: Target,
+    key: Annotated[str, typer.Argument(metavar="KEY", help="Key of the member.", autocompletion=_keys)],
+    bucket: Annotated[str | None, typer.Option(metavar="NAME", help="Bucket, if several have that key.")] = None,
+    version_id: Annotated[str | None, typer.Option(metavar="ID", help="Version, if there are several.")] = None,
+) -> None:
+    """
+    Write the bytes of one member to standard output.
+
+    Of several members with that key, the last. From S3 the tail of the bundle and the blocks of the member are read.
+    """
+    with _opened(target) as bundle:
+        wanted = [
+            entry
+            for entry in bundle
+            if entry.key == key and bucket in {None, entry.bucket} and version_id in {None, entry.version_id}
+        ]
+        if not wanted:
+            raise AggregatorError("no member has that key", key=key)
+        if len(wanted) > 1:
+            _say(f"{len(wanted)} members have that key: this is the last; --bucket and --version-id choose another")
+        for chunk in bundle.chunks(wanted[-1]):
+            sys.stdout.buffer.write(chunk)
+        sys.stdout.buffer.flush()
+
+
+@app.command(epilog="Example: aggregator bundle extract bundle.gz 'orders/08/*' --to files")
+def extract(
+    target: Target,
+    to: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write to; made if it is not there.")],
+    patterns: Annotated[
+        list[str] | None, typer.Argument(metavar="[PATTERN...]", help="Keys; * matches / too. All, if none is given.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there already.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Write members to files below DIR, byte for byte, and nowhere else whatever their keys say.
+
+    A key that is no safe name, or would meet another on a disk that ignores case, is changed; what was renamed is
+    printed. No link below DIR is followed. Exit status 1 says that some member could not be written.
+    """
+    from aggregator.extraction import extracted
+
+    with _opened(target) as bundle, progress(of_bytes=True) as bar:
+        entries = _matching(bundle, patterns or [])
+        task = bar.add_task("extracting", total=sum(entry.length for entry in entries))
+        done = list(
+            extracted(bundle, entries, to, overwrite=overwrite, report=lambda length: bar.advance(task, length))
+        )
+    written = [one for one in done if one.fault is None]
+    renamed = [(one.entry.key, str(one.path)) for one in written if one.renamed]
+    failed = [(one.entry.key, one.fault or "") for one in done if one.fault is not None]
+    size = sum(one.entry.length for one in written)
+    if as_json:
+        print_json(
+            {
+                "extracted": len(written),
+                "bytes": size,
+                "renamed": [{"key": key, "path": path} for key, path in renamed],
+                "failed": [{"key": key, "fault": fault} for key, fault in failed],
+            }
+        )
+    else:
+        print_table(("renamed", "to"), renamed)
+        _say(f"{_counted(len(written), 'member')} ({bytes_in_words(size)}) extracted, {len(renamed):,} renamed")
+        for key, fault in failed:
+            _say(f"{key!r}: {fault}")
+    raise typer.Exit(FINDING if failed else 0)
+
+
+@app.command(epilog="Example: aggregator bundle verify bundle.gz")
+def verify(
+    targets: Targets,
+    deep: Annotated[bool, typer.Option("--deep", help="Ask the ledger, the archive and the sources as well.")] = False,
+    table: Annotated[str | None, typer.Option(envvar="IDEMPOTENCY_TABLE_NAME", help="The ledger, for --deep.")] = None,
+    distribution: Annotated[
+        str | None, typer.Option(envvar="DISTRIBUTION_BUCKET_NAME", help="Where bundles are published, for --deep.")
+    ] = None,
+    archive: Annotated[
+        str | None, typer.Option(envvar="ARCHIVE_BUCKET_NAME", help="Where replication copies them, for --deep.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Read bundles from end to end, and prove every byte.
+
+    SHA-256 and CRC of the whole, CRC and length of each member, every byte of the text a member's and no member's
+    twice. One line a bundle, and on to the next. eTags that are MD5s are counted; one that is not says nothing by
+    itself, because objects under SSE-KMS have such eTags: --deep asks S3 how the object was encrypted. --deep also
+    asks the ledger for the settle record, and for the replication status of the bundle and its copy in the archive.
+    """
+    with mistakes_are_told():
+        witnesses = _witnesses(table, distribution, archive) if deep else None
+    checked: list[dict[str, Any]] = []
+    at_once = not as_json and not sys.stdout.isatty()
+
+    def note(one: dict[str, Any]) -> None:
+        checked.append(one)
+        if at_once:
+            print_table(_CHECKED, [_row(one, _CHECKED)])
+
+    with progress(of_bytes=True) as bar:
+        task = bar.add_task("verifying", total=None)
+
+        def check(target: str, bundle: "Bundle") -> None:
+            bar.reset(task, total=bundle.size)
+            note(_checked(target, bundle, witnesses, lambda read: bar.update(task, completed=read)))
+
+        def fail(target: str, error: Exception) -> None:
+            verdict = "bad" if isinstance(error, BundleFormatError) else "unread"
+            note({**dict.fromkeys(_CHECKED), "target": target, "verdict": verdict, "says": str(error)})
+
+        status = _each(targets, check, fail)
+    if as_json:
+        print_json(checked)
+    elif not at_once:
+        print_table(_CHECKED, [_row(one, _CHECKED) for one in checked])
+    raise typer.Exit(max(status, FINDING if any(one["verdict"] == "bad" for one in checked) else 0))
+
+
+@app.command(epilog="Example: aggregator bundle repack quiet-hour/ --out repacked.gz")
+def repack(
+    targets: Targets,
+    out: Annotated[str, typer.Option(metavar="TARGET", help="File, s3://bucket/key, or s3://bucket/prefix/.")],
+    level: Annotated[int, typer.Option(min=0, max=9, help="Compression level, as COMPRESSION_LEVEL.")] = 6,
+    distribution: Annotated[
+        str | None, typer.Option(envvar="DISTRIBUTION_BUCKET_NAME", help="Where bundles are published: never to there.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Make one bundle of many, with the same members.
+
+    The new index says which bundle each member was published in (`list --long`). Equal bundles give equal bytes, in
+    whatever order they are named; what lies in several of them is taken once. The bundles themselves are left alone,
+    nothing is overwritten, and nothing is written to a bucket that bundles are published in, or sources come from.
+    """
+    from aggregator import repacking
+    from aggregator.opening import buckets_of, expanded
+
+    with _damage_is_a_finding(), progress(of_bytes=True) as bar:
+        task = bar.add_task("reading indexes", total=None)
+        every = list(expanded(targets))
+        plan = repacking.prepared(every)
+        bar.reset(
+            task, description="repacking", total=sum(entry.length for one in plan.inputs for entry in one.entries)
+        )
+        place, packed = repacking.written(
+            plan,
+            out,
+            level=level,
+            published=[*filter(None, [distribution]), *buckets_of(every)],
+            report=lambda length: bar.advance(task, length),
+        )
+    if as_json:
+        print_json(
+            {
+                "out": place,
+                "bundle": packed.index.bundle,
+                "bundles": len(plan.inputs),
+                "members": len(packed.index.members.key),
+                "duplicates": [{"bucket": one.bucket, "key": one.key} for one in plan.duplicates],
+                "size": packed.size,
+                "sha256": packed.sha256.hex(),
+            }
+        )
+    else:
+        print(place)
+        bundles, members = _counted(len(plan.inputs), "bundle"), _counted(len(packed.index.members.key), "member")
+        _say(f"{bundles} repacked: {members}, {bytes_in_words(packed.size)}")
+        if plan.duplicates:
+            _say(f"{_counted(len(plan.duplicates), 'member')} lay there more than once, and is taken once")
+
+
+@contextmanager
+def _opened(target: str) -> Iterator["Bundle"]:
+    from aggregator.opening import bundle_at
+
+    with _damage_is_a_finding(f"{target}: "), bundle_at(target) as bundle:
+        yield bundle
+
+
+@contextmanager
+def _damage_is_a_finding(where: str = "") -> Iterator[None]:
+    """End the command with one line, and `FINDING` where it is the bundle that is wrong, not the call."""
+    with mistakes_are_told():
+        try:
+            yield
+        except BundleFormatError as error:
+            _say(f"aggregator: {where}{error}")
+            raise typer.Exit(FINDING) from None
+
+
+def _each(targets: list[str], act: Callable[[str, "Bundle"], object], fail: Callable[[str, Exception], object]) -> int:
+    """Do something with each bundle, whatever became of the others; the exit status."""
+    from aggregator.opening import bundle_at, expanded
+
+    statuses = [0]
+    for given in targets:
+        with _noted(given, fail, statuses):
+            for target in expanded([given]):
+                with _noted(target, fail, statuses), closing(bundle_at(target)) as bundle:
+                    act(target, bundle)
+    return max(statuses)
+
+
+@contextmanager
+def _noted(target: str, fail: Callable[[str, Exception], object], statuses: list[int]) -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except (AggregatorError, OSError) as error:
+        fail(target, error)
+        statuses.append(FINDING if isinstance(error, BundleFormatError) else WRONG_CALL)
+
+
+def _matching(bundle: "Bundle", patterns: list[str]) -> list["Entry"]:
+    """The members whose keys match one of the patterns; every pattern must match something."""
+    for pattern in patterns:
+        if not any(fnmatch.fnmatchcase(entry.key, pattern) for entry in bundle):
+            raise AggregatorError("no member has such a key", pattern=pattern)
+    match = re.compile("|".join(map(fnmatch.translate, patterns)) if patterns else "(?s:.*)").match
+    return [entry for entry in bundle if match(entry.key)]
+
+
+def _described(target: str, bundle: "Bundle") -> dict[str, Any]:
+    """All that a bundle's index says, as --json prints it; sizes in bytes."""
+    index = bundle.index
+    return {
+        "target": target,
+        "bundle": index.bundle,
+        "created": index.created,
+        "request_id": index.request_id,
+        "framing": index.framing,
+        "size": bundle.size,
+        "text_size": index.text_size,
+        "object_size": sum(entry.size for entry in bundle),
+        "ratio": round(index.text_size / bundle.size, 2),
+        "repacked": [origin.model_dump() for origin in bundle.origins],
+        "members": [
+            {
+                **{name: getattr(entry, name) for name in ("bucket", "key", "version_id", "etag", "size", "encoding")},
+                "start": entry.start,
+                "length": entry.length,
+                "crc32": f"{entry.crc32:08x}",
+                "origin": origin,
+            }
+            for entry, origin in zip(bundle, bundle.provenance(), strict=True)
+        ],
+    }
+
+
+def _checked(
+    target: str, bundle: "Bundle", witnesses: "Witnesses | None", report: Callable[[int], object]
+) -> dict[str, Any]:
+    """What verifying a bundle found, as --json prints it; sizes in bytes."""
+    proof = bundle.verify(report)
+    statements = witnesses.heard(bundle, proof) if witnesses else []
+    if proof.other_etags and not witnesses:
+        _say(
+            f"{target}: eTags that could be an MD5 and are not the member's, as under SSE-KMS (--deep asks S3):"
+            f" {len(proof.other_etags):,}"
+        )
+    return {
+        "verdict": "bad" if any(one.verdict == "contradicted" for one in statements) else "ok",
+        "members": len(bundle),
+        "size": bundle.size,
+        "etags": proof.etags,
+        "target": target,
+        "says": "; ".join(one.words for one in statements),
+        "bundle": bundle.index.bundle,
+        "text_size": bundle.index.text_size,
+        "sha256": proof.sha256,
+        "other_etags": [{"bucket": entry.bucket, "key": entry.key} for entry in proof.other_etags],
+        "statements": [one._asdict() for one in statements],
+    }
+
+
+def _witnesses(table: str | None, distribution: str | None, archive: str | None) -> "Witnesses":
+    from aggregator.witnesses import Witnesses
+
+    if not table or not distribution:
+        raise AggregatorError("--deep takes --table and --distribution, or the variables that the function has")
+    return Witnesses.called(table, distribution, archive)
+
+
+def _say_totals(found: list[dict[str, Any]]) -> None:
+    members = sum(len(listed["members"]) for listed in found)
+    text, size = (sum(listed[name] for listed in found) for name in ("text_size", "size"))
+    where = f" in {len(found):,} bundles" if len(found) > 1 else ""
+    compressed = f"{bytes_in_words(text)} of text in {bytes_in_words(size)}, ratio {text / size:.2f}"
+    _say(f"{_counted(members, 'member')}{where}: {compressed}")
+
+
+def _row(fields: dict[str, Any], columns: tuple[str, ...]) -> list[str]:
+    return ["" if fields[column] is None else str(fields[column]) for column in columns]
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _say_fault(target: str, error: Exception) -> None:
+    _say(f"{target}: {error}")
+
+
+def _say(text: str) -> None:
+    print(printable(text), file=sys.stderr)  # above the bar, if there is one

@@ -1,0 +1,147 @@
+"""
+The end of a bundle: the footer, which says where the index is, and the index, which says all else.
+
+Both are taken only if they are, to the bit, what a packer writes (docs/bundle-format.md). What an index claims is
+bounded before it is believed, so that a crafted one costs no memory.
+"""
+
+import json
+import struct
+import zlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, TypeAdapter, ValidationError
+
+from aggregator.core import (
+    EMPTY_MEMBER_SIZE,
+    END,
+    FOOTER,
+    FOOTER_ID,
+    FOOTER_SIZE,
+    HEADER,
+    INDEX_ID,
+    MAGIC,
+    empty_member,
+)
+from aggregator.exceptions import BundleFormatError
+from aggregator.schemas import BundleIndex
+
+TAIL_SIZE = 64 * 1024
+"""Bytes read from the end at first: footer and index of a bundle of some 1,500 members."""
+
+MAX_INDEX_SIZE = 1 << 30
+"""Most bytes an index may inflate to; what claims more is refused as damaged."""
+
+MAX_BLOCK_SIZE = 64 * 1024 * 1024
+"""Most bytes a block may inflate to; what claims more is refused as damaged."""
+
+_SMALLEST = len(HEADER) + len(END) + 8 + FOOTER_SIZE
+_FOOTER_BEGIN = empty_member(FOOTER_ID, bytes(FOOTER.size))[: FOOTER_SIZE - FOOTER.size - len(END) - 8]
+
+Fetch = Callable[[int, int], bytes]
+"""Reads so many bytes from such an offset."""
+
+
+class Origin(BaseModel):
+    """A bundle that was repacked into another, in which `members` of it lie one after the other."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    bundle: str
+    created: str
+    request_id: str
+    sha256: str
+    members: NonNegativeInt
+
+
+_ORIGINS = TypeAdapter(list[Origin])
+
+
+class Footer(NamedTuple):
+    """What the footer names: where the index begins, its deflated bytes, and the SHA-256 of all before the footer."""
+
+    index_at: int
+    deflated: bytes
+    inflated_size: int
+    sha256: bytes
+
+    @classmethod
+    def read(cls, fetch: Fetch, size: int) -> "Footer":
+        """
+        Read footer and index of the file of `size` bytes; one read if `TAIL_SIZE` holds them, two if not.
+
+        Raises:
+            BundleFormatError: the bytes are no bundle, or not a whole one.
+        """
+        tail_at = max(0, size - TAIL_SIZE)
+        tail = fetch(tail_at, size - tail_at)
+        footer = tail[-FOOTER_SIZE:]
+        payload = footer[EMPTY_MEMBER_SIZE - len(END) - 8 : -len(END) - 8]
+        if size < _SMALLEST or footer != empty_member(FOOTER_ID, payload) or payload[: len(MAGIC)] != MAGIC:
+            raise _no_footer(fetch, size, tail)
+        _, index_at, length, deflated_size, inflated_size, sha256 = FOOTER.unpack(payload)
+        if index_at + length + FOOTER_SIZE != size or inflated_size > MAX_INDEX_SIZE:
+            raise BundleFormatError("the footer does not fit the file: bytes were lost or added", size=size)
+        members = fetch(index_at, tail_at - index_at) + tail if index_at < tail_at else tail[index_at - tail_at :]
+        deflated = _extras(members[:-FOOTER_SIZE])
+        if len(deflated) != deflated_size:
+            raise BundleFormatError("the index does not have the length that the footer names")
+        return cls(index_at, deflated, inflated_size, sha256)
+
+    def parsed(self) -> tuple[BundleIndex, list[Origin]]:
+        """
+        What the index says, and of a repacked bundle, what it was made of.
+
+        Raises:
+            BundleFormatError: the index is damaged, or does not fit the file.
+        """
+        try:
+            inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+            text = inflate.decompress(self.deflated, max(1, self.inflated_size))  # 0 is no limit
+            if len(text) != self.inflated_size:
+                raise BundleFormatError("the index does not have the size that the footer names")
+            fields = json.loads(text)
+            index = BundleIndex.model_validate(fields)
+            origins = _ORIGINS.validate_python(fields.get("repacked", []))
+        except (zlib.error, ValueError, ValidationError, RecursionError) as error:
+            raise BundleFormatError("the index cannot be read") from error
+        if len(HEADER) + sum(index.blocks) + len(END) + 8 != self.index_at:
+            raise BundleFormatError("the text does not end where the index begins")
+        most = index.block_size + 64 + index.block_size // 1024  # what does not deflate is stored, 5 bytes every 65,535
+        if index.block_size > MAX_BLOCK_SIZE or max(index.blocks, default=0) > most:
+            raise BundleFormatError("a block is larger than a block may be")
+        if origins and sum(origin.members for origin in origins) != len(index.members.key):
+            raise BundleFormatError("the columns of the index do not agree")
+        return index, origins
+
+
+def _no_footer(fetch: Fetch, size: int, tail: bytes) -> BundleFormatError:
+    """What is wrong with a file that does not end in a footer."""
+    head = tail[: len(HEADER)] if len(tail) == size else fetch(0, len(HEADER))
+    begins = bool(head) and HEADER.startswith(head)
+    magic_at = tail.rfind(MAGIC)
+    behind = len(tail) - magic_at - (FOOTER_SIZE - len(_FOOTER_BEGIN)) if magic_at >= 0 else -1
+    if (begins and behind == 0) or tail[-FOOTER_SIZE:].startswith(_FOOTER_BEGIN):
+        return BundleFormatError("the footer is damaged", size=size)
+    if begins and behind > 0:
+        return BundleFormatError("something was added behind the footer", size=size)
+    if begins:
+        return BundleFormatError(
+            "truncated (or plain gzip that never was a bundle): it begins as a bundle and has no footer", size=size
+        )
+    return BundleFormatError("no bundle: it neither begins nor ends as one", size=size)
+
+
+def _extras(members: bytes) -> bytes:
+    """What the index members carry, provided that they are, to the bit, what a packer writes."""
+    parts, at = [], 0
+    while at < len(members):
+        length = struct.unpack_from("<H", members, at + 14)[0] if len(members) - at > EMPTY_MEMBER_SIZE else 0
+        extra = members[at + 16 : at + 16 + length]
+        whole = empty_member(INDEX_ID, extra)
+        if not members.startswith(whole, at):
+            raise BundleFormatError("the index is damaged")
+        parts.append(extra)
+        at += len(whole)
+    return b"".join(parts)

@@ -1,0 +1,262 @@
+"""
+Open a bundle where it lies: a file, an object in S3, standard input, or any URL that fsspec knows.
+
+    with bundle_at("s3://distribution/2026/11/23/14/bundle-….gz") as bundle:
+        ...
+
+An object is read by ranges: its tail in the first request, which also tells its size, then only what is asked for, all
+of the same object (`If-Match`), so that a bundle that is replaced meanwhile is never read half and half.
+"""
+
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from aggregator.exceptions import AggregatorError
+from aggregator.indexing import TAIL_SIZE, Fetch
+from aggregator.reader import Bundle
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
+
+_COPIED = 1024 * 1024
+_IN_MEMORY = 64 * 1024 * 1024
+
+_S3 = re.compile(r"s3://(?P<bucket>[^/]+)/?(?P<key>.*?)(\?versionId=(?P<version_id>[^?&]+))?", re.DOTALL)
+
+
+class OpeningError(AggregatorError):
+    """What a target names cannot be opened, or not be read on."""
+
+    reason = "opening"
+
+
+class Opened(NamedTuple):
+    """How to read at an offset, the size in bytes, and how to close."""
+
+    fetch: Fetch
+    size: int
+    close: Callable[[], None]
+
+
+class Location(NamedTuple):
+    """An object in S3, or all of a bucket where `key` is empty."""
+
+    bucket: str
+    key: str
+    version_id: str | None = None
+
+    @classmethod
+    def parsed(cls, url: str) -> "Location":
+        """
+        The object that `s3://bucket/key` names; the key stands as it is, nothing in it is decoded.
+
+        Raises:
+            OpeningError: it names no bucket.
+        """
+        found = _S3.fullmatch(url)
+        if found is None:
+            raise OpeningError("no URL of an object in S3, which is s3://bucket/key", url=url)
+        return cls(found["bucket"], found["key"], found["version_id"])
+
+
+def bundle_at(target: str) -> Bundle:
+    """
+    The bundle that `target` names: a path, a URL, or `-` for standard input, which is kept until the bundle is closed.
+
+    Raises:
+        BundleFormatError: the bytes are no bundle, or not a whole one.
+        OpeningError: the target cannot be opened.
+        OSError: the file cannot be read.
+    """
+    if target != "-":
+        return Bundle.open(target)
+    spool = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115 - closed by the bundle, or right below
+    try:
+        while data := sys.stdin.buffer.read(_COPIED):
+            spool.write(data)
+
+        def fetch(offset: int, length: int) -> bytes:
+            spool.seek(offset)
+            return spool.read(length)
+
+        return Bundle(fetch, spool.tell(), close=spool.close)
+    except BaseException:
+        spool.close()
+        raise
+
+
+def expanded(targets: Iterable[str]) -> Iterator[str]:
+    """
+    The bundles that `targets` name: below a folder, or an S3 prefix that ends in a slash, every `.gz`, in their order.
+
+    Raises:
+        OpeningError: a folder or prefix holds none, or cannot be listed.
+    """
+    for target in targets:
+        if target.startswith("s3://") and Location.parsed(target).key[-1:] in {"", "/"}:
+            found = _listed(Location.parsed(target))
+        elif "://" not in target and Path(target).is_dir():
+            found = map(str, sorted(path for path in Path(target).rglob("*.gz") if path.is_file()))
+        else:
+            found = iter([target])
+        first = next(found, None)
+        if first is None:
+            raise OpeningError("there is no .gz there", target=target)
+        yield first
+        yield from found
+
+
+def buckets_of(targets: Iterable[str]) -> set[str]:
+    """The buckets of those targets that lie in S3."""
+    return {Location.parsed(target).bucket for target in targets if target.startswith("s3://")}
+
+
+def opened(url: str) -> Opened:
+    """
+    Open what a URL names.
+
+    Raises:
+        OpeningError: it cannot be opened, or what it takes is not installed.
+    """
+    return _object(Location.parsed(url)) if url.startswith("s3://") else _file(url)
+
+
+def s3_client(*, attempts: int = 5) -> "S3Client":
+    """
+    A client with the endpoint and credentials of the environment; `attempts` are made at each call.
+
+    Raises:
+        OpeningError: boto3 is not installed, or its configuration is wrong.
+    """
+    client: S3Client = aws_client("s3", attempts=attempts)
+    if ".amazonaws.com" in client.meta.endpoint_url:
+        return client
+    # "bucket.localhost" is a name that few machines resolve
+    return aws_client("s3", attempts=attempts, s3={"addressing_style": "path"})  # type: ignore[no-any-return]
+
+
+def aws_client(service: str, *, attempts: int = 5, **config: Any) -> Any:
+    """
+    A client of boto3's.
+
+    Raises:
+        OpeningError: boto3 is not installed, or its configuration is wrong.
+    """
+    try:
+        import boto3  # noqa: PLC0415 - a local file needs none of it
+        from botocore.config import Config  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise OpeningError("this takes boto3, which is not installed") from error
+    retries: Any = {"mode": "standard", "total_max_attempts": attempts}
+    with translated():
+        try:
+            return boto3.session.Session().client(service, config=Config(retries=retries, **config))  # type: ignore[call-overload]
+        except ValueError as error:  # what botocore says of an endpoint that is no URL
+            raise OpeningError(str(error)) from error
+
+
+@contextmanager
+def translated(**facts: object) -> Iterator[None]:
+    """
+    What S3 or DynamoDB answers, as one sentence.
+
+    Raises:
+        OpeningError: with the error code of AWS as its `fault`.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+
+    try:
+        yield
+    except ClientError as error:
+        code = error.response.get("Error", {}).get("Code", "")
+        raise OpeningError(_SENTENCES.get(code, "AWS refuses to answer"), **facts, fault=code) from error
+    except BotoCoreError as error:
+        raise OpeningError("AWS cannot be asked: " + str(error), **facts) from error
+
+
+_SENTENCES = {
+    **dict.fromkeys(("NoSuchKey", "404", "NoSuchVersion"), "there is no such object"),
+    "NoSuchBucket": "there is no such bucket",
+    **dict.fromkeys(("AccessDenied", "403"), "the object may not be read, or is not there"),
+    **dict.fromkeys(("PreconditionFailed", "412"), "the object was replaced while it was read"),
+    "InvalidObjectState": "the object lies in a storage class that must be restored before it can be read",
+    "ResourceNotFoundException": "there is no such table",
+}
+
+
+def _object(location: Location) -> Opened:
+    client = s3_client()
+    try:
+        found = _Object(client, location)
+    except OpeningError as error:
+        client.close()
+        if error.facts.get("fault") != "InvalidRange":  # S3's answer where there is not even a first byte
+            raise
+        return Opened(lambda *_: b"", 0, lambda: None)
+    return Opened(found.fetch, found.size, client.close)
+
+
+class _Object:
+    """An object in S3 and its tail, which the first request brings together with size and eTag."""
+
+    def __init__(self, client: "S3Client", location: Location) -> None:
+        self._client, self._location = client, location
+        self._where: dict[str, Any] = {"Bucket": location.bucket, "Key": location.key}
+        if location.version_id:
+            self._where["VersionId"] = location.version_id
+        self._tail, answer = self._got(f"bytes=-{TAIL_SIZE}")
+        self.size = int(answer.get("ContentRange", f"/{len(self._tail)}").rpartition("/")[2])
+        self._where["IfMatch"] = answer["ETag"]
+
+    def fetch(self, offset: int, length: int) -> bytes:
+        tail_at = self.size - len(self._tail)
+        if offset >= tail_at:
+            return self._tail[offset - tail_at :][:length]
+        return self._got(f"bytes={offset}-{min(offset + length, self.size) - 1}")[0]
+
+    def _got(self, bounds: str) -> tuple[bytes, Any]:
+        from aggregator.clients import persistently  # noqa: PLC0415 - brings boto3
+
+        def get() -> tuple[bytes, Any]:
+            answer = self._client.get_object(**self._where, Range=bounds)
+            return answer["Body"].read(), answer
+
+        with translated(target=f"s3://{self._location.bucket}/{self._location.key}"):
+            return persistently(get)
+
+
+def _listed(location: Location) -> Iterator[str]:
+    client = s3_client()
+    try:
+        pages = client.get_paginator("list_objects_v2").paginate(Bucket=location.bucket, Prefix=location.key)
+        with translated(target=f"s3://{location.bucket}/{location.key}"):
+            for page in pages:
+                for found in page.get("Contents", []):
+                    if found["Key"].endswith(".gz"):
+                        yield f"s3://{location.bucket}/{found['Key']}"
+    finally:
+        client.close()
+
+
+def _file(url: str) -> Opened:
+    """A file that fsspec opens, without the read-ahead that would read more than was asked for."""
+    try:
+        from fsspec.core import url_to_fs  # type: ignore[import-untyped]  # noqa: PLC0415
+
+        system, path = url_to_fs(url)
+        file = system.open(path, "rb", cache_type="none")
+    except ModuleNotFoundError as error:
+        raise OpeningError("a URL like this is read with fsspec, which is not installed", url=url) from error
+    except (ImportError, ValueError) as error:
+        raise OpeningError("fsspec cannot open it: " + str(error), url=url) from error
+
+    def fetch(offset: int, length: int) -> bytes:
+        file.seek(offset)
+        return bytes(file.read(length))
+
+    return Opened(fetch, file.seek(0, 2), file.close)

@@ -1,0 +1,267 @@
+"""
+Many small bundles become one, with the same members.
+
+Every member keeps its bucket, key, version, eTag, size and encoding, and its bytes, proven on the way by its CRC-32.
+The index says besides, in `repacked`, which bundles there were and how many members of each follow one after the other.
+The order in which they are named does not matter: they are taken by time and name, so equal bundles give equal bytes.
+
+What is repacked is no bundle of the pipeline: no claim names it, and the ledger never learns of it. So it is never
+written to where bundles are published or sources are read (docs/decisions/0011).
+"""
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from hashlib import sha256
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO, NamedTuple
+
+from aggregator.clients import CONDITION_FAILED, Distribution
+from aggregator.core import Packed, Packer, Source
+from aggregator.exceptions import AggregatorError, AmbiguousPutError, BundleFormatError, UnpublishedError
+from aggregator.extraction import new_file
+from aggregator.indexing import Origin
+from aggregator.opening import Location, bundle_at, s3_client
+from aggregator.planning import Plan
+from aggregator.reader import Entry
+from aggregator.schemas import BundleIndex, Member
+
+MOST_BYTES = 5 * 1024**3
+"""Most bytes of one PutObject (S3 user guide, "Uploading objects")."""
+
+_THREADS = 4
+
+
+class RepackingError(AggregatorError):
+    """The bundles cannot become one."""
+
+    reason = "repacking"
+
+
+class Input(NamedTuple):
+    """A bundle that is to be repacked: where it is, what is known of it, and which of its members are taken."""
+
+    target: str
+    listing: BundleIndex
+    sha256: str
+    origins: tuple[Origin, ...]
+    entries: tuple[Entry, ...]
+
+
+class Repack(NamedTuple):
+    """What is to become one bundle: the inputs in their order, and the members that lie in several of them."""
+
+    bundle: str
+    created: str
+    inputs: tuple[Input, ...]
+    duplicates: tuple[Entry, ...]
+
+
+class RepackedIndex(BundleIndex):
+    """The index of a repacked bundle: any reader of version 1 takes it, and ignores what it does not know."""
+
+    repacked: list[Origin]
+
+
+def prepared(targets: Iterable[str], *, bundle: str | None = None) -> Repack:
+    """
+    Read the indexes of the bundles that `targets` name; the new one is called `bundle`, or by what it is made of.
+
+    A bundle without members is left out. A member that is listed several times, with the same version, eTag and bytes,
+    is taken once.
+
+    Raises:
+        RepackingError: there is nothing to repack, framings differ, or one object lies there with different bytes.
+        BundleFormatError: a target is no bundle, or a damaged one.
+        OpeningError: a target cannot be opened.
+        OSError: a file cannot be read.
+    """
+    read = {found.sha256: found for found in map(_input, targets) if found.entries}
+    inputs = sorted(read.values(), key=lambda found: (found.listing.created, found.listing.bundle, found.sha256))
+    if not inputs:
+        raise RepackingError("there are no members to repack")
+    framings = {found.listing.framing for found in inputs}
+    if len(framings) > 1:
+        raise RepackingError("bundles are framed in different ways: repack those with `lines` and `none` apart")
+    seen, duplicates, kept = dict[tuple[object, ...], Entry](), list[Entry](), list[Input]()
+    for found in inputs:
+        entries = [entry for entry in found.entries if not _is_repeated(entry, seen, duplicates)]
+        kept.append(_taking(found, entries))
+    created = inputs[-1].listing.created
+    return Repack(bundle or _name(inputs, created), created, tuple(kept), tuple(duplicates))
+
+
+def repacked(
+    repack: Repack, spool: IO[bytes], *, level: int, report: Callable[[int], object] = lambda _: None
+) -> Packed:
+    """
+    Write the bundle to `spool`, a file open for reading and writing; `report` is told of each run of bytes its length.
+
+    Raises:
+        RepackingError: a bundle is another than it was.
+        BundleFormatError: a bundle is damaged.
+        OpeningError: a bundle cannot be read.
+        OSError: a file cannot be read or written.
+    """
+    framing = repack.inputs[0].listing.framing
+    with ThreadPoolExecutor(_THREADS) as executor:
+        packer = _Packer(spool, limit=sys.maxsize, level=level, framing=framing, executor=executor)
+        for found in repack.inputs:
+            packer.origins.extend(found.origins)
+            with _named(found.target), closing(bundle_at(found.target)) as bundle:
+                if bundle.sha256 != found.sha256:
+                    raise RepackingError("the bundle was replaced while it was read", target=found.target)
+                for entry, chunks in bundle.walk(found.entries):
+                    packer.add(_source(entry), _reported(chunks, report))
+        return packer.finish(Plan(repack.bundle, repack.created, _request_id(repack), ()))
+
+
+def written(
+    repack: Repack,
+    out: str,
+    *,
+    level: int,
+    published: Iterable[str],
+    report: Callable[[int], object] = lambda _: None,
+) -> tuple[str, Packed]:
+    """
+    Write the bundle to a file or an object that is not there yet; says where, which a folder or prefix leaves open.
+
+    Bundles are published in the buckets `published`.
+
+    Raises:
+        ExtractionError: there is a file of that name.
+        RepackingError: there is an object of that name, or the bundle must not be put there.
+        AggregatorError: as `repacked` does, and what S3 answers.
+        OSError: a file cannot be read or written.
+    """
+    if out.startswith("s3://"):
+        location = Location.parsed(out)
+        key = location.key + repack.bundle if location.key[-1:] in {"", "/"} else location.key
+        _check(repack, location.bucket, key, published)
+        with TemporaryFile() as spool:
+            packed = repacked(repack._replace(bundle=key), spool, level=level, report=report)
+            _put(location.bucket, key, spool, packed)
+        return f"s3://{location.bucket}/{key}", packed
+    path = Path(out) / Path(repack.bundle).name if out.endswith("/") or Path(out).is_dir() else Path(out)
+    with new_file(path) as file:
+        return str(path), repacked(repack, file, level=level, report=report)
+
+
+def _put(bucket: str, key: str, spool: IO[bytes], packed: Packed) -> None:
+    if packed.size > MOST_BYTES:
+        raise RepackingError("the bundle is larger than one put takes: repack fewer", size=packed.size)
+    with closing(s3_client(attempts=1)) as s3:
+        try:
+            Distribution(s3, bucket).put(key, spool, size=packed.size, sha256=packed.sha256)
+        except (UnpublishedError, AmbiguousPutError) as error:
+            if error.facts["fault"] in CONDITION_FAILED:
+                raise RepackingError("there is something of that name already", bucket=bucket, key=key) from error
+            raise
+
+
+def _check(repack: Repack, bucket: str, key: str, published: Iterable[str]) -> None:
+    """
+    Refuse to put the bundle where it would be taken for what it is not.
+
+    Raises:
+        RepackingError: consumers, the ledger or the aggregator itself would take it for another object.
+    """
+    if bucket in {name for found in repack.inputs for name in found.listing.buckets}:
+        raise RepackingError("the members come from that bucket: the aggregator would bundle the bundle", bucket=bucket)
+    if bucket in set(published):
+        raise RepackingError(
+            "bundles are published in that bucket: whoever reads it would have every member twice", bucket=bucket
+        )
+    if re.fullmatch(r"(.*/)?\d{4}/\d\d/\d\d/\d\d/bundle-[^/]*", key):
+        raise RepackingError("the pipeline gives its bundles such names: the ledger could take it for one", key=key)
+
+
+class _Packer(Packer):
+    """A packer whose index says where the members come from."""
+
+    def __init__(self, *arguments: object, **options: object) -> None:
+        super().__init__(*arguments, **options)  # type: ignore[arg-type]
+        self.origins: list[Origin] = []
+
+    def _index(self, plan: Plan) -> BundleIndex:
+        return RepackedIndex(**super()._index(plan).model_dump(), repacked=self.origins)
+
+
+def _input(target: str) -> Input:
+    with _named(target), bundle_at(target) as bundle:
+        index, entries = bundle.index, bundle.entries
+        itself = Origin(
+            bundle=index.bundle,
+            created=index.created,
+            request_id=index.request_id,
+            sha256=bundle.sha256,
+            members=len(entries),
+        )
+        return Input(target, index, bundle.sha256, tuple(bundle.origins) or (itself,), tuple(entries))
+
+
+@contextmanager
+def _named(target: str) -> Iterator[None]:
+    """What is wrong with a bundle, and with which."""
+    try:
+        yield
+    except BundleFormatError as error:
+        raise BundleFormatError(str(error.args[0]), target=target, **error.facts) from error
+
+
+def _is_repeated(entry: Entry, seen: dict[tuple[object, ...], Entry], duplicates: list[Entry]) -> bool:
+    """
+    Whether a member was met before, to the byte.
+
+    Raises:
+        RepackingError: the same version or eTag was met with other bytes.
+    """
+    identity: tuple[object, ...] = (entry.bucket, entry.key, entry.version_id, entry.etag)
+    bytes_ = (entry.size, entry.encoding, entry.length, entry.crc32)
+    if entry.version_id is None and entry.etag is None:
+        identity = (*identity, *bytes_)
+    before = seen.setdefault(identity, entry)
+    if before is entry:
+        return False
+    if (before.size, before.encoding, before.length, before.crc32) != bytes_:
+        raise RepackingError("one object lies there with different bytes", bucket=entry.bucket, key=entry.key)
+    duplicates.append(entry)
+    return True
+
+
+def _taking(found: Input, entries: Sequence[Entry]) -> Input:
+    """The input without the members that another one has, and its origins counted anew."""
+    taken = {id(entry) for entry in entries}
+    rest, origins = iter(found.entries), []
+    for origin in found.origins:
+        members = sum(id(next(rest)) in taken for _ in range(origin.members))
+        origins.append(origin.model_copy(update={"members": members}))
+    return found._replace(entries=tuple(entries), origins=tuple(origins))
+
+
+def _name(inputs: Sequence[Input], created: str) -> str:
+    """A key by which it is known what the bundle is made of: equal inputs, equal name."""
+    digest = sha256("".join(found.sha256 for found in inputs).encode()).hexdigest()
+    year, month, day, hour = re.split(r"[-T:]", created)[:4]
+    return f"{year}/{month}/{day}/{hour}/repacked-{digest[:32]}.gz"
+
+
+def _request_id(repack: Repack) -> str:
+    """No invocation made this bundle; of one made of bundles of one invocation, that one still is the answer."""
+    ids = {origin.request_id for found in repack.inputs for origin in found.origins}
+    return ids.pop() if len(ids) == 1 else "repacked"
+
+
+def _source(entry: Entry) -> Source:
+    member = Member(entry.bucket, entry.key, entry.size, entry.etag, entry.version_id)
+    return Source(member, entry.size, entry.etag, entry.version_id, gzipped=entry.encoding == "gzip")
+
+
+def _reported(chunks: Iterator[bytes], report: Callable[[int], object]) -> Iterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+        report(len(chunk))

@@ -1,0 +1,261 @@
+"""Whatever keys say, members are written below the folder, each under a name of its own, byte for byte."""
+
+import io
+import random
+import unicodedata
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aggregator.core import BLOCK_SIZE, Packer, Source
+from aggregator.extraction import MOST_BYTES, Extracted, ExtractionError, extracted, new_file, safe_names
+from aggregator.planning import Plan
+from aggregator.reader import Bundle
+from aggregator.schemas import Member
+
+HOSTILE = [
+    "../../etc/passwd",
+    "/etc/passwd",
+    "//etc//passwd",
+    "a/../../b",
+    ".",
+    "..",
+    "",
+    "/",
+    "folder/",
+    "\\\\server\\share",
+    "..\\..\\windows",
+    "nul\x00byte",
+    "line\nfeed\x1b[2J",
+    "CON",
+    "con.txt",
+    "x/NUL",
+    "Lpt1.tar.gz",
+    "com\u00b9",
+    "aux .x",
+    "dots...",
+    "space ",
+    "é/" + "é" * 600,
+    "x" * 1_000 + ".json",
+    "x" * 1_001 + ".json",
+    "/".join("a" * 512),
+    "Same",
+    "same",
+    "SAME",
+    "Stra\u00dfe",
+    "STRASSE",
+    "caf\u00e9",
+    "cafe\u0301",
+    "file",
+    "file/inside",
+    "file/inside/deeper",
+    "inside/file",
+    "INSIDE",
+    "same~2",
+    ".hidden",
+]
+
+KEYS = st.lists(
+    st.one_of(st.sampled_from(HOSTILE), st.text("aA./\\é\u0301~2\x00: ", max_size=12), st.text(max_size=40)),
+    max_size=12,
+)
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("in/2026/a b+c=é.json", "in/2026/a b+c=é.json"),
+        ("2026-11-23T14:00:00Z.json", "2026-11-23T14:00:00Z.json"),
+        (".hidden/..data", ".hidden/..data"),
+        ("../a", "__/a"),
+        ("/a", "_/a"),
+        ("a//b/", "a/_/b/_"),
+        ("a/./b", "a/_/b"),
+        ("", "_"),
+        ("con", "_con"),
+        ("aux.h", "_aux.h"),
+        ("console", "console"),
+        ("com10", "com10"),
+        ("a.", "a_"),
+        ("a. ", "a__"),
+        ("a\x00b\nc\\d", "a_b_c_d"),
+    ],
+)
+def test_a_key_becomes_a_safe_name_and_a_safe_one_is_kept(key: str, name: str) -> None:
+    assert ["/".join(parts) for parts in safe_names([key], windows=False)] == [name]
+
+
+def test_what_windows_refuses_is_changed_there() -> None:
+    assert safe_names(['C:a<b>"|?*'], windows=True) == [("C_a_b_____",)]
+
+
+def test_keys_that_would_meet_are_told_apart_in_their_order() -> None:
+    keys = ["a.json", "A.json", "a.json", "b", "b/c", "B", "é", "e\u0301", "a~2.json"]
+
+    names = ["/".join(parts) for parts in safe_names(keys)]
+
+    assert names == ["a.json", "A~2.json", "a~3.json", "b", "b~2/c", "B~3", "é", "e\u0301~2", "a~2~2.json"]
+
+
+def test_a_name_that_is_too_long_is_cut_and_stays_unlike_its_neighbour() -> None:
+    names = safe_names(["x" * 1_000 + ".json", "x" * 1_001 + ".json", "é" * 500])
+
+    assert len({names[0], names[1]}) == 2
+    assert all(name.endswith(".json") for (name,) in names[:2])
+    assert all(len(name.encode()) <= MOST_BYTES for (name,) in names)
+
+
+def test_a_hundred_thousand_like_keys_are_told_apart_in_no_time() -> None:
+    names = safe_names(["a"] * 100_000)
+
+    assert len(set(names)) == 100_000
+
+
+@given(KEYS)
+def test_whatever_the_keys_the_names_are_safe_and_unlike_on_any_disk(keys: list[str]) -> None:
+    names = safe_names(keys)
+
+    folded = [tuple(_folded(part) for part in parts) for parts in names]
+    folders = {parts[:depth] for parts in folded for depth in range(1, len(parts))}
+    assert len(set(folded)) == len(keys)
+    assert set(folded) & folders == set()
+    for part in (part for parts in names for part in parts):
+        assert part not in {"", ".", ".."}
+        assert not set(part) & {"/", "\\", "\x00", "\n"}
+        assert len(part.encode()) < 255
+        assert part[-1] not in ". "
+
+
+@given(KEYS)
+def test_the_same_keys_have_the_same_names(keys: list[str]) -> None:
+    assert safe_names(keys) == safe_names(keys)
+
+
+def test_hostile_keys_are_written_below_the_folder_byte_for_byte(tmp_path: Path, executor: Executor) -> None:
+    folder = tmp_path / "very" / "deep" / "folder"
+    bodies = [b"%d" % number for number in range(len(HOSTILE))]
+    bundle = _bundle(HOSTILE, bodies, executor)
+
+    done = list(extracted(bundle, bundle, folder))
+
+    assert [one.fault for one in done] == [None] * len(HOSTILE)
+    assert [one.path.read_bytes() for one in done] == bodies
+    assert all(one.path.resolve().is_relative_to(folder.resolve()) for one in done)
+    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == len(HOSTILE)
+    assert {one.entry.key for one in done if not one.renamed} >= {"Same", "Stra\u00dfe", "caf\u00e9", "file", ".hidden"}
+    assert {one.entry.key for one in done if one.renamed} >= {
+        "../../etc/passwd",
+        "CON",
+        "same",
+        "file/inside",
+        "folder/",
+    }
+
+
+def test_a_link_in_the_folder_is_not_followed(tmp_path: Path, executor: Executor) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "victim").write_bytes(b"old")
+    folder = tmp_path / "folder"
+    (folder / "b").mkdir(parents=True)
+    (folder / "a").symlink_to(outside)
+    (folder / "b" / "c").symlink_to(outside / "new")
+    (folder / "d").symlink_to(outside / "victim")
+    bundle = _bundle(["a/x", "a/y/z", "b/c", "d", "e"], [b"1", b"2", b"3", b"4", b"5"], executor)
+
+    refused = [one.fault is not None for one in extracted(bundle, bundle, folder)]
+    replaced = [one.fault is not None for one in extracted(bundle, bundle, folder, overwrite=True)]
+
+    assert (refused, replaced) == ([True, True, True, True, False], [True, True, False, False, False])
+    assert [path.name for path in outside.iterdir()] == ["victim"]
+    assert (outside / "victim").read_bytes() == b"old"
+    assert ((folder / "b" / "c").read_bytes(), (folder / "d").read_bytes()) == (b"3", b"4")
+
+
+def test_a_folder_that_is_a_link_itself_is_what_the_user_wants(tmp_path: Path, executor: Executor) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    bundle = _bundle(["a/b"], [b"1"], executor)
+
+    (done,) = extracted(bundle, bundle, tmp_path / "link")
+
+    assert (done.fault, (tmp_path / "real" / "a" / "b").read_bytes()) == (None, b"1")
+
+
+def test_a_file_that_is_there_is_kept_unless_it_is_to_be_replaced(tmp_path: Path, executor: Executor) -> None:
+    bundle = _bundle(["a", "b"], [b"new", b"new"], executor)
+    (tmp_path / "a").write_bytes(b"old")
+
+    first = [one.fault for one in extracted(bundle, bundle, tmp_path)]
+    kept = (tmp_path / "a").read_bytes()
+    second = [one.fault for one in extracted(bundle, bundle, tmp_path, overwrite=True)]
+
+    assert first == [f"there is something of that name already (path={str(tmp_path / 'a')!r})", None]
+    assert (kept, second, (tmp_path / "a").read_bytes()) == (b"old", [None, None], b"new")
+
+
+def test_a_damaged_member_leaves_nothing_and_the_others_are_written(tmp_path: Path, executor: Executor) -> None:
+    bodies = [random.Random(number).randbytes(BLOCK_SIZE) for number in range(3)]
+    bundle = _bundle(["a", "b", "c"], bodies, executor, turned=BLOCK_SIZE + 1_000)
+
+    done = list(extracted(bundle, bundle, tmp_path))
+
+    fault = "a member is not what the index says (key='b')"
+    assert [one.fault for one in done] == [None, fault, None]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "c"]
+
+
+def test_a_member_has_the_same_name_whichever_others_are_extracted(tmp_path: Path, executor: Executor) -> None:
+    bundle = _bundle(["a", "A"], [b"1", b"2"], executor)
+
+    (alone,) = extracted(bundle, [bundle.entries[1]], tmp_path)
+
+    assert alone == Extracted(bundle.entries[1], tmp_path / "A~2", renamed=True, fault=None)
+
+
+def test_two_members_alike_in_everything_are_written_once(tmp_path: Path, executor: Executor) -> None:
+    bundle = _bundle(["a", "a"], [b"", b""], executor, framing_none=True)
+
+    done = list(extracted(bundle, bundle, tmp_path))
+
+    assert [one.fault for one in done] == [None]
+
+
+def test_a_file_that_is_not_finished_leaves_nothing(tmp_path: Path) -> None:
+    def write() -> None:
+        with new_file(tmp_path / "a") as file:
+            file.write(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_new_file_does_not_take_the_place_of_another(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("nowhere")
+
+    with pytest.raises(ExtractionError), new_file(tmp_path / "a"):
+        raise AssertionError
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
+
+
+def _bundle(
+    keys: Sequence[str], bodies: Sequence[bytes], executor: Executor, *, turned: int = 0, framing_none: bool = False
+) -> Bundle:
+    spool = io.BytesIO()
+    packer = Packer(spool, limit=10**9, level=1, framing="none" if framing_none else "lines", executor=executor)
+    for key, body in zip(keys, bodies, strict=True):
+        packer.add(Source(Member("source", key), len(body), "e"), [body])
+    packer.finish(Plan("b.gz", "2026-11-23T11:54:56Z", "r", ()))
+    data = bytearray(spool.getvalue())
+    data[turned] ^= 1 if turned else 0
+    return Bundle.open(io.BytesIO(data))

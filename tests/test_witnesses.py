@@ -1,0 +1,187 @@
+"""What the ledger, the archive and the sources say of a bundle, and what counts as a contradiction."""
+
+import hashlib
+import io
+import json
+from base64 import b64encode
+from concurrent.futures import Executor
+from typing import Any, NamedTuple
+
+import boto3
+import pytest
+from botocore.stub import Stubber
+
+from aggregator.core import Packer, Source
+from aggregator.opening import OpeningError
+from aggregator.planning import Plan
+from aggregator.reader import Bundle
+from aggregator.schemas import Member
+from aggregator.verification import Proof
+from aggregator.witnesses import Statement, Verdict, Witnesses
+
+KEY = "2026/11/23/11/bundle-r-s.gz"
+CONFIRMED, SILENT, CONTRADICTED = Verdict
+
+
+class Bench(NamedTuple):
+    """A bundle that was verified, and witnesses that answer as a test says."""
+
+    bundle: Bundle
+    proof: Proof
+    s3: Stubber
+    dynamodb: Stubber
+
+    def heard(self, archive: str | None = None) -> list[Statement]:
+        """What they say."""
+        s3: Any = self.s3.client
+        dynamodb: Any = self.dynamodb.client
+        with self.s3, self.dynamodb:
+            said = Witnesses(s3, dynamodb, "ledger", "distribution", archive).heard(self.bundle, self.proof)
+        self.s3.assert_no_pending_responses()
+        return said
+
+    def settled(self, **receipt: object) -> None:
+        """The ledger has a settle record; nothing given, none."""
+        item = {"Item": {"data": {"S": json.dumps({"bundle": KEY, **receipt})}}} if receipt else {}
+        expected = {"TableName": "ledger", "Key": {"id": {"S": f"distribution#{KEY}"}}, "ConsistentRead": True}
+        self.dynamodb.add_response("get_item", item, expected)
+
+    def found(self, bucket: str, key: str = KEY, **head: Any) -> None:
+        """S3 has such an object; nothing given, none."""
+        expected = {"Bucket": bucket, "Key": key, "ChecksumMode": "ENABLED"}
+        if head:
+            self.s3.add_response("head_object", head, expected)
+        else:
+            self.s3.add_client_error("head_object", "404", http_status_code=404, expected_params=expected)
+
+
+@pytest.fixture
+def bench(executor: Executor) -> Bench:
+    """Two members, the eTag of one of them no MD5."""
+    spool = io.BytesIO()
+    packer = Packer(spool, limit=10**9, level=1, framing="lines", executor=executor)
+    packer.add(Source(Member("source", "plain"), 1, hashlib.md5(b"1").hexdigest()), [b"1"])
+    packer.add(Source(Member("source", "other"), 1, "0" * 32), [b"2"])
+    packer.finish(Plan(KEY, "2026-11-23T11:54:56Z", "r", ()))
+    bundle = Bundle.open(spool)
+    session = boto3.session.Session("testing", "testing", region_name="us-east-1")
+    return Bench(bundle, bundle.verify(), Stubber(session.client("s3")), Stubber(session.client("dynamodb")))
+
+
+@pytest.fixture
+def plain(bench: Bench) -> Bench:
+    """The same, all eTags as they should be."""
+    return bench._replace(proof=bench.proof._replace(other_etags=()))
+
+
+def test_a_bundle_that_is_settled_and_replicated_is_confirmed(plain: Bench) -> None:
+    plain.settled(sha256=plain.proof.sha256, members=2)
+    plain.found("distribution", ReplicationStatus="COMPLETED")
+
+    assert plain.heard() == [
+        Statement("ledger", CONFIRMED, "settled"),
+        Statement("archive", CONFIRMED, "replication COMPLETED"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("receipt", "statement"),
+    [
+        ({}, (SILENT, "no settle record: not settled yet, expired, or repacked")),
+        ({"members": 2, "healed_by": "x"}, (CONFIRMED, "settled")),
+        ({"members": 3}, (CONTRADICTED, "settled with 3 members")),
+        ({"members": 2, "sha256": "00"}, (CONTRADICTED, "settled with another SHA-256")),
+    ],
+)
+def test_the_settle_record_speaks(receipt: dict[str, object], statement: tuple[Verdict, str], plain: Bench) -> None:
+    plain.settled(**receipt)
+    plain.found("distribution")
+
+    assert plain.heard()[0] == Statement("ledger", *statement)
+
+
+@pytest.mark.parametrize(
+    ("status", "statement"),
+    [
+        ("PENDING", (SILENT, "replication PENDING")),
+        ("FAILED", (CONTRADICTED, "replication FAILED")),
+        ("COMPLETED", (CONFIRMED, "replication COMPLETED")),
+    ],
+)
+def test_the_replication_status_speaks(status: str, statement: tuple[Verdict, str], plain: Bench) -> None:
+    plain.settled()
+    plain.found("distribution", ReplicationStatus=status)
+
+    assert plain.heard()[1] == Statement("archive", *statement)
+
+
+@pytest.mark.parametrize("head", [{}, {"ETag": '"x"'}])
+def test_a_bundle_that_no_rule_replicates_or_a_consumer_deleted_is_no_fault(head: dict[str, str], plain: Bench) -> None:
+    plain.settled()
+    plain.found("distribution", **head)
+
+    assert plain.heard()[1] == Statement("archive", SILENT, "not replicated")
+
+
+def test_a_copy_of_the_same_bytes_is_confirmed(plain: Bench) -> None:
+    checksum = b64encode(bytes.fromhex(plain.proof.sha256)).decode()
+    plain.settled()
+    plain.found("distribution")
+    plain.found("archive", ReplicationStatus="REPLICA", ContentLength=plain.bundle.size, ChecksumSHA256=checksum)
+
+    assert plain.heard("archive")[1] == Statement("archive", CONFIRMED, "copy REPLICA")
+
+
+@pytest.mark.parametrize(("longer", "checksum"), [(1, None), (0, "AAAA")])
+def test_a_copy_of_other_bytes_is_a_contradiction(longer: int, checksum: str | None, plain: Bench) -> None:
+    plain.settled()
+    plain.found("distribution", ReplicationStatus="COMPLETED")
+    given = {"ChecksumSHA256": checksum} if checksum else {}
+    plain.found("archive", ContentLength=plain.bundle.size + longer, **given)
+
+    assert plain.heard("archive")[1] == Statement("archive", CONTRADICTED, "the copy is another than this bundle")
+
+
+@pytest.mark.parametrize(("status", "verdict"), [("PENDING", SILENT), ("COMPLETED", CONTRADICTED)])
+def test_a_missing_copy_is_a_contradiction_unless_it_is_on_its_way(status: str, verdict: Verdict, plain: Bench) -> None:
+    plain.settled()
+    plain.found("distribution", ReplicationStatus=status)
+    plain.found("archive")
+
+    assert plain.heard("archive")[1] == Statement("archive", verdict, f"no copy, replication {status}")
+
+
+@pytest.mark.parametrize(
+    ("head", "expected"),
+    [
+        ({"ServerSideEncryption": "aws:kms"}, []),
+        ({"ServerSideEncryption": "aws:kms:dsse"}, []),
+        ({"SSECustomerAlgorithm": "AES256"}, []),
+        ({"ServerSideEncryption": "AES256"}, [(CONTRADICTED, "'other' has the MD5 of other bytes")]),
+        ({}, [(CONTRADICTED, "'other' has the MD5 of other bytes")]),
+    ],
+)
+def test_an_etag_that_is_no_md5_is_a_fault_only_where_it_has_to_be_one(
+    head: dict[str, str], expected: list[tuple[Verdict, str]], bench: Bench
+) -> None:
+    bench.settled()
+    bench.found("distribution")
+    bench.found("source", "other", ETag=f'"{"0" * 32}"', **head)
+
+    assert [one[1:] for one in bench.heard()[2:]] == expected
+
+
+@pytest.mark.parametrize("head", [{}, {"ETag": '"new"'}])
+def test_a_source_that_is_gone_or_replaced_says_nothing(head: dict[str, str], bench: Bench) -> None:
+    bench.settled()
+    bench.found("distribution")
+    bench.found("source", "other", **head)
+
+    assert bench.heard()[2:] == [Statement("source", SILENT, "'other' is not there any more, or is another")]
+
+
+def test_a_witness_that_does_not_answer_is_one_sentence(plain: Bench) -> None:
+    plain.dynamodb.add_client_error("get_item", "ResourceNotFoundException")
+
+    with pytest.raises(OpeningError, match="there is no such table"):
+        plain.heard()
