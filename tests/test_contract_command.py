@@ -199,6 +199,19 @@ def test_an_event_of_another_source_is_refused_as_the_lambda_refuses_it(judged: 
     assert result.stdout.startswith("message.json:1 /source: lambda: Input should be 'aws.s3'")
 
 
+def test_a_thousand_unknown_fields_are_told_twenty_times(judged: Callable[..., Result]) -> None:
+    result = judged(_with_object(**{f"field{number}": number for number in range(1_000)}))
+
+    assert len(result.stdout.splitlines()) == 20
+
+
+def test_stdin_that_is_named_twice_is_empty_the_second_time(run: Run) -> None:
+    result = run("validate", "-", "-", input=json.dumps(MINIMAL))
+
+    assert (result.exit_code, result.stderr) == (1, "2 messages, 1 invalid\n")
+    assert "json: is empty" in result.stdout
+
+
 def test_every_line_is_a_message_of_its_own(judged: Callable[..., Result]) -> None:
     lines = [json.dumps(MINIMAL), "", "not JSON", "{}", json.dumps(MINIMAL)]
 
