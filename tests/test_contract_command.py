@@ -113,6 +113,15 @@ def test_a_fault_names_file_line_pointer_keyword_problem_and_remedy(judged: Call
     assert result.stderr == "1 message, 1 invalid\n"
 
 
+def test_the_readmes_show_what_is_printed(judged: Callable[..., Result]) -> None:
+    example = root() / "s3-notification/v1/examples/invalid/etag-misspelt.json"
+
+    result = judged(example.read_bytes())
+
+    for readme in ("README.md", "contracts/README.md"):
+        assert result.stdout in (Path(__file__).parent.parent / readme).read_text(encoding="utf-8")
+
+
 def test_a_message_that_aws_wrote_is_judged_by_the_consumer(judged: Callable[..., Result]) -> None:
     message = _with_object(newIn2027=True)
 
