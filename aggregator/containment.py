@@ -10,6 +10,7 @@ The promises, for each released version of the same major:
     consumer ⊇ producer               what one may write is accepted
     consumer ⊇ released producer      what one was allowed to write is still accepted
     consumer ⊇ released consumer      so is whatever else was accepted, in the fields that were known then
+    consumer ∋ released examples      and every message that was shown, with fields that nobody names
     producer ⊇ released producer      and a producer's own check does not begin to fail
     released consumer ⊇ producer      what one may write now, a deployed consumer accepts
     open released producer ⊇ producer what we write (and others read) still has every field it had
@@ -110,7 +111,8 @@ def is_in(document: Any, steps: Sequence[str]) -> bool:
 def _backward(one: Contract, now: Schemas, release: Release, pool: Sequence[Any]) -> Iterator[Break]:
     version, then = release.version, release.schemas
     promise = f"the consumer refuses what {version} accepted"
-    if not covers(now["consumer"], closed(then["consumer"])):
+    still = jsonschema_rs.validator_for(now["consumer"]).is_valid
+    if not covers(now["consumer"], closed(then["consumer"])) or not all(map(still, release.examples)):
         yield _victim(now["consumer"], then["consumer"], promise, pool)
     if "producer" not in then:
         return

@@ -30,7 +30,7 @@ DRAFT_2020, DRAFT_07 = "https://json-schema.org/draft/2020-12/schema", "http://j
 
 
 class ContractError(AggregatorError):
-    """The contract that is asked for is not there."""
+    """The contract that is asked for is not there, or a file of it is not what it should be."""
 
 
 class Contract(NamedTuple):
@@ -120,6 +120,20 @@ def root() -> Traversable:
 def published(path: str) -> Any:
     """The JSON document at `path` below `contracts/`."""
     return json.loads((root() / path).read_text(encoding="utf-8"))
+
+
+def read_json(path: Path) -> Any:
+    """
+    The JSON document in a file of a checkout's `contracts/`.
+
+    Raises:
+        ContractError: the file is not there, or holds none.
+
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError, RecursionError) as error:
+        raise ContractError(f"{path} holds no JSON document: {type(error).__name__}") from error
 
 
 def schema_path(one: Contract, profile: Profile) -> str:

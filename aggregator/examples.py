@@ -1,6 +1,5 @@
 """The examples of a contract: what they are, and whether they show all that its schemas say."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,7 +7,7 @@ from typing import Any, NamedTuple
 import jsonschema_rs
 
 from aggregator.containment import Schema, Schemas, fields, is_in
-from aggregator.contracts import Contract
+from aggregator.contracts import Contract, ContractError, read_json
 from aggregator.validation import faults_of
 
 _SHOWN = ("const", "enum", "pattern")
@@ -44,7 +43,7 @@ class Examples(NamedTuple):
 def load(folder: Path, one: Contract) -> Examples:
     """The examples of a contract below `folder`, which is `contracts/`."""
     base = folder / one.folder / "examples"
-    valid = {path.stem: _json(path) for path in sorted(base.glob("valid/*.json"))}
+    valid = {path.stem: read_json(path) for path in sorted(base.glob("valid/*.json"))}
     names = [path for path in sorted(base.glob("invalid/*.json")) if not path.name.endswith(".expect.json")]
     return Examples(valid, [_invalid(path) for path in names])
 
@@ -101,10 +100,8 @@ def _at(error: Any) -> Iterator[tuple[str | int, ...]]:
 
 
 def _invalid(path: Path) -> Invalid:
-    expected = _json(path.with_suffix(".expect.json"))
+    expected = read_json(path.with_suffix(".expect.json"))
+    if not isinstance(expected, dict) or not {"pointer", "keyword", "refused_by"} <= expected.keys():
+        raise ContractError(f"{path} has an .expect.json without pointer, keyword or refused_by")
     judges = tuple(expected["refused_by"])
-    return Invalid(path.stem, _json(path), expected["pointer"], expected["keyword"], judges)
-
-
-def _json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    return Invalid(path.stem, read_json(path), expected["pointer"], expected["keyword"], judges)

@@ -16,7 +16,6 @@ What is not proven fails.
 
 import csv
 import hashlib
-import json
 from collections.abc import Callable, Collection, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +23,7 @@ from typing import Any, NamedTuple
 
 from aggregator import agreement, examples, portability, selftest
 from aggregator.containment import Release, Schemas, breaks, covers
-from aggregator.contracts import CONTRACTS, Contract, ContractError, Profile
+from aggregator.contracts import CONTRACTS, Contract, ContractError, Profile, read_json
 from aggregator.documents import UnreadableError, messages, parsed
 from aggregator.lint import lint
 from aggregator.publishing import SOURCES, catalog, generate, text, twin, version_key
@@ -134,7 +133,7 @@ class Gate:
             yield f"CHANGELOG.md has no entry {heading!r}"
 
     def _tampered(self, one: Contract) -> Iterator[str]:
-        index = _json(self._folder / "catalog.json")
+        index = read_json(self._folder / "catalog.json")
         for entry in (
             entry for known in index["contracts"] if known["name"] == one.name for entry in known["released"]
         ):
@@ -149,7 +148,7 @@ class Gate:
             Release(
                 snapshot.name,
                 self._read_schemas(one, snapshot),
-                [json.loads(line) for line in _text(snapshot / "examples.jsonl").splitlines()],
+                [parsed(line) for line in _text(snapshot / "examples.jsonl").splitlines()],
             )
             for snapshot in snapshots
         ]
@@ -175,7 +174,13 @@ class Gate:
         return Check("corpus", findings, f"{len(rows)} messages")
 
     def _read_schemas(self, one: Contract, folder: Path) -> dict[Profile, Any]:
-        return {profile: _json(folder / f"{profile}.schema.json") for profile in one.profiles}
+        schemas: dict[Profile, Any] = {}
+        for profile in one.profiles:
+            path = folder / f"{profile}.schema.json"
+            schemas[profile] = read_json(path)
+            if fault := portability.fault_of(schemas[profile]):
+                raise ContractError(f"{path} is no JSON Schema: {fault}")
+        return schemas
 
 
 def _of_each(name: str, findings: Callable[[Contract], Iterator[str]]) -> Check:
@@ -203,13 +208,6 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return ""
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError) as error:
-        raise ContractError(f"{path} is no JSON document: {type(error).__name__}") from error
 
 
 def _verdict(judge: Judge, body: bytes) -> str:

@@ -53,10 +53,10 @@ def _undescribed(pointer: str, node: dict[str, Any], asks: bool) -> Iterator[tup
 
 
 def _openness(pointer: str, node: dict[str, Any], profile: Profile, asks: bool) -> Iterator[tuple[str, str]]:
-    shut = node.get("additionalProperties") is False
-    if profile == "consumer" and shut:
+    others = node.get("additionalProperties", True)
+    if profile == "consumer" and others is not True:
         yield f"{pointer}/additionalProperties", "closes an object of a consumer: AWS adds fields"
-    if profile == "producer" and "properties" in node and not shut and not asks:
+    if profile == "producer" and "properties" in node and others is not False and not asks:
         yield pointer, "leaves an object of a producer open: a misspelt field would pass"
 
 

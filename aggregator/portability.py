@@ -29,8 +29,8 @@ _SECONDS = 120
 def differences(schema: dict[str, Any], twin: dict[str, Any], documents: Sequence[Any]) -> Iterator[str]:
     """Where a schema, its twin and python-jsonschema part on documents; a schema that is none ends it."""
     for one in (schema, twin):
-        if not jsonschema_rs.meta.is_valid(one):
-            yield f"{one['$id']} is no schema of its dialect"
+        if fault := fault_of(one):
+            yield f"{one['$id']} is no schema of its dialect: {fault}"
             return
     verdicts = _verdicts(schema, documents)
     yield from _compared("the draft-07 twin", verdicts, _verdicts(twin, documents), documents)
@@ -38,6 +38,16 @@ def differences(schema: dict[str, Any], twin: dict[str, Any], documents: Sequenc
         few, by_us = _few(documents), _verdicts(schema, _few(documents))
         for one in (schema, twin):
             yield from _compared("python-jsonschema", by_us, _by_python(one, few), few)
+
+
+def fault_of(schema: Any) -> str:
+    """Why a document is no JSON Schema of the dialect that it names; empty if it is one."""
+    try:
+        jsonschema_rs.meta.validate(schema)
+        jsonschema_rs.validator_for(schema)
+    except (ValueError, TypeError, jsonschema_rs.ReferencingError) as error:
+        return str(error).partition("\n")[0]
+    return ""
 
 
 def ajv_differences(folder: Path, schema_file: Path, documents: Sequence[Any]) -> Iterator[str]:

@@ -9,6 +9,7 @@ twin says the same (docs/decisions/0009). Examples, README and CHANGELOG are wri
 import argparse
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 
 from aggregator import producers, schemas
 from aggregator.containment import closed
-from aggregator.contracts import CONTRACTS, DRAFT_07, DRAFT_2020, Contract, Profile, contract
+from aggregator.contracts import CONTRACTS, DRAFT_07, DRAFT_2020, Contract, ContractError, Profile, contract
 from aggregator.telemetry import LOG_EVENTS, METRICS, NAMESPACE
 
 
@@ -206,7 +207,15 @@ def _released(one: Contract, folder: Path) -> list[dict[str, Any]]:
 
 
 def version_key(version: str) -> tuple[int, ...]:
-    """Versions in their order: 1.10.0 comes after 1.9.0."""
+    """
+    Versions in their order: 1.10.0 comes after 1.9.0.
+
+    Raises:
+        ContractError: it is no version.
+
+    """
+    if not re.fullmatch(r"[0-9]+\.[0-9]+\.[0-9]+", version):
+        raise ContractError(f"{version!r} is no version: it must be three numbers")
     return tuple(int(part) for part in version.split("."))
 
 

@@ -177,6 +177,16 @@ BREAKING = (
         _consumer(_put("$defs SqsRecord properties messageId pattern", "^[0-9a-f-]{36}$")),
     ),
     Mutation("requires a field of a batch", _SQS, _consumer(_require("SqsRecord", "attributes", {"type": "object"}))),
+    Mutation(
+        "reads a field of a batch with another type",
+        _SQS,
+        _consumer(_put("$defs SqsRecord properties attributes", _TEXT)),
+    ),
+    Mutation(
+        "wants a type of what it does not know",
+        _SQS,
+        _consumer(_put("$defs SqsRecord additionalProperties", {"type": "string"})),
+    ),
     Mutation("stops writing a column", _INDEX, _both(_drop_field("MemberColumns", "crc32"))),
     Mutation("stops writing a field that readers need not have", _INDEX, _producer(_drop_field("", "format"))),
     Mutation("renames a column", _INDEX, _both(_rename_field("MemberColumns", "etag", "eTag"))),
@@ -206,6 +216,16 @@ HARMLESS = (
         "accepts what was required to be there",
         _S3,
         _consumer(_put("$defs CreatedRecord required", ["eventSource", "eventName", "s3"])),
+    ),
+    Mutation(
+        "accepts another form beside the old one",
+        _S3,
+        _consumer(
+            _put(
+                f"{_RECORD} eventVersion",
+                {"type": "string", "anyOf": [{"pattern": r"^2\.[0-9]+$"}, {"pattern": r"^3\.[0-9]+$"}]},
+            )
+        ),
     ),
     Mutation("writes a definition in its place", _S3, _both(_inline_bucket)),
     Mutation("renames a definition", _S3, _both(_rename_definition)),

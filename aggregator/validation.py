@@ -133,9 +133,9 @@ class Judge:
         path = schema_path(one, profile)
         if validator(path).is_valid(content):
             return ()
-        errors = islice(validator(path).iter_errors(content), MAX_FAULTS)
+        errors = validator(path).iter_errors(content)
         faults = (fault for error in errors for fault in _faults(error, published(path), self._show_values))
-        return tuple({fault[:2]: fault for fault in faults}.values())
+        return tuple({fault[:2]: fault for fault in islice(faults, MAX_FAULTS)}.values())
 
 
 @cache

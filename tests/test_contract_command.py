@@ -113,6 +113,15 @@ def test_a_fault_names_file_line_pointer_keyword_problem_and_remedy(judged: Call
     assert result.stderr == "1 message, 1 invalid\n"
 
 
+def test_the_readmes_show_what_is_printed(judged: Callable[..., Result]) -> None:
+    example = root() / "s3-notification/v1/examples/invalid/etag-misspelt.json"
+
+    result = judged(example.read_bytes())
+
+    for readme in ("README.md", "contracts/README.md"):
+        assert result.stdout in (Path(__file__).parent.parent / readme).read_text(encoding="utf-8")
+
+
 def test_a_message_that_aws_wrote_is_judged_by_the_consumer(judged: Callable[..., Result]) -> None:
     message = _with_object(newIn2027=True)
 
@@ -197,6 +206,19 @@ def test_an_event_of_another_source_is_refused_as_the_lambda_refuses_it(judged: 
     result = judged({"source": "my.app", "detail-type": "Something"}, "--profile", "consumer")
 
     assert result.stdout.startswith("message.json:1 /source: lambda: Input should be 'aws.s3'")
+
+
+def test_a_thousand_unknown_fields_are_told_twenty_times(judged: Callable[..., Result]) -> None:
+    result = judged(_with_object(**{f"field{number}": number for number in range(1_000)}))
+
+    assert len(result.stdout.splitlines()) == 20
+
+
+def test_stdin_that_is_named_twice_is_empty_the_second_time(run: Run) -> None:
+    result = run("validate", "-", "-", input=json.dumps(MINIMAL))
+
+    assert (result.exit_code, result.stderr) == (1, "2 messages, 1 invalid\n")
+    assert "json: is empty" in result.stdout
 
 
 def test_every_line_is_a_message_of_its_own(judged: Callable[..., Result]) -> None:

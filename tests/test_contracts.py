@@ -152,6 +152,21 @@ def test_a_notification_is_judged_as_the_lambda_judges_it(name: str, tmp_path: P
     assert [bool(verdict.faults) for verdict in verdicts] == [name.startswith("reject/")]
 
 
+def test_a_corpus_is_judged_as_its_index_says(tmp_path: Path) -> None:
+    index = ["file\tlayer\texpected"]
+    for name, message in fixtures.events().items():
+        verdict = "process" if name == "batch/sqs.json" else name.partition("/")[0]
+        file = name.replace("/", "-")
+        (tmp_path / file).write_text(message, encoding="utf-8")
+        index.append(f"{file}\tsqs-body\t{verdict}")
+    index.append("process-s3-put.json\tsqs-body\treject")
+    (tmp_path / "INDEX.tsv").write_text("\n".join(index), encoding="utf-8")
+
+    (check,) = Gate(FOLDER, tmp_path).checks(["corpus"])
+
+    assert check.findings == ["process-s3-put.json: process, should be reject"]
+
+
 @pytest.mark.skipif("AGGREGATOR_CORPUS" not in os.environ, reason="AGGREGATOR_CORPUS names no folder with INDEX.tsv")
 def test_a_corpus_of_real_messages_gets_its_verdicts() -> None:
     gate = Gate(FOLDER, Path(os.environ["AGGREGATOR_CORPUS"]))

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import nullcontext
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
@@ -185,5 +186,5 @@ def _verdict(done: "Check") -> str:
 
 
 def _judged(name: str, judge: "Judge") -> "Iterator[Verdict]":
-    with sys.stdin.buffer if name == "-" else Path(name).open("rb") as stream:
+    with nullcontext(sys.stdin.buffer) if name == "-" else Path(name).open("rb") as stream:
         yield from judge.file(stream)
