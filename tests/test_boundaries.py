@@ -23,7 +23,7 @@ ONLY_IN = {
     "typer": {"cli", "commands"},
     "rich": {"commands"},
     "yaml": {"template"},
-    "subprocess": {"embedded", "packages"},
+    "subprocess": {"embedded"},
 }
 """Third-party packages (and subprocess), and the modules that may import them; `commands` stands for all of them."""
 
@@ -36,7 +36,6 @@ NOT_IN_LAMBDA = {
     "diagnosis",
     "embedded",
     "local",
-    "packages",
     "polling",
     "template",
 }

@@ -217,7 +217,7 @@ FAULTS: dict[str, tuple[Callable[[Stack], object], set[str], str]] = {
     "bundles are larger than the storage": (
         _set_environment(MAX_BUNDLE_INPUT_MB="1000"),
         {"storage"},
-        "536 MB; a bundle that does not compress has 1000 MB",
+        "536 MB; one bundle is gathered while another is put, 2000 MB in all",
     ),
     "the table has another key": (
         _other_table,
