@@ -63,6 +63,6 @@ local folder="fixtures/samples" out="bundles":
 # write the locks anew; names no package index
 lock:
     uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" --extra dev pyproject.toml --output-file requirements.lock
-    printf 'aws-sam-translator\n' | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" - --output-file deploy/tools.lock
     uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" --constraint requirements.lock pyproject.toml --output-file deploy/requirements.lock
     grep '^ministack==' aggregator/embedded.txt | cut -d' ' -f1 | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" - --output-file aggregator/embedded.txt
+    printf 'aws-sam-translator\ncyclonedx-bom\n' | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" - --output-file deploy/tools.lock

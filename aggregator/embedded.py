@@ -9,11 +9,9 @@ so it lives in a folder of its own in the user's cache; pip puts it there the fi
 """
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 from collections.abc import Callable
@@ -22,14 +20,14 @@ from pathlib import Path
 from types import TracebackType
 from urllib.error import URLError
 
+from aggregator import packages
 from aggregator.exceptions import AggregatorError
 
 _STARTED_WITHIN = 30.0
-_PYTHON = f"{sys.implementation.cache_tag}-{sys.platform}"
 
 
 class EmbeddedAwsError(AggregatorError):
-    """The embedded AWS cannot be installed or started."""
+    """The embedded AWS cannot be started."""
 
     reason = "embedded_aws"
 
@@ -48,7 +46,8 @@ class EmbeddedAws:
         Start it; the endpoint URL for every service.
 
         Raises:
-            EmbeddedAwsError: it cannot be installed or started.
+            InstallError: it cannot be installed.
+            EmbeddedAwsError: it cannot be started.
         """
         home = installed(self._say)
         port = _free_port()
@@ -95,55 +94,10 @@ def installed(say: Callable[[str], None] = lambda _: None) -> Path:
     The folder of the embedded AWS, installed with pip if it is not there yet.
 
     Raises:
-        EmbeddedAwsError: pip is missing, or failed.
+        InstallError: pip is missing, or failed.
     """
     with as_file(files("aggregator") / "embedded.txt") as lock:
-        return kept_apart("ministack", lock, "the embedded AWS", say)
-
-
-def kept_apart(package: str, lock: Path, name: str, say: Callable[[str], None]) -> Path:
-    """
-    The folder of a package whose dependencies must not bind ours, installed by its `lock` if it is not there yet.
-
-    `name` is what people call it.
-
-    Raises:
-        EmbeddedAwsError: pip is missing, or failed.
-    """
-    wanted = lock.read_text()
-    home = _cache() / f"{package}-{_version(wanted, package)}-{_PYTHON}"
-    if (home / "installed.txt").is_file() and (home / "installed.txt").read_text() == wanted:
-        return home
-    say(f"preparing {name} (once, some ten seconds)")
-    home.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=home.parent) as folder:
-        target = Path(folder) / package
-        _pip_install(lock, target, name)
-        (target / "installed.txt").write_text(wanted)
-        shutil.rmtree(home, ignore_errors=True)
-        try:
-            target.replace(home)
-        except OSError:  # somebody else was faster
-            if not (home / "installed.txt").is_file():
-                raise
-    return home
-
-
-def _pip_install(lock: Path, target: Path, name: str) -> None:
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    command += ["--only-binary", ":all:", "--require-hashes", "--target", str(target), "--requirement", str(lock)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        why = (done.stderr.strip() or "pip failed").splitlines()[-1]
-        raise EmbeddedAwsError(f"{name} cannot be installed: {why}")
-
-
-def _version(lock: str, package: str) -> str:
-    return next(line.split("==")[1].split()[0] for line in lock.splitlines() if line.startswith(f"{package}=="))
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "data-aggregator"
+        return packages.installed(lock, "ministack", called="the embedded AWS", say=say)
 
 
 def _free_port() -> int:

@@ -22,7 +22,7 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from aggregator.embedded import kept_apart
+from aggregator.packages import installed
 from aggregator.template import Resource, Template, read
 from tests.world import CREDENTIALS
 
@@ -50,7 +50,7 @@ def transformed() -> dict[str, Any]:
     """What the SAM transform makes of the template, after `sam package` has put the code into a bucket."""
     document = read(PATH)
     document["Resources"]["Function"]["Properties"]["CodeUri"] = f"s3://{_PACKAGES}/lambda.zip"
-    tools = kept_apart("aws-sam-translator", ROOT / "deploy" / "tools.lock", "the SAM transform", lambda _: None)
+    tools = installed(ROOT / "deploy" / "tools.lock", "aws-sam-translator", called="the SAM transform")
     done = subprocess.run(
         [sys.executable, "-c", _TRANSFORM],
         input=json.dumps(document),

@@ -23,7 +23,7 @@ ONLY_IN = {
     "typer": {"cli", "commands"},
     "rich": {"commands"},
     "yaml": {"template"},
-    "subprocess": {"embedded"},
+    "subprocess": {"embedded", "packages"},
 }
 """Third-party packages (and subprocess), and the modules that may import them; `commands` stands for all of them."""
 
@@ -36,6 +36,7 @@ NOT_IN_LAMBDA = {
     "diagnosis",
     "embedded",
     "local",
+    "packages",
     "polling",
     "template",
 }

@@ -1,0 +1,68 @@
+"""
+Packages that must not bind our own: from a lock with hashes, into a folder of their own in the user's cache.
+
+Such a folder goes onto the PYTHONPATH of a child process, never onto ours (docs/decisions/0005).
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from aggregator.exceptions import AggregatorError
+
+_PYTHON = f"{sys.implementation.cache_tag}-{sys.platform}"
+
+
+class InstallError(AggregatorError):
+    """Packages cannot be put into their folder."""
+
+    reason = "install"
+
+
+def installed(lock: Path, package: str, *, called: str, say: Callable[[str], None] = lambda _: None) -> Path:
+    """
+    The folder of what `lock` lists, installed with pip if it is not there yet or the lock has changed.
+
+    `package` is the one of them that names the folder; `called` is what people call the whole.
+
+    Raises:
+        InstallError: pip is missing, or failed.
+    """
+    wanted = lock.read_text()
+    home = _cache() / f"{package}-{_version(wanted, package)}-{_PYTHON}"
+    if (home / "installed.txt").is_file() and (home / "installed.txt").read_text() == wanted:
+        return home
+    say(f"preparing {called} (once, some ten seconds)")
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=home.parent) as folder:
+        target = Path(folder) / package
+        _pip_install(lock, target, called)
+        (target / "installed.txt").write_text(wanted)
+        shutil.rmtree(home, ignore_errors=True)
+        try:
+            target.replace(home)
+        except OSError:  # somebody else was faster
+            if not (home / "installed.txt").is_file():
+                raise
+    return home
+
+
+def _pip_install(lock: Path, target: Path, called: str) -> None:
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    command += ["--only-binary", ":all:", "--require-hashes", "--target", str(target), "--requirement", str(lock)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        why = (done.stderr.strip() or "pip failed").splitlines()[-1]
+        raise InstallError(f"{called} cannot be installed: {why}")
+
+
+def _version(lock: str, package: str) -> str:
+    return next(line.split("==")[1].split()[0] for line in lock.splitlines() if line.startswith(f"{package}=="))
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "data-aggregator"
