@@ -235,8 +235,9 @@ def _invoked(facts: Facts) -> tuple[bool, str]:
 
 
 def _storage(facts: Facts) -> tuple[bool, str]:
-    storage, most = _known(facts.function).storage * MEBIBYTE, _settings(facts).max_bundle_input
-    return storage >= most, f"{storage // MEGABYTE} MB; a bundle that does not compress has {most // MEGABYTE} MB"
+    storage, needed = _known(facts.function).storage * MEBIBYTE, 2 * _settings(facts).max_bundle_input
+    says = f"{storage // MEGABYTE} MB; one bundle is gathered while another is put, {needed // MEGABYTE} MB in all"
+    return storage >= needed, says
 
 
 def _table_key(facts: Facts) -> tuple[bool, str]:

@@ -158,3 +158,14 @@ def actions(statement: Mapping[str, Any]) -> list[str]:
     """The actions of a statement, of which it may have one or many."""
     named = statement["Action"]
     return [named] if isinstance(named, str) else list(named)
+
+
+def watched(alarm: Resource) -> list[tuple[str, str, dict[str, str]]]:
+    """Namespace, name and dimensions of every metric of an alarm."""
+    properties = alarm.properties
+    metrics = [properties, *(each.get("MetricStat", {}).get("Metric", {}) for each in properties.get("Metrics", []))]
+    return [
+        (each["Namespace"], each["MetricName"], {pair["Name"]: pair["Value"] for pair in each["Dimensions"]})
+        for each in metrics
+        if "MetricName" in each
+    ]

@@ -62,7 +62,7 @@ EDITS: dict[str, tuple[Edit, set[str]]] = {
     "no partial failures": (_event(FunctionResponseTypes=[]), {"partial failures"}),
     "a mapping that is off": (_event(Enabled=False), {"event source"}),
     "little storage": (_without("Function", "EphemeralStorage"), set()),
-    "bundles larger than the storage": (_variable("MAX_BUNDLE_INPUT_MB", 537), {"storage"}),
+    "bundles larger than the storage": (_variable("MAX_BUNDLE_INPUT_MB", 269), {"storage"}),
     "another key": (_properties("Ledger", KeySchema=[{"AttributeName": "id", "KeyType": "RANGE"}]), {"table key"}),
     "expiry by another attribute": (
         _properties("Ledger", TimeToLiveSpecification={"AttributeName": "ttl", "Enabled": True}),

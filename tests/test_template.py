@@ -10,10 +10,11 @@ import pytest
 from pydantic.fields import FieldInfo
 
 from aggregator.diagnosis import LARGEST_NOTIFICATION, MEBIBYTE
+from aggregator.exceptions import PermanentError
 from aggregator.settings import MEGABYTE, SECONDS_PER_DAY, Settings
 from aggregator.telemetry import METRICS, NAMESPACE
 from aggregator.template import Resource, Template, TemplateError, read
-from tests.stack import PATH, REQUIRED, ROOT, actions, resources, statements, transformed
+from tests.stack import PATH, REQUIRED, ROOT, actions, resources, statements, transformed, watched
 
 KEY = "arn:aws:kms:us-east-1:123456789012:key/one"
 SOURCE_KEY = "arn:aws:kms:us-east-1:123456789012:key/two"
@@ -148,6 +149,12 @@ def test_what_holds_data_outlives_the_stack() -> None:
     assert kept == {"Source", "Queue", "DeadLetterQueue", "Ledger", "Distribution", "Archive"}
 
 
+def test_every_parameter_stands_in_a_group_of_the_console() -> None:
+    groups = DOCUMENT["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
+
+    assert sorted(itertools.chain.from_iterable(group["Parameters"] for group in groups)) == sorted(PARAMETERS)
+
+
 # Source and queue
 
 
@@ -260,10 +267,10 @@ def test_the_function_takes_batches_and_gives_back_single_messages(made: dict[st
 
 
 @pytest.mark.parametrize("megabytes", PARAMETERS["MaxBundleInputMb"]["AllowedValues"])
-def test_a_bundle_that_does_not_compress_fits_into_the_storage_with_room_to_spare(megabytes: int) -> None:
+def test_two_bundles_that_do_not_compress_fit_into_the_storage_with_room_to_spare(megabytes: int) -> None:
     function = resources(MaxBundleInputMb=str(megabytes))["Function"].properties
 
-    assert function["EphemeralStorage"]["Size"] * MEBIBYTE >= 1.05 * megabytes * MEGABYTE
+    assert function["EphemeralStorage"]["Size"] * MEBIBYTE >= 1.05 * 2 * megabytes * MEGABYTE
     assert function["Environment"]["Variables"]["MAX_BUNDLE_INPUT_MB"] == megabytes
 
 
@@ -469,10 +476,10 @@ def test_the_alarms_are_those_of_the_design(made: dict[str, Resource]) -> None:
 
 @pytest.mark.parametrize("name", sorted(ALARMS))
 def test_an_alarm_watches_metrics_that_exist(made: dict[str, Resource], name: str) -> None:
-    watched = _watched(made[name].properties)
+    metrics = watched(made[name])
 
-    assert watched
-    for namespace, metric, dimensions in watched:
+    assert metrics
+    for namespace, metric, dimensions in metrics:
         assert metric in (METRICS if namespace == NAMESPACE else AWS_METRICS[namespace])
         assert namespace != NAMESPACE or dimensions == {"service": "stack"}
 
@@ -492,6 +499,15 @@ def test_an_alarm_says_what_it_means_the_first_thing_to_do_and_where_the_rest_st
     assert first.endswith(f"Runbook: docs/operations.md, {title}.")
     assert f"\n### {title}\n" in runbook
     assert len(alarm["AlarmDescription"]) <= 1024
+
+
+def test_the_runbook_knows_every_reason_for_which_a_message_is_given_up() -> None:
+    runbook = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    section = runbook.partition("\n### dead-letters\n")[2].partition("\n### ")[0]
+
+    named = set(re.findall(r"`([a-z]+(?:_[a-z]+)*)`", section))
+
+    assert {error.reason for error in PermanentError.__subclasses__()} <= named
 
 
 def test_alarms_go_to_the_topic_if_there_is_one(made: dict[str, Resource]) -> None:
@@ -544,16 +560,6 @@ def _statement(role: Resource, sid: str) -> Any:
 
 def _policy(resource: Resource) -> list[Any]:
     return list(resource.properties["PolicyDocument"]["Statement"])
-
-
-def _watched(alarm: dict[str, Any]) -> list[tuple[str, str, dict[str, str]]]:
-    """Namespace, name and dimensions of every metric of an alarm."""
-    metrics = [alarm, *(each.get("MetricStat", {}).get("Metric", {}) for each in alarm.get("Metrics", []))]
-    return [
-        (each["Namespace"], each["MetricName"], {pair["Name"]: pair["Value"] for pair in each["Dimensions"]})
-        for each in metrics
-        if "MetricName" in each
-    ]
 
 
 def _extremes(parameter: dict[str, Any]) -> list[Any]:

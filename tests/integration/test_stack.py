@@ -20,7 +20,9 @@ from aggregator.deployment import ACTIONS, FORBIDDEN, PROBE, DeploymentError
 from aggregator.diagnosis import CHECKS, Finding, State, diagnosed
 from aggregator.polling import EventSourceMapping, Invocation
 from aggregator.reader import Bundle
-from tests.stack import ROOT, Stack
+from aggregator.telemetry import NAMESPACE
+from tests.stack import ROOT, Stack, watched
+from tests.world import log_lines
 
 pytestmark = pytest.mark.integration
 
@@ -34,7 +36,9 @@ def stack(embedded: str, monkeypatch: pytest.MonkeyPatch) -> Stack:
     return Stack(monkeypatch, embedded, with_event_source=True)
 
 
-def test_the_handler_runs_in_the_stack_with_its_environment(embedded: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_handler_runs_in_the_stack_with_its_environment_and_says_what_its_alarms_watch(
+    embedded: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     stack = Stack(monkeypatch, embedded)
     for name, value in stack.environment.items():
         monkeypatch.setenv(name, value)
@@ -51,6 +55,7 @@ def test_the_handler_runs_in_the_stack_with_its_environment(embedded: str, monke
     assert sum(len(bundle) for bundle in bundles) == len(objects)
     settled = stack.dynamodb.scan(TableName=stack.ids["Ledger"])["Items"]
     assert [item["status"]["S"] for item in settled].count("COMPLETED") == len(bundles)
+    assert _watched(stack) <= _emitted(capsys.readouterr().out)
 
 
 def test_the_doctor_finds_nothing_wrong_with_the_stack(stack: Stack) -> None:
@@ -212,7 +217,7 @@ FAULTS: dict[str, tuple[Callable[[Stack], object], set[str], str]] = {
     "bundles are larger than the storage": (
         _set_environment(MAX_BUNDLE_INPUT_MB="1000"),
         {"storage"},
-        "536 MB; a bundle that does not compress has 1000 MB",
+        "536 MB; one bundle is gathered while another is put, 2000 MB in all",
     ),
     "the table has another key": (
         _other_table,
@@ -414,6 +419,26 @@ def _doctor(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def _invoke(event: dict[str, Any]) -> Any:
     return app.handler(event, Invocation(function="stack", seconds=60))  # type: ignore[arg-type]
+
+
+def _watched(stack: Stack) -> set[tuple[str, str]]:
+    """The service and the name of each metric of ours that an alarm of the stack watches."""
+    alarms = [resource for resource in stack.resources.values() if resource.type == "AWS::CloudWatch::Alarm"]
+    metrics = [metric for alarm in alarms for metric in watched(alarm)]
+    ours = {(dimensions["service"], name) for namespace, name, dimensions in metrics if namespace == NAMESPACE}
+    assert len(ours) == 5
+    return ours
+
+
+def _emitted(output: str) -> set[tuple[str, str]]:
+    """The service and the name of each metric that the handler emitted by service alone."""
+    return {
+        (line["service"], metric["Name"])
+        for line in log_lines(output)
+        for directive in line.get("_aws", {}).get("CloudWatchMetrics", [])
+        if (directive["Namespace"], directive["Dimensions"]) == (NAMESPACE, [["service"]])
+        for metric in directive["Metrics"]
+    }
 
 
 def _waiting(stack: Stack) -> bool:
