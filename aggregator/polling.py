@@ -119,18 +119,16 @@ class EventSourceMapping:
 
     def _gather(self, hand: list[Record]) -> list[Record]:
         """The next batch; `hand` is told of every message as soon as it is received."""
-        waiting, self._left = self._left, []
-        hand += waiting
         batch = _Batch(self._batch_size, self._window)
-        while not batch.is_over():
-            self._left += [record for record in waiting if not batch.take(record)]
-            if self._left or batch.is_over() or not self._going():
+        hand += self._left
+        self._left = [record for record in self._left if not batch.take(record)]
+        while not (self._left or batch.is_over()) and self._going():
+            received = self._receive(batch.room(), batch.seconds_left(self._wait))
+            hand += received
+            self._left = [record for record in received if not batch.take(record)]
+            if not received and not batch.records:
                 break
-            waiting = self._receive(batch.room(), batch.seconds_left(self._wait))
-            hand += waiting
-            if not waiting and not batch.records:
-                break
-            if not waiting:
+            if not received:
                 time.sleep(min(_PAUSE, self._window))
         return batch.records
 

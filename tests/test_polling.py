@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -164,6 +165,16 @@ def test_a_batch_is_no_larger_than_an_invocation_takes_and_the_rest_is_the_next(
     assert [len(batch.deleted) for batch in polled] == [25, 15]
     assert max(len(json.dumps(event)) for event in queue.events) <= 6 * 1024 * 1024
     assert sorted(int(body) for batch in polled for body in batch.deleted) == list(range(40))
+
+
+def test_messages_of_a_receive_that_ends_after_the_window_are_in_the_batch(queue: Queue) -> None:
+    queue.send(*(f"{at:02}" for at in range(20)))
+    queue.sqs.meta.events.register("after-call.sqs.ReceiveMessage", lambda **_: time.sleep(0.3))
+    mapping = queue.mapping(lambda _: None, window=0.2)
+
+    polled = [mapping.poll() for _ in range(2)]
+
+    assert sorted(body for batch in polled for body in batch.deleted) == [f"{at:02}" for at in range(20)]
 
 
 def test_who_is_told_to_stop_receives_nothing_more_and_finishes_what_is_in_hand(queue: Queue) -> None:
