@@ -7,12 +7,10 @@ Pure: the page is made from `results.json` and nothing else, so that nobody can 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from benchmarks.reasons import WHY
 from benchmarks.workloads import MIB
 
 Results = Mapping[str, Any]
-
-WHY: dict[tuple[str, str], str] = {}
-"""Why a row falls short, by its workload and target: what was found when it was profiled."""
 
 NAMES = {
     "ours": "this build",
