@@ -5,8 +5,8 @@ A row that falls short has its reason here, or the tests fail; a row that is rea
 """
 
 _CLIENTS = (
-    "boto3's clients, built anew in every invocation, take 120 to 290 ms of CPU, more than all else in a batch of 1,000; "
-    "the rest is botocore's validation and serialisation of the claims, parsing, and a notification's way through threads"
+    "boto3's clients, built anew in every invocation, take 120 to 290 ms of CPU, more than all else in a batch of "
+    "1,000; the rest is botocore's validation and serialisation of the claims, and parsing"
 )
 _SHARED = "the stand-in and other work had their share of the two cores"
 
@@ -27,19 +27,19 @@ WHY: dict[tuple[str, str], str] = {
         "bundle size against zlib level 6",
         "≤ 1.15 at the default level, index included, from 4 KiB members up",
     ): (
-        "isal's first level looks for matches less hard; on these texts its third level reaches 1.06 to 1.22 at half the "
-        "speed, zlib-ng's fourth 1.03 to 1.06 at a quarter; the index adds 3 % to members of 4 KiB"
+        "isal's first level looks for matches less hard; on these texts its third level reaches 1.06 to 1.22 at half "
+        "the speed, zlib-ng's fourth 1.03 to 1.06 at a quarter; the index adds 3 % to members of 4 KiB"
     ),
     (
         "bundle size against zlib level 6",
         "≤ 1.00 at COMPRESSION_LEVEL=6, index included, from 4 KiB members up",
     ): (
-        "zlib-ng's sixth level is 0 to 1 % larger than zlib's, flush points cost 1 % there, the index 3 % of members of "
-        "4 KiB; without it zlib-ng's seventh level reaches 0.96 to 0.99"
+        "zlib-ng's sixth level is 0 to 1 % larger than zlib's, flush points cost 1 % there, the index 3 % of members "
+        "of 4 KiB; without it zlib-ng's seventh level reaches 0.96 to 0.99"
     ),
     ("import and first invocation", "no slower than the textbook's"): (
-        "besides boto3 and Powertools' batch the handler imports Powertools' parser, Pydantic and its models, structlog "
-        "and obstore: a third of the import"
+        "besides boto3 and Powertools' batch the handler imports Powertools' parser, Pydantic and its models, "
+        "structlog and obstore: a third of the import"
     ),
     ("parsing", "≥ 50,000 messages/s at batches of 3,000"): (
         "each message passes Powertools' parser twice, for the envelope and for the body, and its batch processor once"

@@ -1,7 +1,8 @@
 """
 What the figures say: each target with what was measured beside it, as a page of its own and as lines for a terminal.
 
-Pure: the page is made from `results.json` and nothing else, so that nobody can write into it what was not measured.
+Pure: the page is made from `results.json`, and from `reasons.py` where a target is missed, so that nobody can write
+into it what was not measured.
 """
 
 from collections.abc import Mapping
