@@ -6,7 +6,7 @@ Each command is a module of `commands/`; what takes long to import, it imports w
 
 import typer
 
-from aggregator.commands import 
+from aggregator.commands import (
     backfill,
     bundle,
     contract,

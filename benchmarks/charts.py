@@ -2,6 +2,7 @@
 The charts, as SVG: readable on white and on black, and the same bytes for the same figures.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ from benchmarks.report import NAMES, Results, rate, throughput
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+Measure = Callable[[Results, str, str], float]
 
 _INK = "#7d8590"
 """A grey that can be read on white and on black."""
@@ -43,28 +46,19 @@ def draw(results: Results, folder: Path) -> None:
     """Write every chart into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(_STYLE):
-        _save(_objects(results), folder / "objects.svg")
-        _save(_throughput(results), folder / "throughput.svg")
+        objects = _side_by_side(results, ("small-1000", "late"), "objects/s", rate, 3.2)
+        _save(objects, folder / "objects.svg")
+        _save(_side_by_side(results, ("medium", "large"), "MiB/s", throughput, 2.6), folder / "throughput.svg")
         _save(_growth(results), folder / "growth.svg")
 
 
-def _objects(results: Results) -> Figure:
-    names = ("small-1000", "late")
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
+def _side_by_side(results: Results, names: tuple[str, str], unit: str, measure: Measure, height: float) -> Figure:
+    """Two workloads beside each other, a bar for each contender."""
+    figure = Figure(figsize=(8, height), layout="constrained")
     for axes, name in zip(figure.subplots(1, 2), names, strict=True):
         found = results["workloads"][name]
-        bars = {each: rate(results, name, each) for each in found["contenders"]}
-        _bars(axes, bars, f"{found['title']}: objects/s")
-    return figure
-
-
-def _throughput(results: Results) -> Figure:
-    names = ("medium", "large")
-    figure = Figure(figsize=(8, 2.6), layout="constrained")
-    for axes, name in zip(figure.subplots(1, 2), names, strict=True):
-        found = results["workloads"][name]
-        bars = {each: throughput(results, name, each) for each in found["contenders"]}
-        _bars(axes, bars, f"{found['title']}: MiB/s")
+        bars = {each: measure(results, name, each) for each in found["contenders"]}
+        _bars(axes, bars, f"{found['title']}: {unit}")
     return figure
 
 

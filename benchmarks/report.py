@@ -1,18 +1,17 @@
 """
 What the figures say: each target with what was measured beside it, as a page of its own and as lines for a terminal.
 
-Pure: the page is made from `results.json` and nothing else, so that nobody can write into it what was not measured.
+Pure: the page is made from `results.json`, and from `reasons.py` where a target is missed, so that nobody can write
+into it what was not measured.
 """
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from benchmarks.reasons import WHY
 from benchmarks.workloads import MIB
 
 Results = Mapping[str, Any]
-
-WHY: dict[tuple[str, str], str] = {}
-"""Why a row falls short, by its workload and target: what was found when it was profiled."""
 
 NAMES = {
     "ours": "this build",

@@ -40,8 +40,9 @@ def main(arguments: list[str] | None = None) -> None:
     if given.page:
         _present(json.loads((HERE / "results.json").read_text(encoding="utf-8")), HERE)
         return
-    machine, trials = _machine(), Trials(_say, skip=tuple(given.skip))
-    measured = {workload.name: _measured(workload, trials) for workload in _wanted(given)}
+    machine = _machine()
+    with Trials(_say, skip=tuple(given.skip)) as trials:
+        measured = {workload.name: _measured(workload, trials) for workload in _wanted(given)}
     if given.only or given.contender:
         return
     results = {

@@ -203,21 +203,27 @@ def parsed(condition: str) -> Test:
 
 
 def _any(token: str, rest: Iterator[str]) -> tuple[Test, str]:
-    first, token = _all(token, rest)
-    tests = [first]
-    while token.upper() == "OR":
-        test, token = _all(next(rest), rest)
-        tests.append(test)
-    return (first if len(tests) == 1 else lambda *given: any(test(*given) for test in tests)), token
+    return _joined("OR", any, _all, token, rest)
 
 
 def _all(token: str, rest: Iterator[str]) -> tuple[Test, str]:
-    first, token = _one(token, rest)
+    return _joined("AND", all, _one, token, rest)
+
+
+def _joined(
+    word: str,
+    judge: Callable[[Iterator[bool]], bool],
+    part: Callable[[str, Iterator[str]], tuple[Test, str]],
+    token: str,
+    rest: Iterator[str],
+) -> tuple[Test, str]:
+    """Parts with a word between them, and the token behind the last."""
+    first, token = part(token, rest)
     tests = [first]
-    while token.upper() == "AND":
-        test, token = _one(next(rest), rest)
+    while token.upper() == word:
+        test, token = part(next(rest), rest)
         tests.append(test)
-    return (first if len(tests) == 1 else lambda *given: all(test(*given) for test in tests)), token
+    return (first if len(tests) == 1 else lambda *given: judge(test(*given) for test in tests)), token
 
 
 def _one(token: str, rest: Iterator[str]) -> tuple[Test, str]:

@@ -11,7 +11,8 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from types import TracebackType
+from typing import NamedTuple, Self
 
 import boto3
 
@@ -52,6 +53,14 @@ class Trials:
         self._say, self._skip = say, set(skip)
         self._compiled = tempfile.TemporaryDirectory()
         self._paths: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._compiled.cleanup()
 
     def run(self, workload: Workload) -> dict[str, list[Trial]]:
         """Every contender of `workload`, in turn, in as many rounds as it asks for."""
