@@ -96,4 +96,4 @@ lock:
     grep '^awslambdaric==' tests/awslambdaric.txt | cut -d' ' -f1 | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" - --output-file tests/awslambdaric.txt
     grep '^ministack==' aggregator/embedded.txt | cut -d' ' -f1 | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" - --output-file aggregator/embedded.txt
     printf 'boto3\ns3fs>=2026\n' | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" - --output-file benchmarks/s3fs.txt
-    printf 'aws-sam-translator\ncyclonedx-bom\n' | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" - --output-file deploy/tools.lock
+    printf 'aws-sam-translator\n' | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" - --output-file deploy/tools.lock
