@@ -7,7 +7,7 @@ Plan bundles by declared size. For each: claim its members, read and pack what w
 the bundle (the commit), record that it is published. When the power fails before the put, nothing has happened: the
 claims lapse, the queue brings the messages back. When it fails after, everything has: the bundle itself says so.
 
-While one bundle is put and settled, the next is gathered; there are never more than two (docs/decisions/0019).
+While one bundle is put and settled, the next is gathered; there are never more than two (docs/decisions/0016).
 """
 
 import threading

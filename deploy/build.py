@@ -4,7 +4,7 @@ The package that Lambda runs, one for each architecture, and the list of what is
     python -m deploy.build      build/lambda-x86_64.zip, build/lambda-arm64.zip, build/sbom.cdx.json
 
 A package holds the handler and what it imports, at the versions and hashes of `deploy/requirements.lock`, compiled, and
-nothing else. The same commit, lock and Python give the same bytes (docs/decisions/0016).
+nothing else. The same commit, lock and Python give the same bytes (docs/decisions/0014).
 """
 
 import argparse
