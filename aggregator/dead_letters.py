@@ -110,7 +110,6 @@ class DeadLetters:
                 {"Id": str(at), "ReceiptHandle": receipt, "VisibilityTimeout": 0} for at, receipt in enumerate(some)
             ]
             self._sqs.change_message_visibility_batch(QueueUrl=self._queue_url, Entries=entries)
-        self._held.clear()
 
     def letters(self) -> Iterator[list[Letter]]:
         """The letters, ten at a time at most; `complete` says afterwards whether these were all that SQS showed."""
