@@ -52,6 +52,10 @@ coverage *args:
 contracts:
     python -m aggregator.publishing contracts
 
+# write the page that shows the contracts and checks messages: build/contracts.html
+contracts-site *file:
+    python -m contracts_site "$@"
+
 # write fixtures/ from the factories
 fixtures:
     python -m fixtures.generate

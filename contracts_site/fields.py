@@ -1,0 +1,118 @@
+"""The fields of a schema as a nested list: name, type, whether it is required, what it is, what it must be."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+from xml.etree import ElementTree as ET
+
+from contracts_site.markup import Child, prose, tag
+
+Node = dict[str, Any]
+
+LIMITS = {
+    "minLength": "at least {:,} characters",
+    "maxLength": "at most {:,} characters",
+    "minItems": "at least {:,} items",
+    "maxItems": "at most {:,} items",
+    "minimum": "at least {:,}",
+    "maximum": "at most {:,}",
+    "exclusiveMinimum": "greater than {:,}",
+    "exclusiveMaximum": "less than {:,}",
+}
+VALUES = {"const", "enum", "pattern"}
+STRUCTURE = {"properties", "required", "additionalProperties", "items", "anyOf", "allOf", "if", "then", "else", "$ref"}
+WORDS = {"type", "description", "title", "$schema", "$id", "$defs", "definitions", "$comment"}
+
+
+def field_list(schema: Node) -> list[ET.Element]:
+    """What a schema says, of the document as a whole and of each field."""
+    return [*prose(schema.get("description", "")), *_inside(schema, schema)]
+
+
+def _inside(node: Node, root: Node) -> Iterator[ET.Element]:
+    """What is nested in a value: fields, items, alternatives."""
+    node = _resolved(node, root)
+    if "properties" in node:
+        required = node.get("required", ())
+        rows = [_field(name, field, name in required, root) for name, field in node["properties"].items()]
+        yield tag("ul", *rows, class_="fields")
+    if isinstance(node.get("additionalProperties"), dict):
+        yield from _group("Any other name", node["additionalProperties"], root)
+    if "items" in node:
+        item = _resolved(node["items"], root)
+        yield from _rules(item, "each item ")
+        yield from _inside(item, root)
+    if "if" in node:
+        yield from _group(f"Where {_condition(node['if'])}", node["then"], root)
+        yield from _group("Elsewhere", node["else"], root)
+    for number, inner in enumerate(node.get("anyOf", ()), 1):
+        yield from _group(f"Alternative {number}", inner, root)
+
+
+def _field(name: str, node: Node, is_required: bool, root: Node) -> ET.Element:
+    node = _resolved(node, root)
+    need = tag("span", "required", class_="required") if is_required else tag("span", "optional", class_="optional")
+    head = tag("p", tag("code", name, class_="name"), " ", tag("span", type_of(node, root), class_="type"), " ", need)
+    head.set("class", "field")
+    return tag("li", head, *prose(node.get("description", "")), *_rules(node), *_inside(node, root))
+
+
+def _group(title: str, node: Node, root: Node) -> Iterator[ET.Element]:
+    node = _resolved(node, root)
+    about = prose(node.get("description", ""))
+    kind = [] if "properties" in node else [tag("p", tag("span", type_of(node, root), class_="type"))]
+    yield tag("div", tag("p", title, class_="case"), *about, *kind, *_rules(node), *_inside(node, root), class_="group")
+
+
+def type_of(node: Node, root: Node) -> str:
+    """The type of a value in words."""
+    if "type" not in node:
+        return "any" if "anyOf" not in node else "one of several"
+    names = node["type"] if isinstance(node["type"], list) else [node["type"]]
+    if names == ["array"] and "items" in node:
+        item = _resolved(node["items"], root)
+        return f"array of {type_of(item, root)}" if "type" in item else "array of objects"
+    return " or ".join(names)
+
+
+def _rules(node: Node, prefix: str = "") -> Iterator[ET.Element]:
+    rules = [*_constraints(node)]
+    if rules:
+        yield tag("ul", *(tag("li", prefix, *rule) for rule in rules), class_="rules")
+
+
+def _constraints(node: Node) -> Iterator[list[Child]]:
+    for word, limit in node.items():
+        if word in LIMITS:
+            yield [LIMITS[word].format(limit).replace(" 1 characters", " 1 character").replace(" 1 items", " 1 item")]
+        elif word == "const":
+            yield ["is ", tag("code", json.dumps(limit))]
+        elif word == "enum":
+            codes: list[Child] = [" or ", tag("code", json.dumps(limit[0]))]
+            for value in limit[1:]:
+                codes += [" or ", tag("code", json.dumps(value))]
+            yield ["is ", *codes[1:]]
+        elif word == "pattern":
+            yield ["matches ", tag("code", limit)]
+        elif word == "allOf":
+            for inner in limit:
+                about = [f"{inner['description']}: "] if "description" in inner else []
+                yield from ([*about, *rule] for rule in _constraints(inner))
+
+
+def _condition(node: Node) -> str:
+    """What an `if` asks of its fields, in words."""
+    asked = [
+        f"{name} matches {field['pattern']}" if "pattern" in field else f"{name} is {json.dumps(field['const'])}"
+        for name, field in node["properties"].items()
+    ]
+    return " and ".join(asked)
+
+
+def _resolved(node: Node, root: Node) -> Node:
+    if "$ref" not in node:
+        return node
+    found = root
+    for step in node["$ref"].split("/")[1:]:
+        found = found[step]
+    return _resolved(found, root)
