@@ -11,7 +11,7 @@ def main() -> None:
     target = Path(sys.argv[1] if len(sys.argv) > 1 else "build/contracts.html")
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(page(Path(__file__).parent.parent / "contracts"), encoding="utf-8")
-    print(target)
+    sys.stdout.write(f"{target}\n")
 
 
 main()

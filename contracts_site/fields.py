@@ -71,7 +71,8 @@ def type_of(node: Node, root: Node) -> str:
     names = node["type"] if isinstance(node["type"], list) else [node["type"]]
     if names == ["array"] and "items" in node:
         item = _resolved(node["items"], root)
-        return f"array of {type_of(item, root)}" if "type" in item else "array of objects"
+        words = type_of(item, root) if "type" in item else "object"
+        return f"array of {words if ' or ' in words else f'{words}s'}"
     return " or ".join(names)
 
 
@@ -84,20 +85,22 @@ def _rules(node: Node, prefix: str = "") -> Iterator[ET.Element]:
 def _constraints(node: Node) -> Iterator[list[Child]]:
     for word, limit in node.items():
         if word in LIMITS:
-            yield [LIMITS[word].format(limit).replace(" 1 characters", " 1 character").replace(" 1 items", " 1 item")]
-        elif word == "const":
-            yield ["is ", tag("code", json.dumps(limit))]
-        elif word == "enum":
-            codes: list[Child] = [" or ", tag("code", json.dumps(limit[0]))]
-            for value in limit[1:]:
-                codes += [" or ", tag("code", json.dumps(value))]
-            yield ["is ", *codes[1:]]
-        elif word == "pattern":
-            yield ["matches ", tag("code", limit)]
-        elif word == "allOf":
-            for inner in limit:
-                about = [f"{inner['description']}: "] if "description" in inner else []
-                yield from ([*about, *rule] for rule in _constraints(inner))
+            told = LIMITS[word].format(limit)
+            yield [told.removesuffix("s") if limit == 1 else told]
+        elif word in VALUES:
+            yield _values(word, limit)
+    for inner in node.get("allOf", ()):
+        about = [f"{inner['description']}: "] if "description" in inner else []
+        yield from ([*about, *rule] for rule in _constraints(inner))
+
+
+def _values(word: str, limit: Any) -> list[Child]:
+    """What a value must match, or be one of."""
+    if word == "pattern":
+        return ["matches ", tag("code", limit)]
+    values = limit if word == "enum" else [limit]
+    codes = [child for value in values for child in (" or ", tag("code", json.dumps(value)))]
+    return ["is ", *codes[1:]]
 
 
 def _condition(node: Node) -> str:

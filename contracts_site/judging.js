@@ -17,7 +17,7 @@ const TYPES = {
   array: (value) => Array.isArray(value),
   object: (value) => value instanceof Map,
   number: (value) => value instanceof JsonNumber,
-  integer: (value) => value instanceof JsonNumber && Number.isInteger(value.value),
+  integer: (value) => value instanceof JsonNumber && (value.isWhole || Number.isInteger(value.value)),
 };
 
 const PROBLEMS = {

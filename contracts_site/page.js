@@ -29,14 +29,16 @@ function judgeSoon() {
 function summary(verdicts, found, profile) {
   const labels = [...new Set(verdicts.map((one) => one.contract).filter(Boolean))].join(", ");
   const by = labels ? ` by ${labels}, ${profile}` : "";
-  const all = `${counted(verdicts.length)} ${verdicts.length === 1 ? "message" : "messages"}`;
+  const all = verdicts.length === 1 ? "1 message" : `${counted(verdicts.length)} messages`;
   if (!found.length) {
     const isSkipped = verdicts.some((one) => one.contract === null);
     return `Valid: ${all}${by}.${isSkipped ? " What announces no new object is taken and skipped." : ""}`;
   }
   const wrong = verdicts.filter((one) => one.faults.length).length;
+  const many = found.length === 1 ? "1 fault" : `${counted(found.length)} faults`;
+  const among = verdicts.length === 1 ? "" : ` in ${counted(wrong)} of ${all}`;
   const shown = found.length > MAX_SHOWN ? `; the first ${MAX_SHOWN} are listed` : "";
-  return `Invalid: ${counted(found.length)} ${found.length === 1 ? "fault" : "faults"} in ${counted(wrong)} of ${all}${by}${shown}.`;
+  return `Invalid: ${many}${among}${by}${shown}.`;
 }
 
 function show(outcome, words, found) {
@@ -81,6 +83,7 @@ function offerProfiles() {
 function tryExample(button) {
   chosen.value = button.dataset.contract;
   message.value = button.parentElement.querySelector("pre").textContent;
+  if (button.dataset.profile) form.elements.profile.value = button.dataset.profile;
   offerProfiles();
   judge();
   document.getElementById("check").scrollIntoView();
@@ -91,7 +94,8 @@ form.addEventListener("submit", (event) => {
   event.preventDefault();
   judge();
 });
-form.addEventListener("change", () => {
+form.addEventListener("change", ({ target }) => {
+  if (target === message) return; // on its way to a fault's button, which judging again would take away
   offerProfiles();
   judge();
 });

@@ -100,15 +100,22 @@ def _section(folder: Path, one: dict[str, Any], changes: list[ET.Element]) -> ET
         tag("p", *inline(one["summary"]), class_="lead"),
         tag("p", f"Written by {one['written_by']}.{deprecated}"),
         tag("h3", "Fields", id=f"{name}-fields"),
-        *(_profile(folder, profile, file) for profile, file in one["profiles"].items()),
+        *_profiles(folder, one),
         tag("h3", "Examples", id=f"{name}-examples"),
-        *_examples(folder, one, "valid"),
-        *_examples(folder, one, "invalid"),
+        _examples(folder, one, "valid"),
+        _examples(folder, one, "invalid"),
         tag("h3", "Changes", id=f"{name}-changes"),
         *changes,
         id=name,
         aria_labelledby=f"{name}-title",
     )
+
+
+def _profiles(folder: Path, one: dict[str, Any]) -> list[ET.Element]:
+    """What each profile says, the first one open."""
+    first, *others = (_profile(folder, profile, file) for profile, file in one["profiles"].items())
+    first.set("open", "")
+    return [first, *others]
 
 
 def _profile(folder: Path, profile: str, file: dict[str, Any]) -> ET.Element:
@@ -129,36 +136,35 @@ def _profile(folder: Path, profile: str, file: dict[str, Any]) -> ET.Element:
         tag("pre", tag("code", _pretty(schema))),
         class_="source",
     )
-    details = tag("details", told, *field_list(schema), raw, class_="profile")
-    if profile == "producer" or "producer" not in file["path"]:
-        details.set("open", "")
-    return details
+    return tag("details", told, *field_list(schema), raw, class_="profile")
 
 
-def _examples(folder: Path, one: dict[str, Any], kind: str) -> list[ET.Element]:
+def _examples(folder: Path, one: dict[str, Any], kind: str) -> ET.Element:
     files = one["examples"][kind]
-    return [
-        tag("h4", f"{len(files)} {kind}"),
-        tag("ul", *(tag("li", _example(folder, _label(one), file)) for file in files), class_="examples"),
-    ]
+    rows = (tag("li", _example(folder, _label(one), file)) for file in files)
+    return tag("details", tag("summary", f"{len(files)} {kind}"), tag("ul", *rows, class_="examples"))
 
 
 def _example(folder: Path, label: str, file: dict[str, Any]) -> ET.Element:
     text = (folder / file["path"]).read_text(encoding="utf-8").rstrip()
     words = Path(file["path"]).stem.replace("-", " ")
-    button = tag("button", "Check it", type="button", aria_label=f"Check the example: {words}", data_contract=label)
-    expected = _json(folder / file["expect"]) if "expect" in file else None
-    about = [] if expected is None else _expected(expected)
-    return tag("details", tag("summary", words), *about, tag("pre", tag("code", text)), button)
+    button = tag("button", "Check it", type="button", aria_label=f"Check it: {words}", data_contract=label)
+    told: list[ET.Element] = []
+    if "expect" in file:
+        expected = _json(folder / file["expect"])
+        button.set("data-profile", expected["refused_by"][0])
+        told = _expected(expected)
+    return tag("details", tag("summary", words), *told, tag("pre", tag("code", text)), button)
 
 
 def _expected(expected: dict[str, Any]) -> list[ET.Element]:
     judges = " and ".join(expected["refused_by"])
-    why = expected.get("why")
-    place = tag(
-        "p", "The ", judges, " must report ", _code(expected["keyword"]), " at ", _code(expected["pointer"] or "(root)")
-    )
-    return [place, *([tag("p", *inline(f"{why[0].upper()}{why[1:]}."))] if why else [])]
+    place = _code(expected["pointer"] or "(root)")
+    why = expected["why"]
+    return [
+        tag("p", f"The {judges} must report ", _code(expected["keyword"]), " at ", place),
+        tag("p", *inline(f"{why[0].upper()}{why[1:]}.")),
+    ]
 
 
 def _changes(text: str, names: list[str]) -> dict[str, list[ET.Element]]:
