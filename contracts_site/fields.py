@@ -9,6 +9,11 @@ from contracts_site.markup import Child, prose, tag
 
 Node = dict[str, Any]
 
+
+class UnshowableError(ValueError):
+    """The contracts say something that the page cannot show or judge."""
+
+
 LIMITS = {
     "minLength": "at least {:,} characters",
     "maxLength": "at most {:,} characters",
@@ -43,8 +48,8 @@ def _inside(node: Node, root: Node) -> Iterator[ET.Element]:
         yield from _rules(item, "each item ")
         yield from _inside(item, root)
     if "if" in node:
-        yield from _group(f"Where {_condition(node['if'])}", node["then"], root)
-        yield from _group("Elsewhere", node["else"], root)
+        yield from _group(f"Where {_condition(node['if'])}", node.get("then", {}), root)
+        yield from _group("Elsewhere", node.get("else", {}), root)
     for number, inner in enumerate(node.get("anyOf", ()), 1):
         yield from _group(f"Alternative {number}", inner, root)
 
@@ -105,11 +110,15 @@ def _values(word: str, limit: Any) -> list[Child]:
 
 def _condition(node: Node) -> str:
     """What an `if` asks of its fields, in words."""
-    asked = [
-        f"{name} matches {field['pattern']}" if "pattern" in field else f"{name} is {json.dumps(field['const'])}"
-        for name, field in node["properties"].items()
-    ]
-    return " and ".join(asked)
+    return " and ".join(_asked(name, field) for name, field in node.get("properties", {}).items())
+
+
+def _asked(name: str, field: Node) -> str:
+    if "pattern" in field:
+        return f"{name} matches {field['pattern']}"
+    if "const" in field:
+        return f"{name} is {json.dumps(field['const'])}"
+    raise UnshowableError(f"no words for the condition on {name}")
 
 
 def _resolved(node: Node, root: Node) -> Node:

@@ -15,20 +15,16 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from aggregator.lint import lint
-from contracts_site.fields import field_list
+from contracts_site.fields import UnshowableError, field_list
 from contracts_site.markup import html, inline, prose, tag
 
-SCRIPTS = ("reading.js", "judging.js", "page.js")
+SCRIPTS = ("reading.js", "schema.js", "judging.js", "page.js")
 
 _HERE = Path(__file__).parent
 _PROFILES = {
     "producer": "what one may write: any other field is refused",
     "consumer": "what is accepted: other fields are ignored",
 }
-
-
-class UnshowableError(ValueError):
-    """The contracts say something that the page cannot show or judge."""
 
 
 def page(folder: Path) -> str:

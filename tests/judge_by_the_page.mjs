@@ -6,7 +6,7 @@ import { runInThisContext } from "node:vm";
 
 const source = (name) => readFileSync(new URL(`../contracts_site/${name}`, import.meta.url), "utf8");
 const { Judge, KEYWORDS } = runInThisContext(
-  `${source("reading.js")}\n${source("judging.js")}\n({ Judge, KEYWORDS })`,
+  [...["reading.js", "schema.js", "judging.js"].map(source), "({ Judge, KEYWORDS })"].join("\n"),
 );
 const contracts = JSON.parse(readFileSync(process.argv[2], "utf8"));
 

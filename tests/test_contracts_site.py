@@ -17,7 +17,8 @@ from aggregator.lint import KEYWORDS
 from aggregator.mutations import mutants
 from aggregator.validation import MAX_FAULTS, Judge
 from contracts_site import fields
-from contracts_site.page import UnshowableError, page
+from contracts_site.fields import UnshowableError
+from contracts_site.page import page
 
 FOLDER = Path(__file__).parent.parent / "contracts"
 DRIVER = Path(__file__).parent / "judge_by_the_page.mjs"
