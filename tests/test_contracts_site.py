@@ -14,8 +14,8 @@ import pytest
 from aggregator.contracts import CONTRACTS, Contract, Profile, published, schema_path
 from aggregator.examples import load
 from aggregator.lint import KEYWORDS
-from aggregator.mutations import mutants
-from aggregator.validation import MAX_FAULTS, Judge
+from aggregator.mutations import VALUES, mutants
+from aggregator.validation import MAX_FAULTS, Judge, faults_of
 from contracts_site import fields
 from contracts_site.fields import UnshowableError
 from contracts_site.page import page
@@ -134,6 +134,36 @@ def test_the_judge_refuses_to_judge_by_a_keyword_that_it_does_not_know(place: Se
     (answer,) = _by_the_page([Call("consumer", None, "{}")], tmp_path, contracts)
 
     assert answer == {"error": "this page does not know the keyword format"}
+
+
+KEYWORD_BY_KEYWORD: list[dict[str, Any]] = [
+    {"type": "integer"}, {"type": "number"}, {"type": ["string", "null"]}, {"type": ["array", "boolean"]},
+    {"const": 1}, {"const": None}, {"const": "x"}, {"enum": [0, True, "", None]}, {"enum": [1.5]},
+    {"minimum": 0}, {"maximum": 1}, {"exclusiveMinimum": 0}, {"exclusiveMaximum": 1}, {"minimum": 2**53},
+    {"minLength": 1}, {"maxLength": 1}, {"pattern": "^.$"}, {"pattern": "[a-z]"}, {"minItems": 1}, {"maxItems": 0},
+    {"items": {"type": "null"}}, {"required": ["x", "name"]}, {"properties": {"x": {"type": "string"}}},
+    {"properties": {"x": {}}, "additionalProperties": False}, {"additionalProperties": {"const": "a"}},
+    {"properties": {"x": {}}, "additionalProperties": True},
+    {"anyOf": [{"type": "string"}, {"minimum": 1}]}, {"allOf": [{"type": "string"}, {"minLength": 2}]},
+    {"if": {"type": "string"}, "then": {"minLength": 2}, "else": {"type": "null"}}, {"if": {"type": "null"}},
+    {"if": {"required": ["x"]}, "then": {"required": ["y"]}},
+    {"$defs": {"a": {"type": "string"}}, "$ref": "#/$defs/a"},
+    {"definitions": {"a": {"items": {"type": "string"}}}, "anyOf": [{"$ref": "#/definitions/a"}]},
+]  # fmt: skip
+
+
+@pytest.mark.once
+@node_is_here
+def test_each_keyword_means_to_the_page_what_it_means_to_jsonschema_rs(tmp_path: Path) -> None:
+    schemas = {json.dumps(schema): schema for schema in KEYWORD_BY_KEYWORD}
+    contracts = [{"label": name, "name": name, "profiles": {"consumer": schema}} for name, schema in schemas.items()]
+    calls = [Call("consumer", name, json.dumps(value)) for name in schemas for value in VALUES]
+
+    answers = _by_the_page(calls, tmp_path, contracts)
+
+    for call, (verdict,) in zip(calls, answers, strict=True):
+        found = {(fault["pointer"], fault["keyword"]) for fault in verdict["faults"]}
+        assert found == set(faults_of(schemas[str(call.label)], json.loads(call.text))), call
 
 
 def test_every_keyword_that_a_schema_may_use_is_shown() -> None:
