@@ -64,6 +64,10 @@ contracts *args:
 contracts-check *args:
     aggregator contract check contracts "$@"
 
+# write the page that shows the contracts and checks messages: build/contracts.html
+contracts-site *file:
+    python -m contracts_site "$@"
+
 # write fixtures/ from the factories
 fixtures:
     python -m fixtures.generate

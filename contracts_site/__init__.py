@@ -1,0 +1,1 @@
+"""The page that shows the contracts and judges messages in the browser: `just contracts-site`."""

@@ -1,0 +1,166 @@
+"use strict";
+// Judges messages as `aggregator contract validate` does: the same pointers, keywords and lines. This follows
+// aggregator/validation.py; tests/test_contracts_site.py runs both on every example and its mutants.
+
+const LAST_WORD = "no schema says this, but the Lambda refuses the message";
+const MAX_KEY_BYTES = 1024;
+
+const CONTRACT_OF_KIND = { s3: "s3-notification", eventbridge: "eventbridge-notification" };
+const SKIPPED_KINDS = ["test", "eventbridge-other"];
+
+/** Judges by one contract, or by the one that each message is made for; `contracts` are those of the page. */
+class Judge {
+  constructor(contracts, profile, label) {
+    contracts.forEach((one) => Object.values(one.profiles).forEach(mustBeKnown));
+    this.contracts = contracts;
+    this.profile = profile;
+    this.chosen = label ? contracts.find((one) => one.label === label) : null;
+  }
+
+  /** A verdict for each message of a text: its line, the pointer of the text that holds it, contract and faults. */
+  verdicts(text) {
+    return documents(text).flatMap((document) =>
+      document.content instanceof Unreadable
+        ? [{ line: document.line, at: "", contract: null, faults: [unreadable(document.content, document.line)] }]
+        : this.document(document).map((verdict) => located(document, verdict)),
+    );
+  }
+
+  document({ text, content }) {
+    const isWhole = this.chosen && !Object.values(CONTRACT_OF_KIND).includes(this.chosen.name);
+    if (isWhole) return [this.message({ at: "", content })];
+    const verdicts = messages(content).map((message) => this.message(message));
+    if (!isBatch(content)) return verdicts;
+    const batch = this.named("sqs-batch");
+    const faults = faultsOf(batch.profiles.consumer, content);
+    return faults.length ? [{ at: "", contract: batch.label, faults }, ...verdicts] : verdicts;
+  }
+
+  message({ at, content }) {
+    if (content instanceof Unreadable) return { at, contract: null, faults: [unreadable(content)] };
+    const kind = kindOf(content);
+    const one = this.chosen ?? this.named(CONTRACT_OF_KIND[kind]);
+    if (one) {
+      const faults = faultsOf(one.profiles[this.profile], content);
+      const isParsed = !faults.length && one.name === CONTRACT_OF_KIND[kind];
+      return { at, contract: one.label, faults: isParsed ? byTheLambda(kind, content) : faults };
+    }
+    const isSkipped = SKIPPED_KINDS.includes(kind);
+    const isTaken = isSkipped && this.profile === "consumer";
+    return { at, contract: null, faults: isTaken ? skipped(kind, content) : [unknown(isSkipped)] };
+  }
+
+  named(name) {
+    return this.contracts.find((one) => one.name === name);
+  }
+}
+
+/** What a document carries to the queue: itself, the bodies of an SQS event, what SNS envelopes hold. */
+function messages(content) {
+  if (!isBatch(content)) return [outOfSns({ at: "", content })];
+  return content.get("Records").flatMap((record, index) => {
+    const body = record instanceof Map ? record.get("body") : null;
+    return typeof body === "string" ? [outOfSns({ at: `/Records/${index}/body`, content: parsed(body) })] : [];
+  });
+}
+
+function isBatch(content) {
+  const records = content instanceof Map ? content.get("Records") : null;
+  return Array.isArray(records) && records.some((one) => one instanceof Map && one.get("eventSource") === "aws:sqs");
+}
+
+function outOfSns(message) {
+  const { at, content } = message;
+  const inner = content instanceof Map && content.get("Type") === "Notification" ? content.get("Message") : null;
+  return typeof inner === "string" ? { at: at ? `${at}#/Message` : "/Message", content: parsed(inner) } : message;
+}
+
+function kindOf(body) {
+  if (!(body instanceof Map)) return null;
+  if (body.get("Event") === "s3:TestEvent") return "test";
+  const detail = body.get("detail-type");
+  if (detail !== undefined) return detail === "Object Created" ? "eventbridge" : "eventbridge-other";
+  if (body.get("Type") === "Notification") return "sns";
+  return body.has("Records") ? "s3" : null;
+}
+
+/** What no schema says: aggregator/agreement.py has the whole list. */
+function byTheLambda(kind, content) {
+  if (kind === "eventbridge") return objectFaults(content.get("detail").get("object"), ["detail", "object"], utf8);
+  if (kind !== "s3") return [];
+  return content.get("Records").flatMap((record, index) => {
+    if (!record.get("eventName").startsWith("ObjectCreated:")) return [];
+    return objectFaults(record.get("s3").get("object"), ["Records", index, "s3", "object"], decoded);
+  });
+}
+
+function objectFaults(object, at, bytesOf) {
+  const found = [];
+  const refuse = (name, problem) => found.push(fault([...at, name], "lambda", problem, LAST_WORD));
+  const bytes = bytesOf(object.get("key"));
+  if (!isUtf8(bytes)) refuse("key", "key is not UTF-8 once it is decoded");
+  else if (bytes.length > MAX_KEY_BYTES) refuse("key", `key is longer than ${MAX_KEY_BYTES} bytes`);
+  const size = object.get("size");
+  if (size instanceof JsonNumber && !size.isWhole) refuse("size", "must be written without a decimal point");
+  return found;
+}
+
+/** A skipped message must still be what it says it is. */
+function skipped(kind, content) {
+  if (kind === "test") return [];
+  const found = [];
+  const refuse = (name, problem) => found.push(fault([name], "lambda", problem, LAST_WORD));
+  if (content.get("source") !== "aws.s3") refuse("source", 'must be "aws.s3"');
+  const detail = content.get("detail-type");
+  if (typeof detail !== "string" || !detail) refuse("detail-type", "must be the name of an event");
+  return found;
+}
+
+function utf8(text) {
+  return new TextEncoder().encode(text);
+}
+
+/** The bytes of a form-encoded key: + is a space, %XX a byte; a bare percent sign is left as it is. */
+function decoded(key) {
+  const bytes = utf8(key.replaceAll("+", " "));
+  const found = [];
+  for (let at = 0; at < bytes.length; at += 1) {
+    const digits = bytes[at] === 0x25 ? String.fromCharCode(...bytes.slice(at + 1, at + 3)) : "";
+    const isEscape = /^[0-9A-Fa-f]{2}$/u.test(digits);
+    found.push(isEscape ? parseInt(digits, 16) : bytes[at]);
+    if (isEscape) at += 2;
+  }
+  return Uint8Array.from(found);
+}
+
+function isUtf8(bytes) {
+  try {
+    new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    return true;
+  } catch (error) {
+    if (error instanceof TypeError) return false;
+    throw error;
+  }
+}
+
+/** The verdict with the line of each fault. */
+function located(document, verdict) {
+  const { faults, at } = verdict;
+  if (!faults.length || document.isLine) {
+    return { ...verdict, line: document.line, faults: faults.map((one) => ({ ...one, line: document.line })) };
+  }
+  const lines = linesOf(document.text, faults.map((one) => at.split("#")[0] || one.pointer));
+  const placed = faults.map((one, index) => ({ ...one, line: document.line + lines[index] - 1 }));
+  return { ...verdict, line: document.line, faults: placed };
+}
+
+function unreadable(error, line = 1) {
+  return { pointer: "", keyword: "json", problem: error.message, remedy: error.remedy, line: line + error.line - 1 };
+}
+
+function unknown(isSkipped) {
+  const [problem, remedy] = isSkipped
+    ? ["announces no object that was created", "the Lambda would skip it: do not send it"]
+    : ["is nothing that any contract describes", "choose the contract that it should keep"];
+  return { pointer: "", keyword: "contract", problem, remedy };
+}
