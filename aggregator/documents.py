@@ -126,7 +126,7 @@ def _lines(stream: BinaryIO) -> Iterator[bytes | UnreadableError]:
     """The lines of a file; one that is longer than any document is passed over."""
     while line := stream.readline(MAX_DOCUMENT_BYTES + 1):
         if len(line) <= MAX_DOCUMENT_BYTES:
-            yield line
+            yield line.rstrip(b"\r\n")
             continue
         while line and not line.endswith(b"\n"):
             line = stream.readline(MAX_DOCUMENT_BYTES)
@@ -149,10 +149,10 @@ def _whole(lines: Iterable[tuple[int, bytes | UnreadableError]]) -> Document:
     """The lines as one document."""
     begins, last, text = 0, 0, bytearray()
     for number, line in lines:
-        begins, last = begins or number, last or number - 1
+        begins, last = begins or number, last or number
         if isinstance(line, UnreadableError) or len(text) + len(line) > MAX_DOCUMENT_BYTES:
             return Document(begins, b"", _too_long(), is_line=False)
-        text += b"\n" * (number - last - 1) + line
+        text += b"\n" * (number - last) + line
         last = number
     return Document(begins, bytes(text), parsed(bytes(text)), is_line=False)
 

@@ -59,6 +59,7 @@ _UNREADABLE_HEADER = "non UTF-8 characters"
 """What obstore says of an answer with, for example, a Latin-1 file name in Content-Disposition."""
 
 _S3_ERROR_CODE = re.compile(r"non-2xx status code: (\d+).*?(?:<Code>([A-Za-z0-9.]+)</Code>|$)", re.DOTALL)
+_NO_SUCH_RANGE = frozenset({"416", "InvalidRange"})
 _GONE = frozenset({"404", "NoSuchKey", "NoSuchBucket", "NoSuchVersion", "NotFound"})
 _FORBIDDEN = frozenset({"403", "401", "AccessDenied", "Forbidden", "AllAccessDisabled", "AccountProblem"})
 
@@ -175,7 +176,7 @@ class Sources:
             StoreUnavailableError: S3 throttles, times out or cannot be reached; also from `chunks`.
         """
         pin = _pin(member) if self._scope == "version" else {}
-        answer = self._get(member, pin)
+        answer = self._first(member, pin)
         if answer.size > self._limit:
             raise OversizedMemberError(
                 "object is larger than a bundle may be",
@@ -185,8 +186,12 @@ class Sources:
                 limit=self._limit,
             )
         source = Source(member, answer.size, answer.etag, answer.version_id)
-        if answer.size > at_once:
-            chunks = self._in_parts(source, pin or {"if_match": f'"{answer.etag}"'})
+        pin = pin or {"if_match": f'"{answer.etag}"'}
+        chunks: Iterator[memoryview]
+        if answer.is_part:
+            chunks = chain((self._body(answer, member),), self._in_parts(source, pin, begin=PART_SIZE))
+        elif answer.size > at_once:
+            chunks = self._in_parts(source, pin)
         else:
             chunks = iter((self._body(answer, member),))
         return self._opened(source, chunks, answer.encoding)
@@ -201,7 +206,18 @@ class Sources:
                 return Reading(source, _guarded(decoded(source, chunks), source.member))
         return Reading(source, chunks)
 
-    def _in_parts(self, source: Source, pin: Mapping[str, Any]) -> Iterator[memoryview]:
+    def _first(self, member: Member, pin: Mapping[str, Any]) -> "_Answer":
+        """An object, or the first part of one that is announced as larger than a part."""
+        if member.size is None or member.size <= PART_SIZE:
+            return self._get(member, pin)
+        try:
+            return self._get(member, {**pin, "range": (0, PART_SIZE)})
+        except StoreUnavailableError as error:
+            if error.facts["fault"] not in _NO_SUCH_RANGE:
+                raise
+            return self._get(member, pin)  # it is empty by now
+
+    def _in_parts(self, source: Source, pin: Mapping[str, Any], begin: int = 0) -> Iterator[memoryview]:
         def part(bounds: tuple[int, int]) -> memoryview:
             if monotonic() > self._timetable.read_until:
                 raise OutOfTimeError("invocation ends before the object can be read", key=source.member.key)
@@ -209,7 +225,7 @@ class Sources:
 
         ahead: deque[Future[memoryview]] = deque()
         try:
-            for bounds in pairwise([*range(0, source.size, PART_SIZE), source.size]):
+            for bounds in pairwise([*range(begin, source.size, PART_SIZE), source.size]):
                 ahead.append(self._parts.submit(part, bounds))
                 if len(ahead) >= self._most_parts:
                     yield ahead.popleft().result()
@@ -244,7 +260,8 @@ class Sources:
             store = self._stores[member.bucket] = S3Store(member.bucket, **self._connection)
         got = obstore.get(store, member.key, options=cast("GetOptions", options))
         meta, encoding = got.meta, got.attributes.get("Content-Encoding")
-        return _Answer(meta["size"], meta["e_tag"], meta["version"], encoding, lambda: memoryview(got.bytes()))
+        is_part = got.range[1] < meta["size"]
+        return _Answer(meta["size"], meta["e_tag"], meta["version"], encoding, lambda: memoryview(got.bytes()), is_part)
 
     def _get_with_boto3(self, member: Member, options: Mapping[str, Any]) -> "_Answer":
         wanted: dict[str, Any] = {}
@@ -255,13 +272,10 @@ class Sources:
         if "range" in options:
             wanted["Range"] = f"bytes={options['range'][0]}-{options['range'][1] - 1}"
         got = persistently(lambda: self._s3.get_object(Bucket=member.bucket, Key=member.key, **wanted))
-        return _Answer(
-            got["ContentLength"],
-            got["ETag"],
-            got.get("VersionId"),
-            got.get("ContentEncoding"),
-            lambda: memoryview(got["Body"].read()),
-        )
+        length = got["ContentLength"]
+        size = int(got["ContentRange"].rpartition("/")[2]) if "range" in options else length
+        encoding, version_id = got.get("ContentEncoding"), got.get("VersionId")
+        return _Answer(size, got["ETag"], version_id, encoding, lambda: memoryview(got["Body"].read()), length < size)
 
     def _translated(self, error: Exception, member: Member) -> AggregatorError:
         """What an error of obstore or boto3 means for the member."""
@@ -281,12 +295,18 @@ class Sources:
 class _Answer:
     """The head of S3's answer to a get, and how to take the body."""
 
-    __slots__ = ("encoding", "etag", "size", "take", "version_id")
+    __slots__ = ("encoding", "etag", "is_part", "size", "take", "version_id")
 
     def __init__(
-        self, size: int, etag: str | None, version_id: str | None, encoding: str | None, take: Callable[[], memoryview]
+        self,
+        size: int,
+        etag: str | None,
+        version_id: str | None,
+        encoding: str | None,
+        take: Callable[[], memoryview],
+        is_part: bool,
     ) -> None:
-        self.size, self.encoding, self.take = size, encoding, take
+        self.size, self.encoding, self.take, self.is_part = size, encoding, take, is_part
         self.etag = etag.strip('"') if etag else None
         self.version_id = version_id if version_id and version_id != "null" else None
 

@@ -279,6 +279,47 @@ def test_a_large_object_is_read_in_parts_that_are_pinned_to_the_first(
     assert conditions == ['"tag"', '"tag"']
 
 
+@pytest.mark.parametrize("key", ["plain", "not//plain"])
+def test_an_object_that_is_announced_as_large_is_asked_for_in_parts_from_the_first_byte(
+    server: Server, sources: Callable[..., Sources], key: str
+) -> None:
+    content, asked = bytes(2 * PART_SIZE) + b"tail", list[str | None]()
+
+    def ranged(request: Request) -> None:
+        asked.append(request.headers.get("Range"))
+        request.answer_range(content)
+
+    server.serve(ranged)
+
+    reading = sources().read(Member("source", key, len(content)))
+
+    assert reading.source.size == len(content)
+    assert b"".join(reading.chunks) == content
+    assert sorted(map(str, asked)) == [
+        f"bytes=0-{PART_SIZE - 1}",
+        f"bytes={2 * PART_SIZE}-{2 * PART_SIZE + 3}",
+        f"bytes={PART_SIZE}-{2 * PART_SIZE - 1}",
+    ]
+
+
+@pytest.mark.parametrize("key", ["plain", "not//plain"])
+@pytest.mark.parametrize("content", [b"", b"small by now"])
+def test_an_object_that_is_smaller_than_announced_is_read_whole(
+    server: Server, sources: Callable[..., Sources], key: str, content: bytes
+) -> None:
+    def answer(request: Request) -> None:
+        if request.headers.get("Range") and not content:
+            request.answer(b"<Error><Code>InvalidRange</Code></Error>", status=416)
+        else:
+            request.answer_range(content)
+
+    server.serve(answer)
+
+    reading = sources().read(Member("source", key, 10**9))
+
+    assert (reading.source.size, b"".join(reading.chunks)) == (len(content), content)
+
+
 def test_a_part_is_not_begun_when_the_time_is_over(server: Server, sources: Callable[..., Sources]) -> None:
     server.serve(lambda request: request.answer(bytes(PART_SIZE + 1)))
     reading = sources(read_until=time.monotonic()).read(Member("source", "plain"))
