@@ -90,6 +90,7 @@ function tryExample(button) {
   message.focus({ preventScroll: true });
 }
 
+window.addEventListener("error", (event) => show("invalid", `This page has failed: ${event.message}.`, []));
 form.addEventListener("submit", (event) => {
   event.preventDefault();
   judge();

@@ -155,6 +155,17 @@ def test_whatever_is_pasted_is_answered_in_one_line(site: Chrome, text: str, tol
     assert _console(site) == []
 
 
+def test_a_page_that_cannot_judge_says_so_and_calls_nothing_valid(browser: Chrome, folder: Path) -> None:
+    broken = folder / "broken.html"
+    broken.write_text((folder / "contracts.html").read_text("utf-8").replace('"minItems":1', '"fewest":1'), "utf-8")
+    browser.get(broken.as_uri())
+
+    _paste(browser, GOOD)
+
+    assert _verdict(browser) == "This page has failed: Uncaught Error: this page does not know the keyword fewest."
+    assert len(_console(browser)) >= 1
+
+
 def test_a_contract_offers_only_the_profiles_that_it_has(site: Chrome) -> None:
     site.find_element(By.CSS_SELECTOR, "option[value='sqs-batch@1']").click()
 
