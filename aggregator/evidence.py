@@ -84,7 +84,8 @@ class Evidence:
             "temp_directory": str(folder / "spill"),
             "preserve_insertion_order": False,
         }
-        self._connection = duckdb.connect(":memory:", config=config)
+        self._connection = duckdb.connect(str(folder / "audit.duckdb"), config=config)
+        self._connection.begin()  # one transaction, never committed: nobody waits for a log to be written
         for table, columns in _TABLES.items():
             self._run(f"CREATE TABLE {table} ({', '.join(f'{name} {kind}' for name, kind in columns.items())})")
 
@@ -99,11 +100,8 @@ class Evidence:
         batch = _next(lines, path)
         while batch:
             count += batch
-            self._run(
-                f"INSERT INTO {table} SELECT * FROM read_json($path, format = 'newline_delimited', columns = $columns)",  # noqa: S608 - our own names
-                path=str(path),
-                columns=_TABLES[table],
-            )
+            query = f"INSERT INTO {table} SELECT * FROM read_json($path, format = 'nd', columns = $columns)"  # noqa: S608 - our own names
+            self._run(query, path=str(path), columns=_TABLES[table])
             batch = _next(lines, path)
         path.unlink()
         return count

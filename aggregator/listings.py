@@ -148,9 +148,10 @@ def open_bundle(s3: "S3Client", stored: Stored) -> Bundle:
     def fetch(offset: int, length: int) -> bytes:
         wanted = f"bytes={offset}-{offset + length - 1}"
         with _translated("a bundle cannot be read", bundle=stored.url):
-            answer: Any = s3.get_object(Bucket=stored.bucket, Key=stored.key, Range=wanted, **version)
-            body: bytes = answer["Body"].read()
-        return body if "ContentRange" in answer else body[offset : offset + length]  # RFC 9110, 14.2: it may be ignored
+            answer = s3.get_object(Bucket=stored.bucket, Key=stored.key, Range=wanted, **version)
+            body = answer["Body"].read()
+        partial = answer["ResponseMetadata"]["HTTPStatusCode"] == 206  # a server may ignore a range (RFC 9110, 14.2)
+        return body if partial else body[offset : offset + length]
 
     return Bundle(fetch, stored.size)
 

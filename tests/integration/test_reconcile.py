@@ -214,6 +214,14 @@ def test_an_object_that_was_overwritten_since_is_no_fault(world: World, *, tagge
     assert world.verdict() == ({**SOUND, "once": 4, "overwritten": 1}, [])
 
 
+def test_the_tag_that_was_announced_tells_that_an_object_was_overwritten_whatever_the_clocks_say(world: World) -> None:
+    _delivered(world)
+    _edit(world, lambda sources: sources, created=time.time() + 60)
+    world.put("in/1", b"newer")
+
+    assert world.verdict(later=100) == ({**SOUND, "once": 4, "overwritten": 1}, [])
+
+
 def test_a_bundle_that_its_consumer_deleted_still_counts(world: World) -> None:
     bundle = _delivered(world)
     world.s3.delete_object(Bucket=world.distribution, Key=bundle)
