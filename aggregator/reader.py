@@ -87,11 +87,11 @@ class Bundle:
 
         Raises:
             BundleFormatError: the bytes are no bundle, or not a whole one.
-            OpeningError: a URL cannot be opened or read, or what it takes is not installed (`aggregator.opening`).
+            OpeningError: a URL cannot be opened or read, or what it takes is not installed (`bundles/opening.py`).
             OSError: the file cannot be read.
         """
         if isinstance(source, str) and "://" in source:
-            from aggregator.opening import opened  # noqa: PLC0415 - a path needs none of what a URL does
+            from aggregator.bundles.opening import opened  # noqa: PLC0415 - a path needs none of what a URL does
 
             fetch, size, close = opened(source)
         elif isinstance(source, (str, os.PathLike)):

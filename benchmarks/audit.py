@@ -21,10 +21,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from aggregator.audit.ledger_reader import LedgerReader
+from aggregator.audit.reconciliation import Places, Subject, reconcile
 from aggregator.core import Packer, Source
-from aggregator.ledger_reader import LedgerReader
 from aggregator.planning import bundle_key, planned
-from aggregator.reconciliation import Places, Subject, reconcile
 from aggregator.schemas import Member
 
 PER_BUNDLE = 1_000

@@ -18,10 +18,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.connection import Connection
 from urllib.parse import parse_qs, urlsplit
 
-from aggregator.backfill import Choice, run
 from aggregator.commands.aws import Clients
-from aggregator.pages import current_objects
-from aggregator.queues import Outbox
+from aggregator.replay.backfill import Choice, run
+from aggregator.replay.pages import current_objects
+from aggregator.replay.queues import Outbox
 
 _PAGE = 1_000
 

@@ -1,6 +1,6 @@
 "use strict";
 // Judges messages as `aggregator contract validate` does: the same pointers, keywords and lines. This follows
-// aggregator/validation.py; tests/test_contracts_site.py runs both on every example and its mutants.
+// aggregator/contracts/validation.py; tests/test_contracts_site.py runs both on every example and its mutants.
 
 const LAST_WORD = "no schema says this, but the Lambda refuses the message";
 const MAX_KEY_BYTES = 1024;
@@ -84,7 +84,7 @@ function kindOf(body) {
   return body.has("Records") ? "s3" : null;
 }
 
-/** What no schema says: aggregator/agreement.py has the whole list. */
+/** What no schema says: aggregator/contracts/agreement.py has the whole list. */
 function byTheLambda(kind, content) {
   if (kind === "eventbridge") return objectFaults(content.get("detail").get("object"), ["detail", "object"], utf8);
   if (kind !== "s3") return [];

@@ -22,8 +22,8 @@ import boto3
 import pytest
 from botocore.config import Config
 
+from aggregator.doctor.template import Resource, Template, read
 from aggregator.packages import installed
-from aggregator.template import Resource, Template, read
 from tests.world import CREDENTIALS
 
 ROOT = Path(__file__).parent.parent

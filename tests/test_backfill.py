@@ -14,10 +14,10 @@ from botocore.stub import Stubber
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregator.backfill import BackfillError, Bookmark, Choice, Ending, Mark, Totals, notification, run
 from aggregator.exceptions import InvalidNotificationError
-from aggregator.pages import Listed, ListingError, Page, Position, place
-from aggregator.queues import Delivery, Outbox, Pace
+from aggregator.replay.backfill import BackfillError, Bookmark, Choice, Ending, Mark, Totals, notification, run
+from aggregator.replay.pages import Listed, ListingError, Page, Position, place
+from aggregator.replay.queues import Delivery, Outbox, Pace
 from aggregator.schemas import BODY, Member
 from tests.world import CREDENTIALS
 

@@ -13,8 +13,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from aggregator.cli import app
-from aggregator.contracts import CONTRACTS, root, walk
-from aggregator.documents import MAX_DOCUMENT_BYTES, documents, lines_of
+from aggregator.contracts.catalog import CONTRACTS, root, walk
+from aggregator.contracts.documents import MAX_DOCUMENT_BYTES, documents, lines_of
 from aggregator.schemas import BODY
 from fixtures import factories
 
@@ -387,7 +387,7 @@ def test_a_document_keeps_its_line_behind_blank_ones() -> None:
 def test_judging_needs_neither_boto3_nor_powertools_nor_polyfactory() -> None:
     program = """
 import sys
-from aggregator.validation import Judge
+from aggregator.contracts.validation import Judge
 Judge("producer")
 heavy = {"boto3", "aws_lambda_powertools", "polyfactory", "duckdb"} & set(sys.modules)
 assert not heavy, heavy

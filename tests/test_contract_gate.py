@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from pydantic import Field
 
-from aggregator import examples, gate, lint, portability, publishing, selftest
-from aggregator.contracts import CONTRACTS, Contract, ContractError, Profile, contract, published, walk
-from aggregator.gate import NAMES, Gate
-from aggregator.publishing import Source, release, write
+from aggregator.contracts import examples, gate, lint, portability, publishing, selftest
+from aggregator.contracts.catalog import CONTRACTS, Contract, ContractError, Profile, contract, published, walk
+from aggregator.contracts.gate import NAMES, Gate
+from aggregator.contracts.publishing import Source, release, write
 from aggregator.schemas import BundleIndex
 
 FOLDER = Path(__file__).parent.parent / "contracts"

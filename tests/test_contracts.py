@@ -12,15 +12,16 @@ import jsonschema_rs
 import pytest
 from pydantic import ValidationError
 
-from aggregator import agreement, contracts, examples, factories
-from aggregator.contracts import CONTRACTS, Contract, contract, published, root, schema_path, walk
-from aggregator.gate import Gate
-from aggregator.mutations import mutants
-from aggregator.publishing import catalog, generate, text, write
+from aggregator.contracts import agreement, examples, factories
+from aggregator.contracts import catalog as contracts
+from aggregator.contracts.catalog import CONTRACTS, Contract, contract, published, root, schema_path, walk
+from aggregator.contracts.gate import Gate
+from aggregator.contracts.mutations import mutants
+from aggregator.contracts.publishing import catalog, generate, text, write
+from aggregator.contracts.validation import Judge, faults_of
 from aggregator.reader import Bundle
 from aggregator.schemas import BODY
 from aggregator.telemetry import LOG_EVENTS, METRICS
-from aggregator.validation import Judge, faults_of
 from fixtures import generate as fixtures
 
 FOLDER = Path(__file__).parent.parent / "contracts"

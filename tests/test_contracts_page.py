@@ -13,7 +13,7 @@ from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
-from aggregator.contracts import published
+from aggregator.contracts.catalog import published
 from contracts_site.page import page
 from tests.browser import chromium, chromium_is_here
 

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from aggregator.contracts import CONTRACTS, Contract, Profile, published, schema_path
-from aggregator.examples import load
-from aggregator.lint import KEYWORDS
-from aggregator.mutations import VALUES, mutants
-from aggregator.validation import MAX_FAULTS, Judge, faults_of
+from aggregator.contracts.catalog import CONTRACTS, Contract, Profile, published, schema_path
+from aggregator.contracts.examples import load
+from aggregator.contracts.lint import KEYWORDS
+from aggregator.contracts.mutations import VALUES, mutants
+from aggregator.contracts.validation import MAX_FAULTS, Judge, faults_of
 from contracts_site import fields
 from contracts_site.fields import UnshowableError
 from contracts_site.page import page

@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from aggregator import arrivals, bundling, costs, sources
+from aggregator import bundling, sources
 from aggregator.cli import app
 from aggregator.commands.plan import lines
-from aggregator.costs import FIGURES, PRICES, PlanError, Workload, duration, plan, priced
 from aggregator.ledger import MOST_CLAIMS
 from aggregator.polling import MOST_PAYLOAD
+from aggregator.scaling import arrivals, costs
+from aggregator.scaling.costs import FIGURES, PRICES, PlanError, Workload, duration, plan, priced
 from aggregator.settings import Settings
 
 FULL = Workload(50e6, 4_096)

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from aggregator import blueprint, cli
-from aggregator.diagnosis import CHECKS, Facts, Finding, State, Unknown, diagnosed
-from aggregator.template import Template, TemplateError, read
+from aggregator import cli
+from aggregator.doctor import blueprint
+from aggregator.doctor.diagnosis import CHECKS, Facts, Finding, State, Unknown, diagnosed
+from aggregator.doctor.template import Template, TemplateError, read
 from tests.stack import PATH, REQUIRED
 
 DOCUMENT = read(PATH)

@@ -8,10 +8,10 @@ from html.parser import HTMLParser
 
 import pytest
 
+from aggregator.audit.figures import Figures, Measured, Period, Prefix, Sizes, histogram
+from aggregator.audit.figures_page import page
 from aggregator.commands.console import bytes_in_words
 from aggregator.core import Packer, Source
-from aggregator.figures import Figures, Measured, Period, Prefix, Sizes, histogram
-from aggregator.figures_page import page
 from aggregator.planning import planned
 from aggregator.reader import Bundle
 from aggregator.schemas import Member

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aggregator.audit.ledger_reader import LedgerReader
+from aggregator.audit.listings import prefixes
 from aggregator.clients import Distribution
 from aggregator.ledger import Ledger
-from aggregator.ledger_reader import LedgerReader
-from aggregator.listings import prefixes
 from aggregator.schemas import Member
 
 HOUR = 3_600.0

@@ -12,10 +12,10 @@ from typing import Any, Self
 
 import pytest
 
-from aggregator import opening
+from aggregator.bundles import opening
+from aggregator.bundles.opening import Location, OpeningError, bundle_at, expanded
 from aggregator.core import BLOCK_SIZE, Packer, Source
 from aggregator.exceptions import BundleFormatError
-from aggregator.opening import Location, OpeningError, bundle_at, expanded
 from aggregator.planning import Plan
 from aggregator.reader import Bundle
 from aggregator.schemas import Member

@@ -71,7 +71,7 @@ def test_the_closure_of_the_handler_has_no_module_that_lambda_never_runs() -> No
     modules = closure("aggregator.app")
 
     assert {"aggregator", "aggregator.app", "aggregator.ledger", "aggregator.core"} <= modules
-    assert modules & {"aggregator.cli", "aggregator.local", "aggregator.polling", "aggregator.worker"} == set()
+    assert modules & {"aggregator.cli", "aggregator.local", "aggregator.polling", "aggregator.worker.process"} == set()
 
 
 def test_binaries_are_those_of_the_architecture(built: tuple[Path, list[Package]]) -> None:

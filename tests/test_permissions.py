@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from aggregator.deployment import ACTIONS, FORBIDDEN, VERSIONS
+from aggregator.doctor.deployment import ACTIONS, FORBIDDEN, VERSIONS
 from tests.matrix import LAPSED, OURS, SECONDS
 from tests.proxy import Proxy, Strike
 from tests.stack import resources, statements

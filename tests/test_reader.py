@@ -18,6 +18,7 @@ from typing import Any, Literal
 import fsspec  # type: ignore[import-untyped]
 import pytest
 
+from aggregator.bundles.opening import OpeningError
 from aggregator.core import (
     BLOCK_SIZE,
     EXTRA_SIZE,
@@ -34,7 +35,6 @@ from aggregator.core import (
 )
 from aggregator.exceptions import BundleFormatError
 from aggregator.indexing import MAX_INDEX_SIZE, TAIL_SIZE
-from aggregator.opening import OpeningError
 from aggregator.planning import Plan
 from aggregator.reader import WINDOW, Bundle, Entry
 from aggregator.schemas import Member

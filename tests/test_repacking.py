@@ -12,12 +12,12 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from aggregator.bundles.extraction import ExtractionError
+from aggregator.bundles.repacking import RepackingError, prepared, repacked, written
 from aggregator.core import BLOCK_SIZE, Packer, Source, empty_bundle
 from aggregator.exceptions import AggregatorError, BundleFormatError
-from aggregator.extraction import ExtractionError
 from aggregator.planning import Plan
 from aggregator.reader import Bundle, Entry
-from aggregator.repacking import RepackingError, prepared, repacked, written
 from aggregator.schemas import Member
 from tests.world import World
 

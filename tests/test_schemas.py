@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from aggregator.factories import (
+from aggregator.contracts.factories import (
     BucketFactory,
     CreatedRecordFactory,
     EventBridgeDetailFactory,

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import structlog
 
-from aggregator import app, polling, supervisor, telemetry, worker
+from aggregator import app, polling, telemetry
 from aggregator.polling import Invocation
 from aggregator.settings import Settings
+from aggregator.worker import process as worker
+from aggregator.worker import supervisor
 from tests.conftest import ENVIRONMENT
 from tests.world import CREDENTIALS, log_lines, sqs_record
 

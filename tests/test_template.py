@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from pydantic.fields import FieldInfo
 
-from aggregator.diagnosis import LARGEST_NOTIFICATION, MEBIBYTE
+from aggregator.doctor.diagnosis import LARGEST_NOTIFICATION, MEBIBYTE
+from aggregator.doctor.template import Resource, Template, TemplateError, read
 from aggregator.exceptions import PermanentError
 from aggregator.settings import MEGABYTE, SECONDS_PER_DAY, Settings
 from aggregator.telemetry import METRICS, NAMESPACE
-from aggregator.template import Resource, Template, TemplateError, read
 from tests.stack import PATH, REQUIRED, ROOT, actions, resources, statements, transformed, watched
 
 KEY = "arn:aws:kms:us-east-1:123456789012:key/one"

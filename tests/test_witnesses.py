@@ -11,13 +11,13 @@ import boto3
 import pytest
 from botocore.stub import Stubber
 
+from aggregator.audit.witnesses import Statement, Verdict, Witnesses
+from aggregator.bundles.opening import OpeningError
 from aggregator.core import Packer, Source
-from aggregator.opening import OpeningError
 from aggregator.planning import Plan
 from aggregator.reader import Bundle
 from aggregator.schemas import Member
 from aggregator.verification import Proof
-from aggregator.witnesses import Statement, Verdict, Witnesses
 
 KEY = "2026/11/23/11/bundle-r-s.gz"
 CONFIRMED, SILENT, CONTRADICTED = Verdict

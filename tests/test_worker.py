@@ -13,9 +13,9 @@ import pytest
 from typer.testing import CliRunner
 
 from aggregator.cli import app
-from aggregator.health import HealthError, told
-from aggregator.supervisor import UNDRAINED, Slot, Supervisor
-from aggregator.worker import HANDLING, Options, Sign, WorkerError, checked
+from aggregator.worker.health import HealthError, told
+from aggregator.worker.process import HANDLING, Options, Sign, WorkerError, checked
+from aggregator.worker.supervisor import UNDRAINED, Slot, Supervisor
 from tests.workers import Queue, Running, until
 from tests.world import World
 

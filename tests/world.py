@@ -22,14 +22,14 @@ import pytest
 from botocore.config import Config
 
 from aggregator import app
+from aggregator.audit.ledger_reader import LedgerReader
+from aggregator.audit.listings import versions
+from aggregator.audit.reconciliation import Audit, Places, Subject, reconcile
 from aggregator.core import Packer, Source
-from aggregator.ledger_reader import LedgerReader
-from aggregator.listings import versions
 from aggregator.local import make_ledger
 from aggregator.planning import planned
 from aggregator.polling import Invocation
 from aggregator.reader import Bundle
-from aggregator.reconciliation import Audit, Places, Subject, reconcile
 from fixtures import factories
 
 CREDENTIALS = {

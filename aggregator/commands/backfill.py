@@ -18,10 +18,10 @@ from aggregator.commands.console import FINDING, ends_on_interrupt, mistakes_are
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from aggregator.backfill import Ending
     from aggregator.ledger import Ledger
-    from aggregator.pages import Page, Position
-    from aggregator.queues import Delivery
+    from aggregator.replay.backfill import Ending
+    from aggregator.replay.pages import Page, Position
+    from aggregator.replay.queues import Delivery
 
 
 def backfill(
@@ -60,7 +60,7 @@ def backfill(
     call: dict[str, object] = {"target": target, "queue": queue_url, "inventory": inventory, "pattern": pattern}
     call |= {"since": since, "until": until, "scope": scope, "every_version": every_version}
     with mistakes_are_told(), refusals_are_told(), ExitStack() as stack:
-        from aggregator import backfill as library
+        from aggregator.replay import backfill as library
 
         stop = stack.enter_context(ends_on_interrupt())
         clients = Clients.build(connections=threads + 2)
@@ -90,9 +90,9 @@ def _pages(
     clients: Clients, target: str, scope: str, *, every_version: bool, inventory: str
 ) -> "Callable[[Position], Iterator[Page]]":
     """How to list what is meant, from a position on."""
-    from aggregator import inventories
-    from aggregator.backfill import BackfillError
-    from aggregator.pages import current_objects, place, versions
+    from aggregator.replay import inventories
+    from aggregator.replay.backfill import BackfillError
+    from aggregator.replay.pages import current_objects, place, versions
 
     bucket, prefix = place(target)
     if every_version and scope != "version":
@@ -112,8 +112,8 @@ def _pages(
 def _ledger(
     clients: Clients, target: str, table: str, distribution: str, scope: Literal["key", "version"]
 ) -> "Ledger | None":
-    from aggregator.backfill import BackfillError
-    from aggregator.pages import place
+    from aggregator.replay.backfill import BackfillError
+    from aggregator.replay.pages import place
 
     if (table == "") != (distribution == ""):
         raise BackfillError("--table and --distribution belong together")
@@ -125,8 +125,8 @@ def _ledger(
 def _outbox(
     clients: Clients, queue_url: str, threads: int, rate: float | None, stop: threading.Event, stack: ExitStack
 ) -> "Callable[[Sequence[str]], Delivery]":
-    from aggregator.backfill import BackfillError
-    from aggregator.queues import Outbox
+    from aggregator.replay.backfill import BackfillError
+    from aggregator.replay.queues import Outbox
 
     if not queue_url:
         raise BackfillError("--queue-url says where to send; --dry-run sends nothing")
@@ -137,7 +137,7 @@ def _outbox(
 
 def _printed(bodies: "Sequence[str]") -> "Delivery":
     """Print what would be sent."""
-    from aggregator.queues import Delivery
+    from aggregator.replay.queues import Delivery
 
     for body in bodies:
         print(body)
@@ -152,7 +152,7 @@ def _default_state(call: dict[str, object]) -> Path:
 
 def _moment(option: str, text: str) -> datetime | None:
     """A time of day or a day, in UTC unless it says otherwise."""
-    from aggregator.backfill import BackfillError
+    from aggregator.replay.backfill import BackfillError
 
     if not text:
         return None

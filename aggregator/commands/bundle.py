@@ -23,8 +23,8 @@ from aggregator.commands.console import (
 from aggregator.exceptions import AggregatorError, BundleFormatError
 
 if TYPE_CHECKING:
+    from aggregator.audit.witnesses import Witnesses
     from aggregator.reader import Bundle, Entry
-    from aggregator.witnesses import Witnesses
 
 app = typer.Typer(
     help="""
@@ -52,7 +52,7 @@ _LONG = ("size", "length", "encoding", "crc32", "etag", "version_id", "origin", 
 
 def _keys(context: typer.Context, incomplete: str) -> list[str]:
     """The keys that the shell may complete, once the target is there."""
-    from aggregator.opening import bundle_at
+    from aggregator.bundles.opening import bundle_at
 
     try:
         with bundle_at(context.params["target"]) as bundle:
@@ -131,7 +131,7 @@ def extract(
     A key that is no safe name, or would meet another on a disk that ignores case, is changed; what was renamed is
     printed. No link below DIR is followed. Exit status 1 says that some member could not be written.
     """
-    from aggregator.extraction import extracted
+    from aggregator.bundles.extraction import extracted
 
     with _opened(target) as bundle, progress(of_bytes=True) as bar:
         entries = _matching(bundle, patterns or [])
@@ -227,8 +227,8 @@ def repack(
     whatever order they are named; what lies in several of them is taken once. The bundles themselves are left alone,
     nothing is overwritten, and nothing is written to a bucket that bundles are published in, or sources come from.
     """
-    from aggregator import repacking
-    from aggregator.opening import buckets_of, expanded
+    from aggregator.bundles import repacking
+    from aggregator.bundles.opening import buckets_of, expanded
 
     with _damage_is_a_finding(), progress(of_bytes=True) as bar:
         task = bar.add_task("reading indexes", total=None)
@@ -266,7 +266,7 @@ def repack(
 
 @contextmanager
 def _opened(target: str) -> Iterator["Bundle"]:
-    from aggregator.opening import bundle_at
+    from aggregator.bundles.opening import bundle_at
 
     with _damage_is_a_finding(f"{target}: "), bundle_at(target) as bundle:
         yield bundle
@@ -285,7 +285,7 @@ def _damage_is_a_finding(where: str = "") -> Iterator[None]:
 
 def _each(targets: list[str], act: Callable[[str, "Bundle"], object], fail: Callable[[str, Exception], object]) -> int:
     """Do something with each bundle, whatever became of the others; the exit status."""
-    from aggregator.opening import bundle_at, expanded
+    from aggregator.bundles.opening import bundle_at, expanded
 
     statuses = [0]
     for given in targets:
@@ -370,7 +370,7 @@ def _checked(
 
 
 def _witnesses(table: str | None, distribution: str | None, archive: str | None) -> "Witnesses":
-    from aggregator.witnesses import Witnesses
+    from aggregator.audit.witnesses import Witnesses
 
     if not table or not distribution:
         raise AggregatorError("--deep takes --table and --distribution, or the variables that the function has")

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aggregator.commands.console import FINDING, mistakes_are_told, print_json, print_table, progress, words
-from aggregator.contracts import contract, published, root, schema_path, walk
-from aggregator.reports import Format, reported
+from aggregator.contracts.catalog import contract, published, root, schema_path, walk
+from aggregator.contracts.reports import Format, reported
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from aggregator.gate import Check
-    from aggregator.validation import Judge, Verdict
+    from aggregator.contracts.gate import Check
+    from aggregator.contracts.validation import Judge, Verdict
 
 app = typer.Typer(
     help="Show the contracts, and check messages against them.",
@@ -111,7 +111,7 @@ def validate(
     SQS event, of which each body is judged. Exit status: 0 all are valid, 1 some are not, 2 a file is not there.
     """
     with mistakes_are_told():
-        from aggregator.validation import Judge
+        from aggregator.contracts.validation import Judge
 
         chosen = profile.value if profile else contract(label).profiles[0] if label else "producer"
         judge = Judge(chosen, label, show_values=show_values)
@@ -130,7 +130,7 @@ def sample(
 ) -> None:
     """Print messages of a contract, one a line: valid ones, or ones that must be refused."""
     with mistakes_are_told():
-        from aggregator import factories
+        from aggregator.contracts import factories
 
         factories.seed(seed)
         for document in islice(factories.samples(contract(name), invalid=invalid), number):
@@ -154,7 +154,7 @@ def check(
     Exit status: 0 all is proven, 1 something is not, 2 the check could not be made.
     """
     with mistakes_are_told():
-        from aggregator.gate import NAMES, Gate
+        from aggregator.contracts.gate import NAMES, Gate
 
         checks: list[Check] = []
         with progress() as bar:

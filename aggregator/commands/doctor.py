@@ -13,7 +13,7 @@ from aggregator.commands.console import FINDING, mistakes_are_told, print_json, 
 from aggregator.exceptions import AggregatorError
 
 if TYPE_CHECKING:
-    from aggregator.diagnosis import Facts, Finding
+    from aggregator.doctor.diagnosis import Facts, Finding
 
 
 class CallError(AggregatorError):
@@ -48,7 +48,7 @@ def doctor(
     wrong.
     """
     with mistakes_are_told():
-        from aggregator.diagnosis import State, diagnosed
+        from aggregator.doctor.diagnosis import State, diagnosed
 
         findings = diagnosed(_facts(stack, template, parameter or [], queue_url, source_bucket, probe=not no_probe))
     if as_json:
@@ -70,13 +70,13 @@ def _facts(
     if stack and template:
         raise CallError("--stack and --template are two questions: ask one")
     if template:
-        from aggregator import blueprint
-        from aggregator.template import Template, read
+        from aggregator.doctor import blueprint
+        from aggregator.doctor.template import Template, read
 
         return blueprint.facts(Template(read(template), dict(map(_pair, parameters))))
     if parameters:
         raise CallError("--parameter belongs to --template")
-    from aggregator import deployment
+    from aggregator.doctor import deployment
 
     if stack:
         place = deployment.of_stack(stack)

@@ -21,7 +21,7 @@ from aggregator.commands.options import (
 from aggregator.settings import SECONDS_PER_DAY
 
 if TYPE_CHECKING:
-    from aggregator.reconciliation import Audit
+    from aggregator.audit.reconciliation import Audit
 
 
 def reconcile(
@@ -59,10 +59,10 @@ def reconcile(
             "--grace is a duration such as 1h" if seconds is None else "--since is not before --until"
         )
     with mistakes_are_told(), progress() as bar:
+        from aggregator.audit.ledger_reader import LedgerReader
+        from aggregator.audit.reconciliation import Places, Subject
+        from aggregator.audit.reconciliation import reconcile as audited
         from aggregator.connection import dynamodb_client, s3_client
-        from aggregator.ledger_reader import LedgerReader
-        from aggregator.reconciliation import Places, Subject
-        from aggregator.reconciliation import reconcile as audited
 
         task = bar.add_task("starting", total=None)
         ledger = (

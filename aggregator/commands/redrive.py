@@ -15,8 +15,8 @@ from aggregator.commands.console import FINDING, ends_on_interrupt, mistakes_are
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from aggregator.dead_letters import DeadLetters, Letter, Returned, Wanted
-    from aggregator.queues import Delivery
+    from aggregator.replay.dead_letters import DeadLetters, Letter, Returned, Wanted
+    from aggregator.replay.queues import Delivery
 
 
 def redrive(
@@ -44,7 +44,7 @@ def redrive(
     left.
     """
     with mistakes_are_told(), refusals_are_told(), ExitStack() as stack:
-        from aggregator import dead_letters as library
+        from aggregator.replay import dead_letters as library
 
         wanted = library.Wanted(frozenset(reason or ()), frozenset(message_id or ()), pattern or None)
         if (table == "") != (distribution == ""):
@@ -126,7 +126,7 @@ def _outbox(
     clients: Clients, stop: threading.Event, stack: ExitStack
 ) -> "Callable[[str], Callable[[Sequence[str]], Delivery]]":
     """What sends to a queue, by its ARN or URL; made once for each."""
-    from aggregator.queues import Outbox
+    from aggregator.replay.queues import Outbox
 
     @cache
     def outbox(queue: str) -> "Callable[[Sequence[str]], Delivery]":

@@ -20,9 +20,9 @@ from aggregator.settings import MEGABYTE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from aggregator.audit.figures import Figures
+    from aggregator.audit.listings import Stored
     from aggregator.exceptions import BundleFormatError
-    from aggregator.figures import Figures
-    from aggregator.listings import Stored
     from aggregator.reader import Bundle
 
 
@@ -47,8 +47,8 @@ def stats(
     status 1 says that something among them is no bundle.
     """
     with mistakes_are_told():
+        from aggregator.audit.figures import Figures
         from aggregator.exceptions import BundleFormatError
-        from aggregator.figures import Figures
 
         figures, unreadable = Figures(limit=limit * MEGABYTE, depth=depth), 0
         with progress() as bar:
@@ -75,9 +75,9 @@ def _bundles(target: str, endpoint_url: str | None) -> "Iterator[Bundle | Bundle
 
 
 def _stored(bucket: str, prefix: str, endpoint_url: str | None) -> "Iterator[Bundle | BundleFormatError]":
+    from aggregator.audit.listings import in_parallel, open_bundle, versions
     from aggregator.connection import THREADS, s3_client
     from aggregator.exceptions import BundleFormatError
-    from aggregator.listings import in_parallel, open_bundle, versions
 
     s3 = s3_client(endpoint_url)
 
@@ -105,7 +105,7 @@ def _local(folder: Path) -> "Iterator[Bundle | BundleFormatError]":
 
 
 def _write(figures: "Figures", target: str, path: Path, top: int) -> None:
-    from aggregator.figures_page import page
+    from aggregator.audit.figures_page import page
 
     made = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC; a full bundle is {bytes_in_words(figures.limit)} of members"
     text = page(figures, target=target, made=made, bytes_in_words=bytes_in_words, most=top)

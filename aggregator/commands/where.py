@@ -17,7 +17,7 @@ from aggregator.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from aggregator.whereabouts import Whereabouts
+    from aggregator.audit.whereabouts import Whereabouts
 
 
 def where(
@@ -45,9 +45,9 @@ def where(
     begin = moment(since, now) if since else None
     bucket, key = s3_address(target) if target.startswith("s3://") else ("", target)
     with mistakes_are_told():
+        from aggregator.audit.ledger_reader import LedgerReader
+        from aggregator.audit.whereabouts import Object, Places, locate
         from aggregator.connection import dynamodb_client, s3_client
-        from aggregator.ledger_reader import LedgerReader
-        from aggregator.whereabouts import Object, Places, locate
 
         ledger = LedgerReader(
             dynamodb_client(endpoint_url), table=table, distribution=distribution_bucket, scope=scope.value, now=now
@@ -66,7 +66,7 @@ def _document(one: "Whereabouts") -> dict[str, Any]:
 
 
 def _print(found: "list[Whereabouts]") -> None:
-    from aggregator.whereabouts import MEANING
+    from aggregator.audit.whereabouts import MEANING
 
     for at, one in enumerate(found):
         if at:

@@ -29,9 +29,9 @@ def worker(
     lines and metrics go to stdout, one JSON document each. GET /health answers 200 while every process is well.
     """
     with mistakes_are_told():
-        from aggregator.health import told
-        from aggregator.supervisor import Supervisor
-        from aggregator.worker import Options, checked, longest
+        from aggregator.worker.health import told
+        from aggregator.worker.process import Options, checked, longest
+        from aggregator.worker.supervisor import Supervisor
 
         options = checked(Options(queue_url, batch_size, window, seconds, batches=batches))
         supervisor = Supervisor(options, processes=processes, drain=longest(options) if drain is None else drain)

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from aggregator.audit.ledger_reader import LedgerReader
+from aggregator.audit.reconciliation import Places, Subject, reconcile
 from aggregator.cli import app
 from aggregator.core import Source, empty_bundle
 from aggregator.exceptions import LedgerUnavailableError, StoreUnavailableError
-from aggregator.ledger_reader import LedgerReader
 from aggregator.planning import bundle_key
-from aggregator.reconciliation import Places, Subject, reconcile
 from aggregator.schemas import Member
 from tests.faults import Killed, faults
 from tests.world import World, environment

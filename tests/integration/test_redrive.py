@@ -7,10 +7,10 @@ import boto3
 import pytest
 from typer.testing import CliRunner, Result
 
-from aggregator import dead_letters
 from aggregator.cli import app
-from aggregator.dead_letters import DeadLetters, Letter, Wanted, send_back
-from aggregator.queues import Delivery
+from aggregator.replay import dead_letters
+from aggregator.replay.dead_letters import DeadLetters, Letter, Wanted, send_back
+from aggregator.replay.queues import Delivery
 from fixtures import factories
 from tests.world import World
 

@@ -15,9 +15,10 @@ import boto3
 import pytest
 from botocore.stub import Stubber
 
-from aggregator import app, deployment
-from aggregator.deployment import ACTIONS, FORBIDDEN, PROBE, DeploymentError
-from aggregator.diagnosis import CHECKS, Finding, State, diagnosed
+from aggregator import app
+from aggregator.doctor import deployment
+from aggregator.doctor.deployment import ACTIONS, FORBIDDEN, PROBE, DeploymentError
+from aggregator.doctor.diagnosis import CHECKS, Finding, State, diagnosed
 from aggregator.polling import EventSourceMapping, Invocation
 from aggregator.reader import Bundle
 from aggregator.telemetry import NAMESPACE

@@ -7,10 +7,10 @@ from typing import Any, get_args
 import pytest
 from typer.testing import CliRunner
 
+from aggregator.audit.whereabouts import MEANING, Object, Places, State, Whereabouts, locate
 from aggregator.cli import app
 from aggregator.core import Source, empty_bundle
 from aggregator.schemas import Member
-from aggregator.whereabouts import MEANING, Object, Places, State, Whereabouts, locate
 from tests.faults import LOST, Killed, faults
 from tests.world import World, environment
 

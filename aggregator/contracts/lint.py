@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from aggregator.contracts import DRAFT_07, DRAFT_2020, Profile
+from aggregator.contracts.catalog import DRAFT_07, DRAFT_2020, Profile
 
 KEYWORDS = {
     "$schema", "$id", "$defs", "definitions", "$ref", "$comment", "title", "description", "type", "const", "enum",

@@ -15,7 +15,7 @@ from polyfactory.factories.pydantic_factory import ModelFactory
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from aggregator.mutations import mutants
+from aggregator.contracts.mutations import mutants
 
 INSTANCES = 100
 """How many instances of each model are built."""

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from aggregator import worker
-from aggregator.worker import HANDLING, Options, Sign
+from aggregator.worker import process as worker
+from aggregator.worker.process import HANDLING, Options, Sign
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from xml.sax.saxutils import escape, quoteattr
 
 if TYPE_CHECKING:
-    from aggregator.validation import Fault, Verdict
+    from aggregator.contracts.validation import Fault, Verdict
 
 
 class Format(StrEnum):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from aggregator.exceptions import AggregatorError
 from aggregator.ledger import Ledger
 from aggregator.planning import runs
-from aggregator.queues import MOST_IN_A_CALL, Delivery
+from aggregator.replay.queues import MOST_IN_A_CALL, Delivery
 from aggregator.schemas import BODY
 
 if TYPE_CHECKING:

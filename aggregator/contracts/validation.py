@@ -20,8 +20,17 @@ from typing import Any, BinaryIO, NamedTuple
 import jsonschema_rs
 from pydantic import ValidationError
 
-from aggregator.contracts import Contract, Profile, contract, published, schema_path
-from aggregator.documents import Document, Message, UnreadableError, documents, escaped, is_batch, lines_of, messages
+from aggregator.contracts.catalog import Contract, Profile, contract, published, schema_path
+from aggregator.contracts.documents import (
+    Document,
+    Message,
+    UnreadableError,
+    documents,
+    escaped,
+    is_batch,
+    lines_of,
+    messages,
+)
 from aggregator.schemas import BODY, kind_of
 
 MAX_FAULTS = 20

@@ -11,8 +11,8 @@ from collections.abc import Mapping as Dict
 from pathlib import Path
 from typing import NamedTuple
 
-from aggregator.arrivals import IN_FLIGHT, Mapping, Seen, Stream, simulate
 from aggregator.exceptions import AggregatorError
+from aggregator.scaling.arrivals import IN_FLIGHT, Mapping, Seen, Stream, simulate
 
 DAY = 86_400
 MIB = 1024 * 1024

@@ -1,9 +1,9 @@
 """
-Write `contracts/` from the models: `python -m aggregator.publishing contracts`; a test fails when that changes a file.
+Write `contracts/` from the models: `just contracts`; a test fails when that changes a file.
 
 The schemas are draft 2020-12 in the subset that draft-07 shares and every validator understands, so that the draft-07
 twin says the same (docs/decisions/0009). Examples, README and CHANGELOG are written by people, and only listed here.
-`python -m aggregator.publishing contracts --release` snapshots each version that is not released yet.
+`python -m aggregator.contracts.publishing contracts --release` snapshots each version that is not released yet.
 """
 
 import argparse
@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 
-from aggregator import producers, schemas
-from aggregator.containment import closed
-from aggregator.contracts import CONTRACTS, DRAFT_07, DRAFT_2020, Contract, ContractError, Profile, contract
+from aggregator import schemas
+from aggregator.contracts import producers
+from aggregator.contracts.catalog import CONTRACTS, DRAFT_07, DRAFT_2020, Contract, ContractError, Profile, contract
+from aggregator.contracts.containment import closed
 from aggregator.telemetry import LOG_EVENTS, METRICS, NAMESPACE
 
 
@@ -283,7 +284,9 @@ def _tidied(node: Any, *, named: bool = False) -> Any:
 
 
 def _main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m aggregator.publishing", description=(__doc__ or "").strip())
+    parser = argparse.ArgumentParser(
+        prog="python -m aggregator.contracts.publishing", description=(__doc__ or "").strip()
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--release", action="store_true", help="snapshot what is not released yet")
     given = parser.parse_args()

@@ -19,7 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from aggregator.clients import error_code
 from aggregator.core import empty_bundle
-from aggregator.diagnosis import (
+from aggregator.doctor.diagnosis import (
     CREATED,
     Access,
     Bucket,

@@ -18,7 +18,7 @@ from typing import Any
 
 import jsonschema_rs
 
-from aggregator.contracts import DRAFT_07
+from aggregator.contracts.catalog import DRAFT_07
 
 SAMPLE = 1_000
 """How many changed examples the slower validators judge of each schema."""

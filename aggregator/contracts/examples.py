@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import jsonschema_rs
 
-from aggregator.containment import Schema, Schemas, fields, is_in
-from aggregator.contracts import Contract, ContractError, read_json
-from aggregator.validation import faults_of
+from aggregator.contracts.catalog import Contract, ContractError, read_json
+from aggregator.contracts.containment import Schema, Schemas, fields, is_in
+from aggregator.contracts.validation import faults_of
 
 _SHOWN = ("const", "enum", "pattern")
 _NEVER_FAIL = {

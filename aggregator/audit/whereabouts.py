@@ -13,9 +13,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from aggregator.exceptions import MissingObjectError
-from aggregator.ledger_reader import LedgerReader, Refused
-from aggregator.listings import (
+from aggregator.audit.ledger_reader import LedgerReader, Refused
+from aggregator.audit.listings import (
     Stored,
     in_parallel,
     latest_bundles,
@@ -24,6 +23,7 @@ from aggregator.listings import (
     versions,
     versions_of,
 )
+from aggregator.exceptions import MissingObjectError
 from aggregator.reader import Bundle, Entry
 
 if TYPE_CHECKING:

@@ -25,9 +25,9 @@ from urllib.parse import quote_plus
 
 from aggregator.exceptions import AggregatorError, ArchivedObjectError, InvalidNotificationError
 from aggregator.ledger import MOST_LOOKED_UP, Ledger
-from aggregator.pages import Listed, Page, Position
 from aggregator.planning import runs, timestamp
-from aggregator.queues import Delivery
+from aggregator.replay.pages import Listed, Page, Position
+from aggregator.replay.queues import Delivery
 from aggregator.schemas import BODY, invalid_fields
 
 EXAMPLES = 20

@@ -19,10 +19,11 @@ from urllib.parse import quote_plus
 from polyfactory.factories.pydantic_factory import ModelFactory
 from pydantic import BaseModel
 
-from aggregator import producers
-from aggregator.contracts import Contract, schema_path
+from aggregator.contracts import producers
+from aggregator.contracts.catalog import Contract, schema_path
+from aggregator.contracts.mutations import mutants
+from aggregator.contracts.validation import validator
 from aggregator.core import BLOCK_SIZE
-from aggregator.mutations import mutants
 from aggregator.schemas import (
     Bucket,
     BundleIndex,
@@ -38,7 +39,6 @@ from aggregator.schemas import (
     SnsEnvelope,
     SqsRecord,
 )
-from aggregator.validation import validator
 
 _REGIONS = ("eu-central-1", "us-west-2", "ap-southeast-2")
 

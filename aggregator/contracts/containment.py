@@ -25,9 +25,9 @@ from typing import Any, NamedTuple
 
 import jsonschema_rs
 
-from aggregator.contracts import Contract, Profile
-from aggregator.mutations import mutants, places, replaced
-from aggregator.validation import places_of
+from aggregator.contracts.catalog import Contract, Profile
+from aggregator.contracts.mutations import mutants, places, replaced
+from aggregator.contracts.validation import places_of
 
 Schema = dict[str, Any]
 Schemas = Mapping[Profile, Schema]

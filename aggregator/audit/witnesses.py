@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from aggregator.opening import OpeningError, aws_client, s3_client, translated
+from aggregator.bundles.opening import OpeningError, aws_client, s3_client, translated
 from aggregator.reader import Bundle, Entry
 from aggregator.verification import Proof
 

@@ -9,8 +9,8 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from aggregator.containment import Break, Release, Schemas, breaks
-from aggregator.contracts import Profile, contract
+from aggregator.contracts.catalog import Profile, contract
+from aggregator.contracts.containment import Break, Release, Schemas, breaks
 
 Change = Callable[[Any], None]
 

@@ -7,7 +7,7 @@ What only a running system can tell is unknown here, and says so. Pure: no AWS.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from aggregator.diagnosis import (
+from aggregator.doctor.diagnosis import (
     CREATED,
     Bucket,
     EventSource,
@@ -18,8 +18,8 @@ from aggregator.diagnosis import (
     Table,
     Unknown,
 )
+from aggregator.doctor.template import Resource, Template, TemplateError
 from aggregator.settings import SECONDS_PER_DAY
-from aggregator.template import Resource, Template, TemplateError
 
 _NOT_RUNNING = Unknown("a template does not tell: ask again with --stack when it is deployed")
 _OURS_TO_DO = Unknown("the source bucket exists already: set its notification, then ask again with --stack")

@@ -21,14 +21,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from aggregator import agreement, examples, portability, selftest
-from aggregator.containment import Release, Schemas, breaks, covers
-from aggregator.contracts import CONTRACTS, Contract, ContractError, Profile, read_json
-from aggregator.documents import UnreadableError, messages, parsed
-from aggregator.lint import lint
-from aggregator.publishing import SOURCES, catalog, generate, text, twin, version_key
+from aggregator.contracts import agreement, examples, portability, selftest
+from aggregator.contracts.catalog import CONTRACTS, Contract, ContractError, Profile, read_json
+from aggregator.contracts.containment import Release, Schemas, breaks, covers
+from aggregator.contracts.documents import UnreadableError, messages, parsed
+from aggregator.contracts.lint import lint
+from aggregator.contracts.publishing import SOURCES, catalog, generate, text, twin, version_key
+from aggregator.contracts.validation import Judge
 from aggregator.schemas import BODY
-from aggregator.validation import Judge
 
 NAMES = (
     "drift", "lint", "portability", "examples", "agreement", "compatibility", "version", "self-test", "corpus",

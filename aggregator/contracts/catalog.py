@@ -113,7 +113,7 @@ def contract(label: str) -> Contract:
 def root() -> Traversable:
     """`contracts/` as it is installed with the package, else that of the checkout."""
     installed = files("aggregator") / "published"
-    return installed if installed.is_dir() else Path(__file__).parent.parent / "contracts"
+    return installed if installed.is_dir() else Path(__file__).parents[2] / "contracts"
 
 
 @cache

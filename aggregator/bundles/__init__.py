@@ -1,0 +1,1 @@
+"""Bundles after they are made: opened where they lie, taken apart, put together anew."""

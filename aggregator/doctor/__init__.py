@@ -1,0 +1,1 @@
+"""Whether a deployment keeps what the guarantee rests on."""

@@ -1,0 +1,1 @@
+"""What a workload costs, and what limits it."""
