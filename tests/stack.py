@@ -50,6 +50,7 @@ def transformed() -> dict[str, Any]:
     """What the SAM transform makes of the template, after `sam package` has put the code into a bucket."""
     document = read(PATH)
     document["Resources"]["Function"]["Properties"]["CodeUri"] = f"s3://{_PACKAGES}/lambda.zip"
+    document["Resources"]["Backfill"]["Properties"]["DefinitionUri"] = f"s3://{_PACKAGES}/backfill.asl.json"
     tools = installed(ROOT / "deploy" / "tools.lock", "aws-sam-translator", called="the SAM transform")
     done = subprocess.run(
         [sys.executable, "-c", _TRANSFORM],

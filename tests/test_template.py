@@ -87,12 +87,38 @@ def test_one_word_chooses_the_architecture_and_with_it_the_package(tmp_path: Pat
     assert (function["Architectures"], function["CodeUri"]) == (["x86_64"], "../build/lambda-x86_64.zip")
 
 
+def test_the_machine_for_backfills_is_there_only_with_a_bucket_of_reports(made: dict[str, Resource]) -> None:
+    wanted = resources(InventoryBucketName="reports")
+
+    (statements,) = (policy["PolicyDocument"]["Statement"] for policy in wanted["BackfillRole"].properties["Policies"])
+    granted = {action: statement["Resource"] for statement in statements for action in _listed(statement["Action"])}
+    assert set(wanted) - set(made) == {"Backfill", "BackfillRole"}
+    assert wanted["Backfill"].properties["DefinitionSubstitutions"]["ReportBucket"] == "reports"
+    assert {action: resource for action, resource in granted.items() if action.startswith("s3:")} == {
+        "s3:GetObject": "arn:aws:s3:::reports/*",
+        "s3:PutObject": "arn:aws:s3:::reports/backfill/*",
+        "s3:ListMultipartUploadParts": "arn:aws:s3:::reports/backfill/*",
+        "s3:AbortMultipartUpload": "arn:aws:s3:::reports/backfill/*",
+    }
+    assert {granted[action].rpartition(":")[2] for action in granted if action.startswith("states:")} == {
+        "stack-backfill",
+        "stack-backfill/*",
+    }
+
+
+def test_what_the_definition_leaves_open_is_filled_in() -> None:
+    definition = (PATH.parent / "backfill.asl.json").read_text(encoding="utf-8")
+
+    given = DOCUMENT["Resources"]["Backfill"]["Properties"]["DefinitionSubstitutions"]
+    assert set(re.findall(r"\$\{(\w+)\}", definition)) == set(given)
+
+
 def test_the_environment_is_the_settings(made: dict[str, Resource]) -> None:
     variables = made["Function"].properties["Environment"]["Variables"]
 
     settings = Settings.from_env({name: str(value) for name, value in variables.items()})
 
-    assert set(variables) == {name.upper() for name in Settings.model_fields}
+    assert set(variables) == {name.upper() for name in Settings.model_fields} | {"MALLOC_ARENA_MAX"}
     assert settings == Settings(
         distribution_bucket_name="stack-distribution",
         service_name="stack",
@@ -574,3 +600,7 @@ def _complete() -> dict[str, str]:
 
 def _words(field: FieldInfo) -> list[Any]:
     return list(field.annotation.__args__)  # type: ignore[union-attr]  # a Literal
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]

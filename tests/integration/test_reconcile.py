@@ -144,7 +144,10 @@ def test_what_lies_among_bundles_and_is_none_is_unreadable(world: World) -> None
     totals, (finding,) = world.verdict()
 
     assert totals == {**SOUND, "unreadable": 1}
-    assert (finding["finding"], finding["why"]) == ("unreadable", "too short for a bundle (size=16)")
+    assert (finding["finding"], finding["why"]) == (
+        "unreadable",
+        "no bundle: it neither begins nor ends as one (size=16)",
+    )
 
 
 def test_all_faults_at_once_are_each_found_once(world: World) -> None:

@@ -63,7 +63,7 @@ def test_a_folder_does_as_well_and_what_is_no_bundle_is_named(tmp_path: Path) ->
     lines = ran.stdout.splitlines()
     assert ran.exit_code == 1
     assert lines[:4] == ["bundles     1", "empty       0", "unreadable  1", "members     4"]
-    assert ran.stderr == f"aggregator: {tmp_path}/bad.gz: no bundle, or a truncated one: the footer is missing\n"
+    assert ran.stderr.startswith(f"aggregator: {tmp_path}/bad.gz: truncated (or plain gzip that never was a bundle)")
 
 
 @pytest.mark.parametrize(
