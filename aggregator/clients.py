@@ -167,7 +167,9 @@ class Distribution:
                     VersionId=version.version_id,
                     Range=f"bytes={offset}-{offset + length - 1}",
                 )
-                return answer["Body"].read()
+                body = answer["Body"].read()
+                # A server may ignore a range, and answer with the whole (RFC 9110, 14.2).
+                return body if len(body) <= length else body[offset : offset + length]
 
             try:
                 return persistently(get)

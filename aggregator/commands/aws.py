@@ -31,15 +31,13 @@ class Clients(NamedTuple):
     @classmethod
     def build(cls, connections: int = 10) -> "Clients":
         """Clients that keep up to `connections` open at once."""
-        import boto3
-        from botocore.config import Config
+        from aggregator.connection import dynamodb_client, s3_client, sqs_client
 
-        session = boto3.session.Session()
-        config = Config(retries={"mode": "standard", "total_max_attempts": 5}, max_pool_connections=connections)
-        s3 = session.client("s3", config=config)
-        if ".amazonaws.com" not in s3.meta.endpoint_url:  # "bucket.localhost" is a name that few machines resolve
-            s3 = session.client("s3", config=config.merge(Config(s3={"addressing_style": "path"})))
-        return cls(s3, session.client("sqs", config=config), session.client("dynamodb", config=config))
+        return cls(
+            s3_client(connections=connections),
+            sqs_client(connections=connections),
+            dynamodb_client(connections=connections),
+        )
 
     def ledger(self, table: str, distribution: str, scope: Literal["key", "version"] = "key") -> "Ledger":
         """The ledger of the bundles in the bucket `distribution`, to look things up in."""

@@ -18,7 +18,7 @@ class Scope(StrEnum):
 DistributionBucket = Annotated[
     str,
     typer.Option(
-        "--distribution-bucket",
+        "--distribution",
         metavar="NAME",
         envvar="DISTRIBUTION_BUCKET_NAME",
         help="Bucket that bundles are put into.",
@@ -27,7 +27,7 @@ DistributionBucket = Annotated[
 ArchiveBucket = Annotated[
     str | None,
     typer.Option(
-        "--archive-bucket",
+        "--archive",
         metavar="NAME",
         envvar="ARCHIVE_BUCKET_NAME",
         help="Bucket that replication copies them to.",

@@ -363,7 +363,7 @@ def test_the_command_ends_with_nought_when_all_is_well(world: World) -> None:
         (["--since", "1h", "--until", "2h"], "--since is not before --until"),
         (["--since", "1h", "--grace", "soon"], "--grace is a duration"),
         (["--since", "1h", "--source", "bucket"], "'bucket' is not s3://bucket/"),
-        (["--since", "1h", "--distribution-bucket", "no-such-bucket"], "aggregator: a bucket's versions cannot be"),
+        (["--since", "1h", "--distribution", "no-such-bucket"], "aggregator: a bucket's versions cannot be"),
         (["--since", "1h", "--table", "no-such-table"], "aggregator: the ledger cannot be read"),
     ],
 )
