@@ -2,7 +2,9 @@
 
 import io
 import json
+import random
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, cast
 
 import boto3
@@ -11,8 +13,10 @@ from botocore.exceptions import ReadTimeoutError
 from botocore.stub import Stubber
 
 from aggregator.clients import Clients, Distribution, Version, answered_at_once, error_code
+from aggregator.core import Packer, Source
 from aggregator.exceptions import AmbiguousPutError, StoreUnavailableError, UnpublishedError
-from aggregator.planning import Timetable
+from aggregator.planning import Timetable, planned
+from aggregator.schemas import Member
 from tests.world import CREDENTIALS
 
 if TYPE_CHECKING:
@@ -99,6 +103,25 @@ def test_a_look_is_taken_once_more_and_then_cannot_tell(
 
     with pytest.raises(StoreUnavailableError):
         look(_distribution(s3))
+
+
+@pytest.mark.parametrize("obeyed", [True, False])
+def test_an_index_is_read_also_from_a_server_that_ignores_ranges(*, obeyed: bool) -> None:
+    spool, body = io.BytesIO(), random.Random(1).randbytes(200_000)
+    with ThreadPoolExecutor(1) as executor:
+        packer = Packer(spool, limit=10**6, level=1, framing="none", executor=executor)
+        packer.add(Source(Member("source", "large"), len(body)), [body])
+        packer.finish(planned((), now=0, request_id="r", suffix="s"))
+    bundle = spool.getvalue()
+
+    class Server:
+        def get_object(self, *, Range: str, **_: object) -> Any:  # noqa: N803
+            first, last = map(int, Range.removeprefix("bytes=").split("-"))
+            return {"Body": io.BytesIO(bundle[first : last + 1] if obeyed else bundle)}
+
+    index = Distribution(cast("S3Client", Server()), "d").index(KEY, Version("v1", len(bundle), is_latest=True))
+
+    assert index.members.key == ["large"]
 
 
 def test_a_look_that_is_refused_is_not_taken_again(s3: Stubber) -> None:
