@@ -8,11 +8,12 @@ Nothing survives an invocation: clients, threads and spools are made here and go
 
 from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType  # isort: skip - before pydantic: 54 ms
 
+import ctypes
 import shutil
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from os import cpu_count
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +69,7 @@ def handler(
         with batch(records, batch.envelope):
             batch.process()
         tell(batch.report(), work, metrics, began)
+    _give_back()
     return batch.response()
 
 
@@ -132,6 +134,17 @@ class Batch(BatchProcessor):
         outcomes = [self._result.outcomes[self._work.ledger.identity(member)] for member in envelope.members]
         failures = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
         return min(failures, key=lambda failure: not isinstance(failure, PermanentError), default=None)
+
+
+def _give_back() -> None:
+    """
+    Hand the memory that is free back to the system (malloc_trim(3)).
+
+    glibc keeps it, in an arena for every thread or two. With MALLOC_ARENA_MAX=2, as the template has it, and this call a
+    process that has bundled 200 objects of 1 MiB six times over is left with 95 MiB; with neither, with some 190.
+    """
+    with suppress(AttributeError):  # another libc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _warn(settings: Settings) -> None:

@@ -139,7 +139,6 @@ def _gathered(attempt: Attempt, work: Work) -> Gathered | None:
         _close(spool)
         if not isinstance(error, Exception):
             raise
-        attempt.left_over.clear()  # the next bundle would fare no better
         _give_up(attempt, error, work)  # nothing is put, so nothing has happened
         return None
     packed = set(attempt.packed)

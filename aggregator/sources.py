@@ -99,7 +99,8 @@ class Sources:
         timetable: Timetable,
     ) -> None:
         self._s3, self._scope, self._decoding, self._limit = clients.s3, scope, decoding, limit
-        self._timetable, self._concurrency, self._window_size = timetable, concurrency, window // 2
+        self._timetable, self._concurrency = timetable, concurrency
+        self._window_size = window // 3  # what is being read is held twice while obstore puts its pieces together
         self._stores: dict[str, S3Store] = {}
         self._connection = _connection(clients, timetable)
         self._most_parts = max(1, window // 2 // PART_SIZE)

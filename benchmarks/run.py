@@ -137,8 +137,18 @@ def _machine() -> dict[str, Any]:
 
 def _write(results: dict[str, Any], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
+    results = _rounded(results)
     (folder / "results.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     _present(results, folder)
+
+
+def _rounded(value: Any) -> Any:
+    """The same to six digits, which is more than any of them is worth."""
+    if isinstance(value, dict):
+        return {name: _rounded(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_rounded(each) for each in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def _present(results: dict[str, Any], folder: Path) -> None:

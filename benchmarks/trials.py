@@ -101,7 +101,8 @@ class Trials:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "POWERTOOLS_"))}
         kept.pop("PYTHONDONTWRITEBYTECODE", None)
         path = os.pathsep.join(filter(None, [self._paths.get(contender), str(Path(__file__).parent.parent)]))
-        return {**kept, **settings, "PYTHONPATH": path, "PYTHONPYCACHEPREFIX": self._compiled.name}
+        as_deployed = {"MALLOC_ARENA_MAX": "2"}  # deploy/template.yaml
+        return {**kept, **as_deployed, **settings, "PYTHONPATH": path, "PYTHONPYCACHEPREFIX": self._compiled.name}
 
 
 def _check(contender: str, workload: Workload, standin: Standin) -> None:

@@ -143,7 +143,7 @@ class Stack:
             "DeleteMarkerReplication": {"Status": "Disabled"},
             "Destination": {"Bucket": f"arn:aws:s3:::{self.ids['Archive']}"},
         }
-        role = f"arn:aws:iam::000000000000:role/{self.ids['ReplicationRole']}"
+        role = f"arn:aws:iam::123456789012:role/{self.ids['ReplicationRole']}"
         self.s3.put_bucket_replication(
             Bucket=self.ids["Distribution"], ReplicationConfiguration={"Role": role, "Rules": [rule]}
         )

@@ -332,7 +332,7 @@ def test_every_member_arrives_once_and_its_bytes_with_it(server: Server, sources
     server.serve(lambda request: request.answer_range(request.path.encode()))
     members = [Member("source", f"{at}", size) for at, size in enumerate([1, 0, None, 10**9] * 25)]
 
-    arrivals = list(sources(window=PART_SIZE * 4).read_ahead(iter(members), threading.Event()))
+    arrivals = list(sources(window=PART_SIZE * 6).read_ahead(iter(members), threading.Event()))
 
     assert sorted(arrival.member.key for arrival in arrivals) == sorted(member.key for member in members)
     assert all(_bytes(arrival) == f"/source/{arrival.member.key}".encode() for arrival in arrivals)
@@ -341,7 +341,7 @@ def test_every_member_arrives_once_and_its_bytes_with_it(server: Server, sources
 def test_what_is_read_ahead_is_bounded_in_bytes(server: Server, sources: Callable[..., Sources]) -> None:
     server.serve(lambda request: request.answer(b"x"))
     members = [Member("source", f"{at}", PART_SIZE) for at in range(8)]
-    arriving = sources(window=PART_SIZE * 4).read_ahead(iter(members), threading.Event())
+    arriving = sources(window=PART_SIZE * 6).read_ahead(iter(members), threading.Event())
 
     first = next(arriving)
     _until(lambda: len(server.seen) >= 2)
@@ -424,7 +424,7 @@ def test_an_error_in_a_reader_ends_the_reading_and_all_threads(server: Server, s
 def test_who_stops_listening_leaves_no_thread_behind(server: Server, sources: Callable[..., Sources]) -> None:
     server.serve(lambda request: request.answer(b"x"))
     members = [Member("source", f"{at}", PART_SIZE) for at in range(50)]
-    arriving = sources(window=PART_SIZE * 4).read_ahead(iter(members), threading.Event())
+    arriving = sources(window=PART_SIZE * 6).read_ahead(iter(members), threading.Event())
     next(arriving)
 
     arriving.close()  # type: ignore[attr-defined]
