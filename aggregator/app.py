@@ -140,7 +140,7 @@ def _give_back() -> None:
     """
     Hand the memory that is free back to the system (malloc_trim(3)).
 
-    glibc keeps it, in an arena for every thread or two. With MALLOC_ARENA_MAX=2, as the template has it, and this call a
+    glibc keeps it, in an arena for a thread or two. With MALLOC_ARENA_MAX=2, as the template has it, and this call, a
     process that has bundled 200 objects of 1 MiB six times over is left with 95 MiB; with neither, with some 190.
     """
     with suppress(AttributeError):  # another libc

@@ -25,6 +25,8 @@ from cfnlint.api import lint
 from aggregator.schemas import BODY, Member
 from tests.world import World
 
+pytestmark = pytest.mark.once
+
 DEFINITION = (Path(__file__).parent.parent / "deploy" / "backfill.asl.json").read_text(encoding="utf-8")
 COLUMNS = "Bucket, Key, VersionId, IsLatest, IsDeleteMarker, Size, LastModifiedDate, ETag, StorageClass"
 

@@ -14,6 +14,8 @@ from benchmarks.standin import Standin
 from benchmarks.trials import Trials, _check
 from benchmarks.workloads import WORKLOADS
 
+pytestmark = pytest.mark.once
+
 BENCHMARKS = Path(run.__file__).parent
 SMALL, MANY = "1,000 objects of 4 KiB in one batch, ledger on", "3,000 objects of 4 KiB in one batch, ledger on"
 LARGE = "10 objects of 100 MiB in bundles of 1,000 MB"

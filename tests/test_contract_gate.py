@@ -14,6 +14,8 @@ from aggregator.contracts.gate import NAMES, Gate
 from aggregator.contracts.publishing import Source, release, write
 from aggregator.schemas import BundleIndex
 
+pytestmark = pytest.mark.once
+
 FOLDER = Path(__file__).parent.parent / "contracts"
 S3 = "s3-notification/v1"
 

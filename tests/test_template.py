@@ -16,6 +16,8 @@ from aggregator.settings import MEGABYTE, SECONDS_PER_DAY, Settings
 from aggregator.telemetry import METRICS, NAMESPACE
 from tests.stack import PATH, REQUIRED, ROOT, actions, resources, statements, transformed, watched
 
+pytestmark = pytest.mark.once
+
 KEY = "arn:aws:kms:us-east-1:123456789012:key/one"
 SOURCE_KEY = "arn:aws:kms:us-east-1:123456789012:key/two"
 

@@ -25,7 +25,7 @@ from aggregator.telemetry import NAMESPACE
 from tests.stack import ROOT, Stack, watched
 from tests.world import log_lines
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.once]
 
 NOT_ON_THE_EMBEDDED_AWS = {"replicas"}
 """It has no figures of replication."""
