@@ -314,7 +314,7 @@ def _paste(browser: Chrome, text: str) -> None:
         "document.execCommand('insertText', false, arguments[0])",
         text,
     )
-    WebDriverWait(browser, 10).until(lambda _: _verdict(browser))
+    WebDriverWait(browser, 60).until(lambda _: _verdict(browser))
 
 
 def _verdict(browser: Chrome) -> str:

@@ -61,7 +61,7 @@ def test_the_new_bundle_says_where_each_member_comes_from(quiet: list[str]) -> N
 
 
 def test_a_repacked_index_is_valid_under_the_published_contract(quiet: list[str]) -> None:
-    contract = json.loads(Path("contracts/bundle-index/v1/producer.schema.json").read_text(encoding="utf-8"))
+    contract = json.loads(Path("contracts/bundle-index/v1/consumer.schema.json").read_text(encoding="utf-8"))
     index = repacked(prepared(quiet), io.BytesIO(), level=6).index.model_dump(mode="json")
 
     jsonschema.validate(index, contract)
