@@ -310,8 +310,9 @@ def test_no_request_leaves_the_page(browser: Chrome, folder: Path) -> None:
 def _paste(browser: Chrome, text: str) -> None:
     """What a paste does: the selection is replaced, an input event is fired; then wait for the verdict."""
     browser.execute_script(
-        "document.getElementById('verdict').textContent = ''; document.getElementById('message').select(); "
-        "document.execCommand('insertText', false, arguments[0])",
+        "const message = document.getElementById('message'); document.getElementById('verdict').textContent = ''; "
+        "message.focus(); message.select(); "
+        "if (!document.execCommand('insertText', false, arguments[0])) throw new Error('nothing was inserted');",
         text,
     )
     WebDriverWait(browser, 60).until(lambda _: _verdict(browser))
