@@ -4,24 +4,24 @@ Why a target is missed: what was found when the row was profiled.
 A row that falls short has its reason here, or the tests fail; a row that is reached needs none, and its reason goes.
 """
 
-_CLIENTS = (
-    "boto3's clients, built anew in every invocation, take 120 to 290 ms of CPU, more than all else in a batch of "
-    "1,000; the rest is botocore's validation and serialisation of the claims, and parsing"
+_READING = (
+    "reading alone, by obstore and with nothing else done, took 0.18 ms an object on this machine in the same run; the "
+    "target was set where it took 0.09. A claim takes 0.04, a message 0.02, boto3's clients 15 ms an invocation"
 )
 _SHARED = "the stand-in and other work had their share of the two cores"
 
 WHY: dict[tuple[str, str], str] = {
-    ("1,000 objects of 4 KiB in one batch, ledger on", "≥ 20 × textbook objects/s"): _CLIENTS,
-    ("1,000 objects of 4 KiB in one batch, ledger on", "≤ 0.20 ms CPU an object"): _CLIENTS,
-    ("3,000 objects of 4 KiB in one batch, ledger on", "≥ 20 × textbook objects/s"): _CLIENTS,
-    ("3,000 objects of 4 KiB in one batch, ledger on", "≤ 0.20 ms CPU an object"): _CLIENTS,
+    ("1,000 objects of 4 KiB in one batch, ledger on", "≥ 20 × textbook objects/s"): _READING,
+    ("1,000 objects of 4 KiB in one batch, ledger on", "≤ 0.20 ms CPU an object"): _READING,
+    ("3,000 objects of 4 KiB in one batch, ledger on", "≥ 20 × textbook objects/s"): _READING,
+    ("3,000 objects of 4 KiB in one batch, ledger on", "≤ 0.20 ms CPU an object"): _READING,
     ("200 objects of 1 MiB", "≥ 7 × textbook MiB/s"): _SHARED,
     ("10 objects of 100 MiB in bundles of 1,000 MB", "≥ 10 × textbook MiB/s"): _SHARED,
     ("10 objects of 100 MiB in bundles of 1,000 MB", "both cores busy: ≥ 1.5"): _SHARED,
-    ("1,000 objects of 4 KiB with 20 ms of latency on every AWS call", "≥ 60 × textbook objects/s"): _CLIENTS,
+    ("1,000 objects of 4 KiB with 20 ms of latency on every AWS call", "≥ 60 × textbook objects/s"): _READING,
     ("any of these, one after the other, and a batch with one 4 GB object", "≤ 220 MiB peak RSS"): (
-        "no object leaks, but glibc keeps what it has freed in an arena for each thread: with two arenas and a "
-        "malloc_trim after each batch the same batches peak at 164 MiB"
+        "glibc keeps what it has freed in an arena for a thread or two; two arenas and a malloc_trim after each batch "
+        "bound it"
     ),
     (
         "bundle size against zlib level 6",
@@ -38,8 +38,8 @@ WHY: dict[tuple[str, str], str] = {
         "members of 4 KiB; without it zlib-ng's seventh level reaches 0.96 to 0.99"
     ),
     ("import and first invocation", "no slower than the textbook's"): (
-        "besides boto3 and Powertools' batch the handler imports Powertools' parser, Pydantic and its models, "
-        "structlog and obstore: a third of the import"
+        "the textbook validates nothing: Powertools' parser, Pydantic and the models of the contracts take 80 ms, "
+        "structlog and obstore the rest; the first invocation itself is faster than the textbook's"
     ),
     ("parsing", "≥ 50,000 messages/s at batches of 3,000"): (
         "each message passes Powertools' parser twice, for the envelope and for the body, and its batch processor once"
