@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from aggregator.cli import app
 from tests.world import World
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.once]
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "audit.md"
 EXAMPLES = re.findall(

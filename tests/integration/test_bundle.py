@@ -17,7 +17,7 @@ from aggregator.reader import Bundle
 from tests.proxy import Proxy
 from tests.world import World
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.once]
 
 OBJECTS = {
     "orders/a 1.json": b'{"n": 1}\n',
