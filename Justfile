@@ -12,7 +12,7 @@ default:
 # make .venv from the lock, with everything that users and developers need
 setup python="python3":
     {{python}} -m venv .venv
-    .venv/bin/pip install --quiet --requirement requirements.lock
+    .venv/bin/pip install --quiet --no-deps --requirement requirements.lock
     .venv/bin/pip install --quiet --no-deps --editable .
 
 # lay out the code

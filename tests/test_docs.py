@@ -24,6 +24,16 @@ def test_the_first_command_stands_by_line_twenty_and_the_whole_is_short() -> Non
     assert len(lines) <= 150
 
 
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "Justfile", ".ci/run", "deploy/Dockerfile"])
+def test_a_lock_is_installed_as_it_stands(document: str) -> None:
+    """Its resolver takes the newest `coverage[toml]` where the lock has `coverage==`: each release of it breaks us."""
+    lines = (ROOT / document).read_text(encoding="utf-8").splitlines()
+    installs = [line for line in lines if re.search(r"pip install .*(-r|--requirement) \S+\.lock", line)]
+
+    assert installs
+    assert [line for line in installs if not re.search(r"--no-deps .*\.lock", line)] == []
+
+
 def test_every_row_of_what_happens_when_names_a_test_that_exists() -> None:
     rows = [line for line in README.splitlines() if line.startswith("| ") and "`test_" in line]
     named = {name for row in rows for name in re.findall(r"`(test_\w+)`", row)}
