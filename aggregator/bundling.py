@@ -257,8 +257,6 @@ def _found_out(attempt: Attempt, error: Exception, work: Work) -> bool:
     """
     bundle = attempt.plan.bundle
     try:
-        if not work.timetable.allows_put(time.monotonic()):
-            raise OutOfTimeError("invocation ends before the bundle can be looked up")
         found = work.ledger.look_up(bundle)
     except AggregatorError as undecided:
         log.warning("bundle.undecided", bundle=bundle, why=str(undecided))
@@ -299,11 +297,10 @@ def _give_up(attempt: Attempt, error: Exception, work: Work) -> None:
     attempt.outcomes.update((id_, error) for id_ in ids if id_ not in attempt.outcomes)
     log.warning("bundle.unpublished", bundle=attempt.plan.bundle, fault=str(error))
     attempt.packed.clear()
-    if work.timetable.allows_ledger(time.monotonic()):
-        try:
-            work.ledger.release(attempt.strays())
-        except LedgerUnavailableError as unsure:
-            log.warning("ledger.unsure", **unsure.facts)
+    try:
+        work.ledger.release(attempt.strays())
+    except LedgerUnavailableError as unsure:
+        log.warning("ledger.unsure", **unsure.facts)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import os
 import time
 from base64 import b64encode
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import boto3
@@ -55,7 +55,7 @@ class Clients(NamedTuple):
 
     @classmethod
     def build(cls, timetable: Timetable) -> "Clients":
-        """Clients whose time-outs and retries fit into the invocation's time."""
+        """Clients that begin no call, and no attempt to repeat one, that may not end within the invocation."""
         session = _session()
         config = _config(timetable.put_timeout, attempts=1)
         if elsewhere(os.environ, "S3"):  # "bucket.localhost" is a name that few machines resolve
@@ -65,12 +65,20 @@ class Clients(NamedTuple):
         dynamodb = session.client("dynamodb", config=_config(timetable.ledger_timeout, attempts=2).merge(unchecked))
         dynamodb.meta.events.register("before-parameter-build.dynamodb.TransactWriteItems", _set_aside)
         dynamodb.meta.events.register("before-call.dynamodb.TransactWriteItems", _written_as_set_aside)
+        for client in (s3, dynamodb):
+            client.meta.events.register("before-send", partial(_in_time, timetable, client.meta.config))
         return cls(s3, dynamodb, session)
 
     def close(self) -> None:
         """Close the connections."""
         self.s3.close()
         self.dynamodb.close()
+
+
+class TooLateError(BotoCoreError):
+    """A call is not begun, or not gone on with, because it might outlast the invocation."""
+
+    fmt = "the invocation ends before the call is sure to"
 
 
 class Version(NamedTuple):
@@ -206,6 +214,37 @@ def answered_at_once(error: Exception) -> bool:
 def _status(error: Exception) -> int:
     """The HTTP status of an answer; 0 where there was none."""
     return int(error.response["ResponseMetadata"].get("HTTPStatusCode", 0)) if isinstance(error, ClientError) else 0
+
+
+def _in_time(timetable: Timetable, config: Any, *, request: Any, **_: object) -> None:
+    """
+    Refuse an attempt that may not end within the invocation; botocore asks before each.
+
+    Raises:
+        TooLateError: nothing is sent.
+    """
+    if not timetable.allows(config.connect_timeout + config.read_timeout, time.monotonic()):
+        raise TooLateError
+    if hasattr(request.body, "read"):
+        request.body = _Watched(request.body, timetable, config.read_timeout)
+
+
+class _Watched:
+    """
+    A body that breaks off its being sent when the next block, or the answer, may not arrive within the invocation.
+
+    Each has a time-out of its own; many blocks that each just keep to it would take for ever.
+    """
+
+    def __init__(self, body: IO[bytes], timetable: Timetable, timeout: float) -> None:
+        self._body, self._timetable, self._timeout = body, timetable, timeout
+        self.seek, self.tell = body.seek, body.tell
+
+    def read(self, size: int = -1) -> bytes:
+        """The next block."""
+        if not self._timetable.allows(self._timeout, time.monotonic()):
+            raise TooLateError
+        return self._body.read(size)
 
 
 def _set_aside(params: dict[str, Any], context: dict[str, Any], **_: object) -> None:

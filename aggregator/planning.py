@@ -14,8 +14,8 @@ from aggregator.schemas import Member
 CONNECT_TIMEOUT = 2.0
 """Most seconds for a connection to AWS to come about."""
 
-LONGEST_BACKOFF = 1.0
-"""Most seconds that botocore's standard mode waits before its first retry."""
+CLOSING = 0.5
+"""Seconds at the end of an invocation in which AWS is not called any more: it reports, and takes down what it built."""
 
 _SLOWEST_PUT = 100_000_000
 """Bytes of members a second whose bundle is surely compressed and put: a tenth of what was measured."""
@@ -71,13 +71,13 @@ class Timetable(NamedTuple):
             put_timeout=min(max(reserve / 3, 1.5), 20.0),
         )
 
+    def allows(self, seconds: float, now: float) -> bool:
+        """Whether what takes at most so many seconds from `now` on ends within the invocation."""
+        return now + seconds <= self.ends - CLOSING
+
     def allows_put(self, now: float) -> bool:
         """Whether a put that begins at `now` ends, one way or the other, within the invocation."""
-        return now + self.put_timeout + CONNECT_TIMEOUT <= self.ends
-
-    def allows_ledger(self, now: float) -> bool:
-        """Whether a call to the ledger that begins at `now` ends, with its one retry, within the invocation."""
-        return now + 2 * self.ledger_timeout + LONGEST_BACKOFF <= self.ends
+        return self.allows(CONNECT_TIMEOUT + self.put_timeout, now)
 
 
 def bundle_key(now: float, request_id: str, suffix: str) -> str:

@@ -78,8 +78,6 @@ def _refuse(rejected: Sequence[tuple[Envelope, PermanentError]], work: Work) -> 
             Refusal(envelope.message_id, error.reason, str(error), envelope.members) for envelope, error in some
         ]
         try:
-            if not work.timetable.allows_ledger(time.monotonic()):
-                raise LedgerUnavailableError("refusals were not recorded", fault="no time is left")
             work.ledger.refuse(refusals)
         except LedgerUnavailableError as error:
             log.warning("refusals.unrecorded", **error.facts)

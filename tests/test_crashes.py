@@ -11,7 +11,7 @@ import pytest
 from aggregator import bundling
 from aggregator.core import Packer, empty_bundle
 from aggregator.planning import Timetable
-from tests.faults import LOST, Call, Killed, answered, faults
+from tests.faults import LOST, Call, Killed, Plan, answered, faults
 from tests.world import World, log_lines
 
 pytestmark = pytest.mark.integration
@@ -199,33 +199,26 @@ def test_an_invocation_that_ends_too_soon_does_not_begin_to_put(world: World, mo
 
 def test_an_invocation_that_ends_too_soon_does_not_begin_to_look(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.put_all(OBJECTS)
-    allowed = iter([True, False])
 
-    with (
-        monkeypatch.context() as patch,
-        faults(monkeypatch, lambda call: LOST if call.is_after("PutObject") else None) as calls,
-    ):
-        patch.setattr(Timetable, "allows_put", lambda *_: next(allowed))
+    with monkeypatch.context() as patch, faults(monkeypatch, _last(patch, "PutObject", "after", LOST)):
         stayed = world.deliver(OBJECTS)
 
     assert stayed == set(OBJECTS)
-    assert [call.operation for call in calls] == ["TransactWriteItems", "PutObject"]
+    assert world.deliver(OBJECTS) == set(OBJECTS)
+    world.lapse()
+    assert world.deliver(OBJECTS) == set()
+    assert world.published() == ONCE
 
 
 def test_claims_that_there_is_no_time_to_release_lapse(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.put_all(OBJECTS)
 
-    with (
-        monkeypatch.context() as patch,
-        faults(
-            monkeypatch, lambda call: answered(403, "AccessDenied") if call.is_before("PutObject") else None
-        ) as calls,
-    ):
-        patch.setattr(Timetable, "allows_ledger", lambda *_: False)
+    refused = answered(403, "AccessDenied")
+    with monkeypatch.context() as patch, faults(monkeypatch, _last(patch, "PutObject", "before", refused)):
         stayed = world.deliver(OBJECTS)
 
     assert stayed == set(OBJECTS)
-    assert [call.operation for call in calls] == ["TransactWriteItems", "PutObject"]
+    assert {record["status"] for record in world.records() if "bundle" in record["data"]} == {"INPROGRESS"}
     world.lapse()
     assert world.deliver(OBJECTS) == set()
     assert world.published() == ONCE
@@ -350,8 +343,7 @@ def _fails_whole(
 def test_refusals_that_there_is_no_time_to_record_are_in_the_log(
     world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(Timetable, "allows_ledger", lambda *_: False)
+    with monkeypatch.context() as patch, faults(monkeypatch, _last(patch, "TransactWriteItems", "after", None)):
         stayed = world.deliver(["missing"])
 
     lines = log_lines(capsys.readouterr().out)
@@ -388,6 +380,18 @@ class _FullDisk:
 
 def _unforeseen(*_: Any) -> None:
     raise RuntimeError("unforeseen")
+
+
+def _last(patch: pytest.MonkeyPatch, operation: str, when: str, error: Exception | None) -> Plan:
+    """From this call on, which ends with `error`, there is no time for any other."""
+
+    def plan(call: Call) -> Exception | None:
+        if (call.operation, call.when) != (operation, when):
+            return None
+        patch.setattr(Timetable, "allows", lambda *_: False)
+        return error
+
+    return plan
 
 
 def _no_time_to_pack(of: Callable[..., Timetable]) -> Callable[..., Timetable]:

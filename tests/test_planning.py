@@ -124,21 +124,28 @@ def test_a_timetable_in_numbers(remaining: float, limit: int, table: Timetable) 
 
 
 @pytest.mark.parametrize(
-    ("now", "put", "ledger"),
-    [(0, True, True), (78, True, True), (78.1, False, True), (89, False, True), (89.1, False, False)],
+    ("seconds", "now", "allowed"),
+    [(0, 99.5, True), (0, 99.6, False), (9.5, 90, True), (9.6, 90, False), (9.5, 90.1, False)],
 )
-def test_a_timetable_allows_what_surely_ends_with_it(now: float, put: bool, ledger: bool) -> None:
+def test_a_timetable_allows_what_ends_before_the_invocation_closes(seconds: float, now: float, allowed: bool) -> None:
     table = Timetable(0, 0, ends=100, request_timeout=10, ledger_timeout=5, put_timeout=20)
 
-    assert (table.allows_put(now), table.allows_ledger(now)) == (put, ledger)
+    assert table.allows(seconds, now) == allowed
+
+
+@pytest.mark.parametrize(("now", "allowed"), [(0, True), (77.5, True), (77.6, False)])
+def test_a_put_takes_its_time_out_and_that_of_the_connection(now: float, allowed: bool) -> None:
+    table = Timetable(0, 0, ends=100, request_timeout=10, ledger_timeout=5, put_timeout=20)
+
+    assert table.allows_put(now) == allowed
 
 
 @PROPERTY
 @given(st.floats(12, 900), st.integers(1_000_000, 5_000_000_000))
-def test_a_timetable_allows_a_put_and_the_ledger_once_all_is_gathered(remaining: float, limit: int) -> None:
+def test_a_timetable_allows_a_put_once_all_is_gathered(remaining: float, limit: int) -> None:
     table = Timetable.of(0, remaining, limit)
 
-    assert (table.allows_put(table.gather_until), table.allows_ledger(table.gather_until)) == (True, True)
+    assert table.allows_put(table.gather_until)
 
 
 @pytest.mark.parametrize(
