@@ -26,6 +26,15 @@ def test_in_ten_thousand_histories_each_source_is_published_once() -> None:
     assert wrong == [], _story(wrong[0])
 
 
+def test_in_the_first_histories_each_source_is_published_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that every Python has some of them, and each mutant (`just mutants`)."""
+    simulation.prepare(monkeypatch.setattr)
+
+    wrong = _wrong(range(300))
+
+    assert wrong == [], _story(wrong[0])
+
+
 def test_a_history_is_the_same_each_time_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     simulation.prepare(monkeypatch.setattr)
 
