@@ -186,25 +186,21 @@ class Sources:
                 size=answer.size,
                 limit=self._limit,
             )
-        source = Source(member, answer.size, answer.etag, answer.version_id)
+        source = Source(member, answer.size, answer.etag, answer.version_id or pin.get("version"))
         pin = pin or {"if_match": f'"{answer.etag}"'}
-        chunks: Iterator[memoryview]
         if answer.is_part:
-            chunks = chain((self._body(answer, member),), self._in_parts(source, pin, begin=PART_SIZE))
+            head, rest = self._body(answer, member), self._in_parts(source, pin, begin=PART_SIZE)
         elif answer.size > at_once:
-            chunks = self._in_parts(source, pin)
+            head, rest = None, self._in_parts(source, pin)
         else:
-            chunks = iter((self._body(answer, member),))
-        return self._opened(source, chunks, answer.encoding)
-
-    def _opened(self, source: Source, chunks: Iterator[memoryview], encoding: str | None) -> Reading:
-        labelled = encoding == "gzip" or source.member.key.endswith(".gz")
-        if labelled and self._decoding == "auto":
-            first = next(chunks)
-            chunks = chain((first,), chunks)
-            if first[: len(GZIP_MAGIC)] == GZIP_MAGIC:
+            head, rest = self._body(answer, member), iter(())
+        chunks = rest if head is None else chain((head,), rest)
+        if self._decoding == "auto" and (answer.encoding == "gzip" or member.key.endswith(".gz")):
+            if head is None:  # larger than was announced: there is room for its first bytes only
+                head = self._body(self._get(member, {**pin, "range": (0, len(GZIP_MAGIC))}), member)
+            if head[: len(GZIP_MAGIC)] == GZIP_MAGIC:
                 source = source._replace(gzipped=True)
-                return Reading(source, _guarded(decoded(source, chunks), source.member))
+                return Reading(source, _guarded(decoded(source, chunks), member))
         return Reading(source, chunks)
 
     def _first(self, member: Member, pin: Mapping[str, Any]) -> "_Answer":

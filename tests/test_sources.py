@@ -1,5 +1,7 @@
 """Reading members: what each answer of S3 means, and what is read ahead; against a small server that misbehaves."""
 
+import gzip
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -363,6 +365,34 @@ def test_an_object_that_is_larger_than_announced_is_not_held_in_memory(
     assert server.seen == ["/source/grown"]
     assert _bytes(arrival) == bytes(5_000_000)
     assert server.seen == ["/source/grown"] * 2
+
+
+@pytest.mark.parametrize("size", [10, None])
+def test_a_gzip_object_that_is_larger_than_announced_is_not_held_in_memory_either(
+    server: Server, sources: Callable[..., Sources], size: int | None
+) -> None:
+    content, asked = gzip.compress(random.Random(1).randbytes(3 * PART_SIZE)), list[str | None]()
+
+    def ranged(request: Request) -> None:
+        asked.append(request.headers.get("Range"))
+        request.answer_range(content)
+
+    server.serve(ranged)
+
+    (arrival,) = sources().read_ahead(iter([Member("source", "grown.gz", size)]), threading.Event())
+
+    assert asked == [None, "bytes=0-1"]
+    assert _bytes(arrival) == gzip.decompress(content)
+
+
+def test_a_version_that_was_asked_for_is_the_one_that_was_read_though_the_store_does_not_say(
+    server: Server, sources: Callable[..., Sources]
+) -> None:
+    server.serve(lambda request: request.answer(b"x"))
+
+    reading = sources(scope="version").read(Member("source", "plain", 1, "tag", "v1"))
+
+    assert reading.source.version_id == "v1"
 
 
 @pytest.mark.parametrize("header", ["Content_Disposition", "x_amz_meta_name"])
