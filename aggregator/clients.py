@@ -35,7 +35,9 @@ CONDITION_FAILED = frozenset({"412", "PreconditionFailed"})
 _INDEFINITE = frozenset({408, 409, 412, 429})
 """Answers of the 400 family that do not say that the object was refused."""
 
-_THROTTLED = 503
+_THROTTLED = frozenset({"SlowDown", "ServiceUnavailable"})
+"""What S3 says when it has not done what it was asked; the 503 of a proxy does not tell."""
+
 _PUT_ATTEMPTS = 3
 
 T = TypeVar("T")
@@ -120,7 +122,7 @@ class Distribution:
                 status, fault = _status(error), error_code(error)
                 if 400 <= status < 500 and status not in _INDEFINITE:
                     raise UnpublishedError("S3 refuses the bundle", bundle=key, fault=fault) from error
-                if status != _THROTTLED or attempt + 1 == _PUT_ATTEMPTS or self.versions(key):
+                if fault not in _THROTTLED or attempt + 1 == _PUT_ATTEMPTS or self.versions(key):
                     raise AmbiguousPutError("the put of a bundle failed", bundle=key, fault=fault) from error
                 time.sleep(0.2 * 2**attempt)
             else:

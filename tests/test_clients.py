@@ -49,7 +49,13 @@ def test_a_refused_put_has_published_nothing(s3: Stubber, status: int, code: str
 
 @pytest.mark.parametrize(
     ("status", "code"),
-    [(412, "PreconditionFailed"), (409, "ConditionalRequestConflict"), (500, "InternalError"), (408, "RequestTimeout")],
+    [
+        (412, "PreconditionFailed"),
+        (409, "ConditionalRequestConflict"),
+        (500, "InternalError"),
+        (408, "RequestTimeout"),
+        (503, "503"),  # of a proxy, which may have handed the put on
+    ],
 )
 def test_any_other_answer_does_not_say_whether_the_bundle_is_there(s3: Stubber, status: int, code: str) -> None:
     s3.add_client_error("put_object", code, http_status_code=status)
