@@ -156,7 +156,7 @@ def _publish(gathered: Gathered, work: Work) -> None:
     try:
         with _timed(attempt, "close"):
             packed = packer.finish(attempt.plan)
-        if not work.timetable.allows_put(time.monotonic()):
+        if work.ledger.lapsed or not work.timetable.allows_put(time.monotonic()):
             raise OutOfTimeError("invocation ends before the bundle can be put", bundle=attempt.plan.bundle)
     except Exception as error:
         _give_up(attempt, error, work)  # nothing is put, so nothing has happened

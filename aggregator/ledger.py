@@ -33,6 +33,7 @@ from aggregator.clients import Distribution, error_code
 from aggregator.core import empty_bundle
 from aggregator.exceptions import (
     AggregatorError,
+    BundleFormatError,
     InFlightError,
     LedgerUnavailableError,
     OutOfTimeError,
@@ -129,6 +130,11 @@ class Ledger(Records):
         self._decisions: dict[str, frozenset[str] | AggregatorError] = {}
         self._disabled = switched_off(os.environ, "POWERTOOLS_IDEMPOTENCY_DISABLED")
 
+    @property
+    def lapsed(self) -> bool:
+        """Whether our own claims have lapsed: the process, or its whole machine, has been asleep."""
+        return self._clock() * 1000 > self._deadline
+
     def identity(self, member: Member) -> str:
         """Id of the record of `member`: members with the same id are the same member, and are bundled once."""
         known = self._ids.get(member)
@@ -170,7 +176,8 @@ class Ledger(Records):
             return
         for some in runs(claims, MOST_CLAIMS):
             written = self.write({claim.id: self._releasing(claim) for claim in some})
-            left = [*written.failed, *written.unsure]
+            fading = [claim for claim in some if self._may_yet_land(claim, written.refused.get(claim.id))]
+            left = [*written.failed, *written.unsure, *fading]
             if left:
                 raise LedgerUnavailableError("claims could not be released", members=len(left))
 
@@ -217,12 +224,18 @@ class Ledger(Records):
             StoreUnavailableError: cannot tell now.
             BundleFormatError: something else lies under that name.
         """
-        versions = self._distribution.versions(bundle)
+        versions, foreign = self._distribution.versions(bundle), None
         for version in versions:
-            index = self._distribution.index(bundle, version)
+            try:
+                index = self._distribution.index(bundle, version)
+            except BundleFormatError as error:
+                foreign = error  # somebody wrote over it: a bundle may lie below
+                continue
             if index.members.key:
                 self._heal(bundle, len(index.members.key))
                 return self._listed_in(index)
+        if foreign:
+            raise foreign
         return frozenset() if any(version.is_latest for version in versions) else None
 
     def _listed_in(self, index: BundleIndex) -> frozenset[str]:
@@ -245,7 +258,8 @@ class Ledger(Records):
         if self._disabled:
             return
         now = int(self._clock())
-        puts: list[Any] = [{"PutRequest": {"Item": self._refusal(refusal, now)}} for refusal in refusals]
+        items = {refusal.message_id: self._refusal(refusal, now) for refusal in refusals}  # each key once
+        puts: list[Any] = [{"PutRequest": {"Item": item}} for item in items.values()]
         try:
             answer = self.client.batch_write_item(RequestItems={self.table_name: puts})
         except (ClientError, BotoCoreError) as error:
@@ -382,12 +396,16 @@ class Ledger(Records):
         values = {**values, ":mine": {"S": claim.data}}
         return self.put(claim.id, data, int(self._clock() * 1000), f"({condition}) OR #data = :mine", values)
 
+    def _may_yet_land(self, claim: Claim, found: Record | None) -> bool:
+        """Whether a claim that found a record in its place may come late and find it gone, because it has expired."""
+        return claim.replaces is None and found is not None and found.expiration < self._clock() + SECONDS_PER_DAY
+
     def _unchanged(self, claim: Claim) -> tuple[str, dict[str, Any]]:
         """The condition that a record still is what we saw when we drafted `claim`."""
         if claim.replaces is None:
             return "attribute_not_exists(#id) OR #expiration < :now", {":now": {"N": str(int(self._clock()))}}
-        old, deadline = claim.replaces
-        return "#data = :old AND #deadline = :deadline", {":old": {"S": old}, ":deadline": {"N": str(deadline)}}
+        values = {":old": {"S": claim.replaces.data}, ":deadline": {"N": str(claim.replaces.deadline)}}
+        return "#data = :old AND #deadline = :deadline", values
 
     def _refusal(self, refusal: Refusal, now: int) -> dict[str, Any]:
         objects = [f"s3://{member.bucket}/{member.key}" for member in refusal.members[:10]]

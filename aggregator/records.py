@@ -28,10 +28,15 @@ log = structlog.get_logger()
 
 
 class Record(NamedTuple):
-    """A member's record as it was found: what it says, and until when, in milliseconds since the epoch."""
+    """
+    A member's record as it was found: what it says, and until when, in milliseconds since the epoch.
+
+    From `expiration` on, in seconds since the epoch, DynamoDB may delete it.
+    """
 
     data: str
     deadline: int
+    expiration: int
 
     @property
     def content(self) -> dict[str, Any]:
@@ -123,7 +128,8 @@ class Records(DynamoDBPersistenceLayer):
     def _record(self, item: Mapping[str, Any] | None) -> Record | None:
         if not item:
             return None
-        return Record(item[self.data_attr]["S"], int(item[self.in_progress_expiry_attr]["N"]))
+        data, deadline, expiration = self.data_attr, self.in_progress_expiry_attr, self.expiry_attr
+        return Record(item[data]["S"], int(item[deadline]["N"]), int(item[expiration]["N"]))
 
 
 def _pause(attempt: int) -> None:

@@ -3,6 +3,7 @@
 import errno
 import itertools
 import json
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -279,6 +280,70 @@ def test_a_claim_that_lands_after_its_bundle_was_put_does_not_hide_its_member(
     assert world.published() == {key: [body] for key, body in objects.items()}
 
 
+def test_a_claim_that_lands_after_an_old_record_has_expired_does_not_hide_its_member(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A release that finds an old record in its place proves nothing once DynamoDB has deleted that record."""
+    objects = {f"{at:03}": b"x" for at in range(101)}
+    world.deliver(["100"])  # it is not there yet, so this leaves an old record
+    (old,) = [record["id"] for record in world.records() if record["status"] == "INPROGRESS"]
+    _expire_within_seconds(world, old)
+    world.put_all(objects)
+    delayed: list[Call] = []
+
+    def plan(call: Call) -> Exception | None:
+        if delayed or not call.is_before("TransactWriteItems") or call.parameters["body"].count(b'"Put"') != 1:
+            return None
+        delayed.append(call)
+        return LOST
+
+    with faults(monkeypatch, plan):
+        world.deliver(objects)
+    world.dynamodb.delete_item(TableName=world.table, Key={"id": {"S": old}})
+    world.dynamodb.transact_write_items(**_request(delayed[0]))
+    world.lapse()
+
+    assert world.deliver(objects) == set()
+    assert world.published() == {key: [body] for key, body in objects.items()}
+
+
+def test_a_bundle_that_somebody_wrote_over_is_still_found(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.put_all(OBJECTS)
+    with faults(monkeypatch, lambda call: Killed() if call.is_before("PutItem") else None):
+        assert _killed(world, OBJECTS)
+    (listed,) = world.s3.list_objects_v2(Bucket=world.distribution)["Contents"]
+    world.s3.put_object(Bucket=world.distribution, Key=listed["Key"], Body=b"fetched")
+    world.lapse()
+
+    stayed = world.deliver(OBJECTS)
+
+    (first, second) = world.s3.list_object_versions(Bucket=world.distribution)["Versions"]
+    assert stayed == set()
+    assert {first["Key"], second["Key"]} == {listed["Key"]}
+
+
+def test_a_process_that_was_asleep_while_its_claims_lapsed_does_not_put(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The monotonic clock stands still while a machine is suspended: clock_gettime(2)."""
+    world.put_all(OBJECTS)
+    asleep = 0.0
+    now = time.time
+
+    def plan(call: Call) -> None:
+        nonlocal asleep
+        asleep = 3_600.0 if call.is_after("TransactWriteItems") else asleep
+
+    with monkeypatch.context() as patch, faults(monkeypatch, plan) as calls:
+        patch.setattr(time, "time", lambda: now() + asleep)
+        stayed = world.deliver(OBJECTS)
+
+    assert stayed == set(OBJECTS)
+    assert "PutObject" not in {call.operation for call in calls}
+    assert world.deliver(OBJECTS) == set()
+    assert world.published() == ONCE
+
+
 def test_a_bundle_that_could_not_be_settled_is_settled_by_whoever_meets_it_next(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -380,6 +445,15 @@ class _FullDisk:
 
 def _unforeseen(*_: Any) -> None:
     raise RuntimeError("unforeseen")
+
+
+def _expire_within_seconds(world: World, id_: str) -> None:
+    world.dynamodb.update_item(
+        TableName=world.table,
+        Key={"id": {"S": id_}},
+        UpdateExpression="SET expiration = :soon",
+        ExpressionAttributeValues={":soon": {"N": str(int(time.time()) + 5)}},
+    )
 
 
 def _last(patch: pytest.MonkeyPatch, operation: str, when: str, error: Exception | None) -> Plan:

@@ -442,7 +442,7 @@ def test_a_release_overwrites_what_is_ours_and_nothing_else(bench: Bench) -> Non
 
 
 def test_a_release_of_a_take_over_also_overwrites_the_claim_that_it_would_have_replaced(bench: Bench) -> None:
-    old = Record(json.dumps({"bundle": THEIRS, "etag": "e1"}), 5)
+    old = Record(json.dumps({"bundle": THEIRS, "etag": "e1"}), 5, NOW + TTL)
     condition = "(#data = :old AND #deadline = :deadline) OR #data = :mine"
     claim = _drafted(bench, ONE)._replace(replaces=old)
     values = {":old": _s(old.data), ":deadline": _n(5), ":mine": _s(claim.data)}
@@ -455,6 +455,24 @@ def test_what_is_no_longer_ours_counts_as_released(bench: Bench) -> None:
     bench.expect_cancelled(_taken(bench, ONE, THEIRS, "e1"))
 
     bench.ledger.release([_drafted(bench, ONE)])
+
+
+@pytest.mark.parametrize("expiration", [NOW - 1, NOW + 5, NOW + 86_399])
+def test_a_release_that_finds_a_record_about_to_expire_is_not_certain(bench: Bench, expiration: int) -> None:
+    taken = _taken(bench, ONE, THEIRS, "e1")
+    taken["Item"]["expiration"] = _n(expiration)
+    bench.expect_cancelled(taken)
+
+    with pytest.raises(LedgerUnavailableError):
+        bench.ledger.release([_drafted(bench, ONE)])
+
+
+def test_a_take_over_cannot_come_late_once_what_it_would_replace_has_changed(bench: Bench) -> None:
+    taken = _taken(bench, ONE, THEIRS, "e1")
+    taken["Item"]["expiration"] = _n(NOW + 5)
+    bench.expect_cancelled(taken)
+
+    bench.ledger.release([_drafted(bench, ONE)._replace(replaces=Record("old", 5, NOW + 5))])
 
 
 def test_a_release_that_cannot_be_confirmed_says_so(bench: Bench) -> None:
@@ -511,7 +529,8 @@ def test_why_an_envelope_was_rejected_is_kept_under_its_message_id(bench: Bench)
     bench.dynamodb.add_response("get_item", {"Item": item}, wanted)
     bench.dynamodb.add_response("get_item", {})
 
-    bench.ledger.refuse([Refusal("m1", "missing_object", "object is not there", (ONE,))])
+    refusal = Refusal("m1", "missing_object", "object is not there", (ONE,))
+    bench.ledger.refuse([refusal, refusal])  # a batch may hold a message twice, and DynamoDB takes a key once
 
     assert [bench.ledger.refused("m1"), bench.ledger.refused("m2")] == ["object is not there", None]
 
@@ -660,11 +679,11 @@ def _taken(
 
 def _reason(bench: Bench, member: Member, data: dict[str, Any], deadline: int) -> dict[str, Any]:
     item = {"id": _s(bench.id(member)), "data": _s(json.dumps(data)), "in_progress_expiration": _n(deadline)}
-    return {"Code": "ConditionalCheckFailed", "Item": item}
+    return {"Code": "ConditionalCheckFailed", "Item": {**item, "expiration": _n(NOW + TTL)}}
 
 
 def _found(reason: dict[str, Any]) -> Record:
-    return Record(reason["Item"]["data"]["S"], int(reason["Item"]["in_progress_expiration"]["N"]))
+    return Record(reason["Item"]["data"]["S"], int(reason["Item"]["in_progress_expiration"]["N"]), NOW + TTL)
 
 
 def _drafted(bench: Bench, member: Member) -> Claim:
