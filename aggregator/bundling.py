@@ -112,9 +112,9 @@ def aggregate(members: Iterable[Member], work: Work) -> Result:
             gathered = _gathered(attempts[-1], work)
             if attempts[-1].left_over:
                 waiting.append(tuple(attempts[-1].left_over))
-            if under_way:
-                under_way.result()
-            under_way = publisher.submit(_publish, gathered, work) if gathered else None
+            last, under_way = under_way, publisher.submit(_publish, gathered, work) if gathered else None
+            if last:
+                last.result()
         if under_way:
             under_way.result()
     return Result({id_: outcome for attempt in attempts for id_, outcome in attempt.outcomes.items()}, attempts)

@@ -11,6 +11,7 @@ acknowledged: each source lies in exactly one published bundle, among all versio
 """
 
 import io
+import json
 import random
 import re
 import sys
@@ -24,7 +25,7 @@ from typing import Any, NamedTuple, cast
 from botocore.exceptions import ClientError, ReadTimeoutError
 
 from aggregator import bundling, clients, records
-from aggregator.bundling import Work, aggregate
+from aggregator.bundling import Gathered, Work, aggregate
 from aggregator.clients import Distribution
 from aggregator.core import Source
 from aggregator.exceptions import MissingObjectError
@@ -39,7 +40,8 @@ VISIBILITY = 6 * FUNCTION_SECONDS
 SOON, LATE = 5.0, 900.0
 """
 Seconds within which lands what was sent. Where consumers delete whatever appears, empty bundles too, it lands soon:
-before any claim of its sender lapses. Where they leave empty bundles alone, it may land ever so late.
+before any claim of its sender lapses. Where they leave empty bundles alone, it may land ever so late, and a machine may
+be suspended in the middle of an invocation.
 """
 
 SKEW = 2.0
@@ -162,6 +164,30 @@ class History:
         self.latest = self.random.choice([SOON, LATE])
         self.trouble = self.random.choice([0.0, 0.05, 0.15, 0.3])
         self.calm = False
+        if self.random.random() < 0.3:
+            self._remember()
+
+    def _remember(self) -> None:
+        """Of some members there are records of long ago, which the TTL may delete in the middle of what happens."""
+        old = Ledger(
+            cast("Any", SimpleNamespace(meta=None)),
+            Distribution(cast("Any", None), "distribution"),
+            table="ledger",
+            scope="key",
+            ttl=TTL,
+            request_id="old",
+            remaining=0,
+            deciding=0,
+            clock=lambda: self.now - TTL,
+        )
+        for member in dict.fromkeys(message.member for message in self.waiting):
+            said = self.random.choice([None, {"released": "old"}, {"bundle": f"old-{member.key}", "etag": "tag"}])
+            if said:
+                expires = int(self.now) + self.random.choice([0, 1, 2, 3, 5, 20, 400])
+                put = old.put(old.identity(member), json.dumps(said), int((self.now - TTL) * 1000), "", {})
+                put["Put"]["Item"]["expiration"] = {"N": str(expires)}
+                self.table.put_item(put["Put"]["Item"])
+                self.tell(f"of {member.key} there is a record until {expires - 1_795_000_000}: {said}")
 
     def tell(self, what: str) -> None:
         """Add a line to the story."""
@@ -188,7 +214,7 @@ class History:
             self._land(late)
         if self.random.random() < 0.05:
             self._consume()
-        if self.random.random() < 0.02:
+        if self.random.random() < 0.2:
             self.table.expire()
         due = [message for message, at in self.waiting.items() if at <= self.now]
         if due and len(self.running) < 3 and self.random.random() < 0.3:
@@ -238,6 +264,7 @@ class Invocation:
         self.ends = history.now + FUNCTION_SECONDS
         self._turn, self._yielded = threading.Semaphore(0), threading.Semaphore(0)
         self._done = False
+        self._slept = 0.0
         skew = history.random.uniform(-SKEW, SKEW)
         self._clock = lambda: history.now + skew
         self._thread = threading.Thread(target=self._live, daemon=True)
@@ -256,7 +283,9 @@ class Invocation:
         self._yielded.release()
         self._turn.acquire()
         history, chance = self.history, self.history.random
-        if history.now > self.ends + 0.7:
+        if history.latest == LATE and chance.random() < history.trouble / 10 and not history.calm:
+            self._sleep(chance.choice([20.0, 80.0, 400.0, 1500.0]), what)
+        if self.monotonic() > self.ends + 0.7:
             history.tell(f"{self.name} is killed by its time-out before {what}")
             raise Died
         fault = chance.random() >= history.trouble or history.calm
@@ -277,6 +306,19 @@ class Invocation:
         if how == "503":
             raise _answered("SlowDown", 503)
         raise ReadTimeoutError(endpoint_url="lost")
+
+    def monotonic(self) -> float:
+        """Its clock that stands still while its machine is suspended."""
+        return self.history.now - self._slept
+
+    def _sleep(self, seconds: float, what: str) -> None:
+        """Its machine is suspended; others go on."""
+        begun = self.history.now
+        self.history.tell(f"{self.name} sleeps for {seconds} seconds before {what}")
+        while self.history.now < begun + seconds:
+            self._yielded.release()
+            self._turn.acquire()
+        self._slept += self.history.now - begun
 
     def _answer(self, what: str, do: Callable[[], Any]) -> Any:
         try:
@@ -313,8 +355,7 @@ class Invocation:
             self._yielded.release()
 
     def _work(self) -> tuple[Ledger, Work]:
-        history = self.history
-        timetable = Timetable.of(history.now, FUNCTION_SECONDS, 1)
+        timetable = Timetable.of(self.monotonic(), FUNCTION_SECONDS, 1)
         distribution = Distribution(cast("Any", _S3(self)), "distribution")
         ledger = Ledger(
             cast("Any", _DynamoDB(self)),
@@ -349,10 +390,14 @@ class Inline(Executor):
 
 
 class Deferred(Executor):
-    """Does what it is given when its answer is asked for: what was begun before goes on first."""
+    """Publishes a bundle when its answer is asked for: what was begun before goes on first."""
+
+    def __init__(self) -> None:
+        self._bundles: list[Gathered] = []
 
     def submit(self, do: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Do it when the answer is asked for."""
+        self._bundles.append(args[0])
 
         class Later(Future[Any]):
             def result(self, timeout: float | None = None) -> Any:
@@ -360,6 +405,12 @@ class Deferred(Executor):
                 return do(*args, **kwargs)
 
         return Later()
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """What a process leaves open when it dies, the system closes."""
+        del wait, cancel_futures
+        for bundle in self._bundles:
+            bundle.spool.close()
 
 
 class _DynamoDB:
@@ -442,7 +493,7 @@ def simulate(seed: int) -> tuple[bool, History]:
 
 def prepare(setattr_: Callable[[Any, str, Any], object]) -> None:
     """Put the fake clock and the inline threads under the product, by `setattr_(module, name, value)`."""
-    clock = SimpleNamespace(monotonic=lambda: _current().history.now, time=lambda: _current().history.now)
+    clock = SimpleNamespace(monotonic=lambda: _current().monotonic(), time=lambda: _current().history.now)
     setattr_(bundling, "time", clock)
     setattr_(bundling, "ThreadPoolExecutor", _executor)
     setattr_(records, "_pause", lambda _: None)

@@ -61,6 +61,8 @@ def test_histories_are_full_of_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
         "closes",
         "a consumer deletes",
         "is killed by its time-out",
+        "there is a record until",
+        "sleeps for",
         "duplicate",
         "in_flight",
     ):
