@@ -73,7 +73,7 @@ class Attempt:
         self.owned: dict[str, Claim] = {}
         self.unsure: list[Claim] = []
         self.packed: list[str] = []
-        self.left_over: list[Member] = []
+        self.left_over: list[Member] = []  # another attempt follows, whose outcome for them counts
         self.outcomes: Outcomes = {}
         self.published = False
         self.bytes_in = self.bytes_out = 0
@@ -292,9 +292,8 @@ def _settle(attempt: Attempt, packed: Packed, work: Work) -> None:
 
 def _give_up(attempt: Attempt, error: Exception, work: Work) -> None:
     """The bundle is surely not published: its members fail for `error`, and their claims are released if possible."""
-    ids = {work.ledger.identity(member) for member in attempt.plan.members}
-    ids.difference_update(work.ledger.identity(member) for member in attempt.left_over)
-    attempt.outcomes.update((id_, error) for id_ in ids if id_ not in attempt.outcomes)
+    for member in attempt.plan.members:
+        attempt.outcomes.setdefault(work.ledger.identity(member), error)
     log.warning("bundle.unpublished", bundle=attempt.plan.bundle, fault=str(error))
     attempt.packed.clear()
     try:

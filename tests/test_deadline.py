@@ -12,11 +12,12 @@ import pytest
 
 from aggregator import bundling, ledger, sources
 from aggregator.clients import Clients, Distribution
+from aggregator.core import Packed, Packer
 from aggregator.exceptions import AmbiguousPutError
 from aggregator.ledger import GRACE
-from aggregator.planning import Timetable
-from tests.faults import LOST, answered
-from tests.world import World
+from aggregator.planning import Plan, Timetable
+from tests.faults import LOST, Call, answered, faults
+from tests.world import World, log_lines
 
 ERRORS = [LOST, answered(503, "SlowDown"), answered(400, "ThrottlingException")]
 
@@ -81,6 +82,29 @@ def test_an_invocation_ends_by_itself_however_slow_aws_is(
     assert late == []
     assert world.deliver(OBJECTS) == set()
     assert world.published() == {key: [body] for key, body in OBJECTS.items()}
+
+
+def test_the_figures_say_where_the_time_went(
+    world: World, clock: Clock, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.put("a", b"1")
+    seconds = {"TransactWriteItems": 1, "PutObject": 3, "PutItem": 2}
+
+    def take(call: Call) -> None:
+        clock.sleep(seconds[call.operation] if call.when == "before" else 0)
+
+    def finish(packer: Packer, plan: Plan) -> Packed:
+        clock.sleep(4)
+        return finished(packer, plan)
+
+    finished = Packer.finish
+    monkeypatch.setattr(Packer, "finish", finish)
+    with faults(monkeypatch, take):
+        world.deliver(["a"])
+
+    (line,) = [line for line in log_lines(capsys.readouterr().out) if line.get("message") == "invocation.finished"]
+    told = {name: line[name] for name in ("GatherTime", "CloseTime", "PutTime", "SettleTime", "Duration")}
+    assert told == {"GatherTime": 1000, "CloseTime": 4000, "PutTime": 3000, "SettleTime": 2000, "Duration": 10_000}
 
 
 def test_a_put_that_takes_its_bundle_slowly_is_broken_off_in_time(world: World, clock: Clock) -> None:

@@ -283,6 +283,23 @@ def test_a_bundle_is_gathered_while_the_last_is_put(world: World, monkeypatch: p
     assert {key: len(bodies) for key, bodies in world.published().items()} == dict.fromkeys(objects, 1)
 
 
+def test_a_bundle_that_grows_goes_to_the_disk(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.put("random", random.Random(1).randbytes(100_000))
+    rolled = list[int]()
+
+    class Spool(tempfile.SpooledTemporaryFile[bytes]):
+        def rollover(self) -> None:
+            rolled.append(self.tell())
+            super().rollover()
+
+    monkeypatch.setattr(bundling, "SpooledTemporaryFile", Spool)
+    monkeypatch.setattr(bundling, "SPOOL_SIZE", 20_000)
+    stayed = world.deliver(["random"])
+
+    assert stayed == set()
+    assert len(rolled) == 1
+
+
 def test_never_more_than_two_bundles_are_spooled(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     objects = {f"{at}": bytes(600_000) for at in range(5)}
     world.put_all(objects)
