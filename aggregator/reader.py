@@ -139,14 +139,19 @@ class Bundle:
         """Close what the bundle was opened from, unless it was given open."""
         self._close()
 
-    def entry(self, key: str) -> Entry:
+    def entry(self, key: str, *, bucket: str | None = None, version_id: str | None = None) -> Entry:
         """
-        The member called `key`; the last one, where several versions of it lie in the bundle.
+        The member called `key`; the last one, where several of that bucket and version, if they are named, have it.
 
         Raises:
             KeyError: no member has that key.
         """
-        return self._by_key[key]
+        if bucket is None and version_id is None:
+            return self._by_key[key]
+        for entry in reversed(self.entries):
+            if entry.key == key and bucket in {None, entry.bucket} and version_id in {None, entry.version_id}:
+                return entry
+        raise KeyError(key)
 
     def read(self, entry: Entry) -> bytes:
         """

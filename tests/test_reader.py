@@ -228,6 +228,22 @@ def test_of_several_versions_under_one_key_the_last_is_read(executor: Executor) 
     assert [opened.read(entry) for entry in opened] == [b"first", b"other", b"last"]
 
 
+def test_a_member_is_told_from_others_of_its_key_by_bucket_and_version(executor: Executor) -> None:
+    spool = io.BytesIO()
+    packer = Packer(spool, limit=10**9, level=1, framing="lines", executor=executor)
+    for bucket, version in (("one", "v1"), ("one", "v2"), ("two", "v1"), ("two", None)):
+        packer.add(Source(Member(bucket, "a"), 1, "e", version), [b"a"])
+    packer.finish(Plan("b.gz", "2026-11-23T11:54:56Z", "r", ()))
+    opened = Bundle.open(spool)
+
+    found = [opened.entry("a", bucket="one"), opened.entry("a", version_id="v1"), opened.entry("a")]
+
+    assert [opened.entries.index(entry) for entry in found] == [1, 2, 3]
+    assert opened.entry("a", bucket="one", version_id="v1") == opened.entries[0]
+    with pytest.raises(KeyError):
+        opened.entry("a", bucket="two", version_id="v2")
+
+
 @pytest.mark.parametrize("key", ["", "in/0", "in/0.json ", "IN/0.json"])
 def test_a_key_that_no_member_has_is_a_key_error(key: str, bundle: bytes) -> None:
     opened = Bundle.open(io.BytesIO(bundle))
