@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, TypeAdapter, ValidationError
 
-from aggregator.core import (
+from aggregator.exceptions import BundleFormatError
+from aggregator.layout import (
     EMPTY_MEMBER_SIZE,
     END,
     FOOTER,
@@ -24,7 +25,6 @@ from aggregator.core import (
     MAGIC,
     empty_member,
 )
-from aggregator.exceptions import BundleFormatError
 from aggregator.schemas import BundleIndex
 
 TAIL_SIZE = 64 * 1024

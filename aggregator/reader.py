@@ -17,9 +17,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, NamedTuple, Self
 
-from aggregator.core import HEADER
 from aggregator.exceptions import BundleFormatError
 from aggregator.indexing import Fetch, Footer
+from aggregator.layout import HEADER
 from aggregator.schemas import BundleIndex
 from aggregator.verification import Proof, verified
 
