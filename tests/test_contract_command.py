@@ -13,8 +13,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from aggregator.cli import app
+from aggregator.contracts import documents as documents_of_files
 from aggregator.contracts.catalog import CONTRACTS, root, walk
-from aggregator.contracts.documents import MAX_DOCUMENT_BYTES, documents, lines_of
+from aggregator.contracts.documents import MAX_DOCUMENT_BYTES, Lines, documents
 from aggregator.schemas import BODY
 from fixtures import factories
 
@@ -233,6 +234,36 @@ def test_every_line_is_a_message_of_its_own(judged: Callable[..., Result]) -> No
     assert result.stderr == "4 messages, 2 invalid\n"
 
 
+@pytest.mark.parametrize(
+    "text",
+    ['{"Records":\n[%s]\n}', '{"Records":\n\n[%s\n]}\n', '{"Records": [\n%s\n]\n}', '\n{\n"Records": [%s]}'],
+)
+def test_a_document_is_one_wherever_its_lines_end(judged: Callable[..., Result], text: str) -> None:
+    result = judged((text % json.dumps(MINIMAL["Records"][0])).encode())
+
+    assert (result.exit_code, result.stderr) == (0, "1 message, 0 invalid\n")
+
+
+def test_an_error_in_a_line_is_told_with_one_number_of_a_line(judged: Callable[..., Result]) -> None:
+    lines = [json.dumps(MINIMAL), json.dumps(MINIMAL), '{"Records" []}']
+
+    result = judged("\n".join(lines).encode())
+
+    assert result.stdout.startswith("message.json:3 (root): json: is not JSON: expected `:` at column 12: ")
+
+
+def test_the_lines_of_an_event_of_many_wrong_bodies_are_counted_once(
+    judged: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+    monkeypatch.setattr(documents_of_files, "_values", lambda text: read.append(text) or [("", 1)])
+    event = factories.event(*["[]"] * 50)
+
+    result = judged(json.dumps(event, indent=1).encode())
+
+    assert (result.stderr, len(read)) == ("50 messages, 50 invalid\n", 1)
+
+
 def test_a_first_line_that_is_wrong_does_not_hide_the_others(judged: Callable[..., Result]) -> None:
     lines = ["not JSON", json.dumps(MINIMAL), json.dumps(MINIMAL)]
 
@@ -375,7 +406,9 @@ def test_faults_have_the_lines_of_their_values() -> None:
 
     pointers = ["", "/a", "/a/0", "/a/1", "/a/1/b", "/a/1/c~1d", "/", "//", "/a/1/missing", "/no/where"]
 
-    assert list(lines_of(text, pointers).values()) == [1, 1, 1, 2, 2, 3, 4, 5, 2, 1]
+    lines = Lines(text)
+
+    assert [lines.of(pointer) for pointer in pointers] == [1, 1, 1, 2, 2, 3, 4, 5, 2, 1]
 
 
 def test_a_document_keeps_its_line_behind_blank_ones() -> None:

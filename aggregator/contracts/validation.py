@@ -23,12 +23,12 @@ from pydantic import ValidationError
 from aggregator.contracts.catalog import Contract, Profile, contract, published, schema_path
 from aggregator.contracts.documents import (
     Document,
+    Lines,
     Message,
     UnreadableError,
     documents,
     escaped,
     is_batch,
-    lines_of,
     messages,
 )
 from aggregator.schemas import BODY, kind_of
@@ -99,12 +99,14 @@ class Judge:
         """A verdict for each message of a file."""
         for document in documents(stream):
             if isinstance(document.content, UnreadableError):
-                fault = _unreadable(document.content)
+                fault = _unreadable(document.content)._replace(problem=document.content.problem_beside_its_line)
                 line = document.line + document.content.line - 1
                 yield Verdict(document.line, "", None, (fault,), (line,))
                 continue
+            lines = Lines(document.text)
             for at, one, faults in self._document(document):
-                yield self._located(document, at, one, faults)
+                label = one.label if one else None
+                yield Verdict(document.line, at, label, faults, _lines(document, at, faults, lines))
 
     def message(self, message: Message) -> tuple[Contract | None, tuple[Fault, ...]]:
         """The contract that a message is judged by, and its faults."""
@@ -128,15 +130,6 @@ class Judge:
         found = [Message("", document.text, document.content)] if whole else messages(document.content, document.text)
         for message in found:
             yield message.at, *self.message(message)
-
-    def _located(self, document: Document, at: str, one: Contract | None, faults: tuple[Fault, ...]) -> Verdict:
-        label = one.label if one else None
-        if not faults or document.is_line:
-            return Verdict(document.line, at, label, faults, (document.line,) * len(faults))
-        pointers = [at.partition("#")[0] or fault.pointer for fault in faults]
-        begins = lines_of(document.text, pointers)
-        lines = tuple(document.line + begins[pointer] - 1 for pointer in pointers)
-        return Verdict(document.line, at, label, faults, lines)
 
     def _by_schema(self, one: Contract, profile: Profile, content: Any) -> tuple[Fault, ...]:
         path = schema_path(one, profile)
@@ -167,6 +160,13 @@ def places_of(error: Any) -> Iterator[tuple[str, str]]:
         yield from ((_pointer([*steps, name]), keyword) for name in error.kind.unexpected)
     else:
         yield _pointer(steps), keyword
+
+
+def _lines(document: Document, at: str, faults: Sequence[Fault], lines: Lines) -> tuple[int, ...]:
+    """The line of each fault in its file."""
+    if document.is_line:
+        return (document.line,) * len(faults)
+    return tuple(document.line + lines.of(at.partition("#")[0] or fault.pointer) - 1 for fault in faults)
 
 
 def _by_model(text: str | bytes) -> tuple[Fault, ...]:
