@@ -1,6 +1,9 @@
 """`aggregator bundle` on bundles in files: what it prints, what it writes, and its exit status."""
 
 import io
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from pathlib import Path
@@ -12,6 +15,8 @@ from aggregator.cli import app
 from aggregator.core import Packer, Source
 from aggregator.planning import Plan
 from aggregator.schemas import Member
+
+ROOT = str(Path(__file__).parent.parent)
 
 Run = Callable[..., Result]
 
@@ -58,6 +63,17 @@ def test_a_pattern_that_is_no_key_means_every_key_it_matches(
 
     files = {path.relative_to(tmp_path / "out").as_posix() for path in tmp_path.rglob("out/**/*") if path.is_file()}
     assert (result.exit_code, files) == (0, {"a/1", "a/2", "b"})
+
+
+@pytest.mark.parametrize("command", ["list", "verify", "cat"])
+def test_where_there_is_no_standard_input_that_is_said(command: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    shell = [sys.executable, "-m", "aggregator.cli", "bundle", command, "-", *(["key"] if command == "cat" else [])]
+    closed = ["sh", "-c", 'exec "$@" <&-', "sh", *shell]
+
+    done = subprocess.run(closed, env={**os.environ, "PYTHONPATH": ROOT}, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, "there is no standard input" in done.stdout + done.stderr) == (2, True)
+    assert "Traceback" not in done.stderr
 
 
 def _bundle(members: Mapping[str, bytes], executor: Executor) -> bytes:
