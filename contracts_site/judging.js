@@ -3,6 +3,7 @@
 // aggregator/contracts/validation.py; tests/test_contracts_site.py runs both on every example and its mutants.
 
 const LAST_WORD = "no schema says this, but the Lambda refuses the message";
+const WHOLE = "write it without a decimal point or an exponent: 3, not 3.0";
 const MAX_KEY_BYTES = 1024;
 
 const CONTRACT_OF_KIND = { s3: "s3-notification", eventbridge: "eventbridge-notification" };
@@ -97,12 +98,12 @@ function byTheLambda(kind, content) {
 
 function objectFaults(object, at, bytesOf) {
   const found = [];
-  const refuse = (name, problem) => found.push(fault([...at, name], "lambda", problem, LAST_WORD));
+  const refuse = (name, problem, remedy = LAST_WORD) => found.push(fault([...at, name], "lambda", problem, remedy));
   const bytes = bytesOf(object.get("key"));
   if (!isUtf8(bytes)) refuse("key", "key is not UTF-8 once it is decoded");
   else if (bytes.length > MAX_KEY_BYTES) refuse("key", `key is longer than ${MAX_KEY_BYTES} bytes`);
   const size = object.get("size");
-  if (size instanceof JsonNumber && !size.isWhole) refuse("size", "must be written without a decimal point");
+  if (size instanceof JsonNumber && !size.isWhole) refuse("size", "must be a whole number", WHOLE);
   return found;
 }
 

@@ -209,7 +209,11 @@ def _by_the_command_line(call: Call) -> list[tuple[str, str | None, set[tuple[in
         (
             one.at,
             one.contract,
-            {(line, fault.pointer, fault.keyword) for line, fault in zip(one.lines, one.faults, strict=True)},
+            {
+                (line, fault.pointer, fault.keyword)
+                for line, fault in zip(one.lines, one.faults, strict=True)
+                if fault.keyword != "more"  # the page tells all
+            },
         )
         for one in found
     ]

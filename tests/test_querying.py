@@ -56,10 +56,10 @@ def test_each_query_of_the_readme_and_the_page_reads_the_bundle_that_the_readme_
     (readmes,) = re.findall(r"```sql\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
     summed, raw = _blocks("DuckDB", "sql")
 
-    found = duckdb.sql(readmes)
+    found = duckdb.execute(readmes).fetchall()
 
     assert len(orders) == len(lines) - 1  # the note, which is no JSON
-    assert sorted(found.fetchall()) == sorted(tuple(order.values()) for order in orders)
+    assert sorted(found) == sorted(tuple(order.values()) for order in orders)
     assert duckdb.execute(summed).fetchall() == [
         ("2026/11/23/16", len(orders), sum(order["cents"] for order in orders))
     ]
