@@ -66,6 +66,7 @@ class Bundle:
 
         Raises:
             BundleFormatError: the bytes are no bundle, or not a whole one.
+            BundleVersionError: the bundle is of a later version than this reader knows.
         """
         self.size, self._fetch, self._close = size, _Window(fetch), close
         footer = Footer.read(fetch, size)
@@ -87,6 +88,7 @@ class Bundle:
 
         Raises:
             BundleFormatError: the bytes are no bundle, or not a whole one.
+            BundleVersionError: the bundle is of a later version than this reader knows.
             OpeningError: a URL cannot be opened or read, or what it takes is not installed (`bundles/opening.py`).
             OSError: the file cannot be read.
         """

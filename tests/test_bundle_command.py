@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from aggregator import indexing
 from aggregator.cli import app
 from aggregator.core import Packer, Source
 from aggregator.planning import Plan
@@ -63,6 +64,19 @@ def test_a_pattern_that_is_no_key_means_every_key_it_matches(
 
     files = {path.relative_to(tmp_path / "out").as_posix() for path in tmp_path.rglob("out/**/*") if path.is_file()}
     assert (result.exit_code, files) == (0, {"a/1", "a/2", "b"})
+
+
+@pytest.mark.parametrize("command", [["list"], ["verify"], ["cat"], ["repack", "--out", "out.gz"]])
+def test_a_bundle_of_a_later_version_is_no_finding_but_more_than_this_reader_knows(
+    command: list[str], run: Run, write: Callable[..., bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("bundle.gz", {"a": b"1"})
+    monkeypatch.setattr(indexing, "_VERSION", 0)
+
+    result = run(*command, "bundle.gz", *(["a"] if command == ["cat"] else []))
+
+    assert result.exit_code == 2
+    assert "of a later version than this reader knows: upgrade (version=1, known=0)" in result.output
 
 
 @pytest.mark.parametrize("command", ["list", "verify", "cat"])

@@ -82,6 +82,7 @@ def bundle_at(target: str) -> Bundle:
 
     Raises:
         BundleFormatError: the bytes are no bundle, or not a whole one.
+        BundleVersionError: the bundle is of a later version than this reader knows.
         OpeningError: the target cannot be opened.
         OSError: the file cannot be read.
     """
