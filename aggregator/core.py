@@ -27,32 +27,15 @@ from isal import igzip, isal_zlib
 from zlib_ng import zlib_ng
 
 from aggregator.exceptions import BundleFullError, CorruptMemberError, OversizedMemberError
+from aggregator.layout import END, FOOTER, FOOTER_ID, HEADER, INDEX_ID, MAGIC, empty_member
 from aggregator.planning import Plan, timestamp
 from aggregator.schemas import BundleIndex, Member, MemberColumns
 
 BLOCK_SIZE = 256 * 1024
 """Bytes of text in a block: what one thread compresses, and what a reader inflates to get at one member."""
 
-HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
-"""A gzip header with no name and no time (RFC 1952), so that equal members give equal bytes."""
-
-END = b"\x03\x00"
-"""The final, empty deflate block (RFC 1951)."""
-
 EXTRA_SIZE = 16 * 1024 - 4
 """Most index bytes in one empty member: DuckDB 2.0 refuses a gzip header of more than 32 KiB."""
-
-INDEX_ID, FOOTER_ID = b"AI", b"AF"
-"""Names of our FEXTRA subfields (RFC 1952, section 2.3.1.1)."""
-
-FOOTER = struct.Struct("<8sQQQI32s")
-"""Magic, where the index begins, bytes of it in the file, deflated, inflated, and SHA-256 of all before the footer."""
-
-MAGIC = b"AGGRBNDL"
-
-EMPTY_MEMBER_SIZE = len(HEADER) + 2 + 4 + len(END) + 8
-
-FOOTER_SIZE = EMPTY_MEMBER_SIZE + FOOTER.size
 
 _MOST_PENDING = 8
 """Blocks handed to the executor and not yet written: 2 MiB, enough to keep the two to six cores of a Lambda busy."""
@@ -282,12 +265,6 @@ def compressor(level: int) -> Callable[[bytes], bytes]:
         return deflated if len(deflated) <= len(block) + 64 else _stored(block)
 
     return compress
-
-
-def empty_member(name: bytes, extra: bytes) -> bytes:
-    """A gzip member with no content that carries `extra`, at most 65,531 bytes, in a FEXTRA subfield called `name`."""
-    field = name + struct.pack("<H", len(extra)) + extra
-    return HEADER[:3] + b"\x04" + HEADER[4:] + struct.pack("<H", len(field)) + field + END + bytes(8)
 
 
 def _stored(block: Sequence[int]) -> bytes:

@@ -5,6 +5,8 @@ What each failure means for the envelope that brought it.
     ├── ConfigurationError           the invocation cannot start: mend the environment
     ├── WrongTriggerError            the event is no SQS batch: mend the wiring
     ├── BundleFormatError            the bytes are no bundle, or a damaged one
+    ├── BundleVersionError           the bundle is of a later version than this reader knows: upgrade
+    ├── ClosedBundleError            the bundle was closed, and no more is read from it
     ├── SupersededError              acknowledge: a newer version brings its own notification
     ├── PermanentError               reject: the redrive policy takes it to the dead-letter queue
     │   ├── InvalidNotificationError
@@ -61,6 +63,18 @@ class BundleFormatError(AggregatorError):
     """What was read is not a bundle, or not a whole one."""
 
     reason = "bundle_format"
+
+
+class BundleVersionError(AggregatorError):
+    """What was read is a bundle of a later version than this reader knows."""
+
+    reason = "bundle_version"
+
+
+class ClosedBundleError(AggregatorError):
+    """The bundle was closed, and something was to be read from it."""
+
+    reason = "closed_bundle"
 
 
 class SupersededError(AggregatorError):

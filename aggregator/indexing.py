@@ -2,18 +2,20 @@
 The end of a bundle: the footer, which says where the index is, and the index, which says all else.
 
 Both are taken only if they are, to the bit, what a packer writes (docs/bundle-format.md). What an index claims is
-bounded before it is believed, so that a crafted one costs no memory.
+bounded before it is believed: it inflates to no more than the footer says, and is parsed only if it holds no more
+values than so many bytes of a packer's can, so that a crafted one costs little memory.
 """
 
-import json
+import re
 import struct
 import zlib
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, TypeAdapter, ValidationError
 
-from aggregator.core import (
+from aggregator.exceptions import BundleFormatError, BundleVersionError
+from aggregator.layout import (
     EMPTY_MEMBER_SIZE,
     END,
     FOOTER,
@@ -24,8 +26,7 @@ from aggregator.core import (
     MAGIC,
     empty_member,
 )
-from aggregator.exceptions import BundleFormatError
-from aggregator.schemas import BundleIndex
+from aggregator.schemas import BundleIndex, Column
 
 TAIL_SIZE = 64 * 1024
 """Bytes read from the end at first: footer and index of a bundle of some 1,500 members."""
@@ -36,6 +37,25 @@ MAX_INDEX_SIZE = 1 << 30
 MAX_BLOCK_SIZE = 64 * 1024 * 1024
 """Most bytes a block may inflate to; what claims more is refused as damaged."""
 
+VALUES_A_BYTE = 4 * 9
+"""
+Most values in an index for each byte of it, deflated: four members, of nine columns.
+
+A ratio of bytes does not tell a bomb from a bundle: 100,000 versions of an empty object with a key of 1,024 bytes
+deflate to a 336th, zeros to a 1,000th. But a member takes some bytes that no other has, and at least 2.6 were measured,
+of 100,000 empty objects that are called 000000, 000001 and so on.
+"""
+
+FEWEST_VALUES = 100_000
+"""What an index may hold however small it is."""
+
+SMALLEST_BLOCK_SIZE = 5
+"""Bytes of an empty block in the file (RFC 1951, section 3.2.4): the sizes of blocks are values too."""
+
+_VERSION = 1
+_UNREADABLE = "the index cannot be read"
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?Z")
 _SMALLEST = len(HEADER) + len(END) + 8 + FOOTER_SIZE
 _FOOTER_BEGIN = empty_member(FOOTER_ID, bytes(FOOTER.size))[: FOOTER_SIZE - FOOTER.size - len(END) - 8]
 
@@ -55,7 +75,10 @@ class Origin(BaseModel):
     members: NonNegativeInt
 
 
-_ORIGINS = TypeAdapter(list[Origin])
+_FIELDS = TypeAdapter(dict[str, Any])
+"""Parses as strictly as the Lambda does: half a character, which no key of S3's has, is refused."""
+
+_ORIGINS = TypeAdapter(Column[Origin])
 
 
 class Footer(NamedTuple):
@@ -94,18 +117,22 @@ class Footer(NamedTuple):
         What the index says, and of a repacked bundle, what it was made of.
 
         Raises:
+            BundleVersionError: it is of a later version than this reader knows.
             BundleFormatError: the index is damaged, or does not fit the file.
         """
+        text = self._inflated()
+        most = max(FEWEST_VALUES, VALUES_A_BYTE * len(self.deflated)) + self.index_at // SMALLEST_BLOCK_SIZE
+        if _has_more_commas(text, most):
+            raise BundleFormatError("the index claims more than its bytes can hold")
         try:
-            inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-            text = inflate.decompress(self.deflated, max(1, self.inflated_size))  # 0 is no limit
-            if len(text) != self.inflated_size:
-                raise BundleFormatError("the index does not have the size that the footer names")
-            fields = json.loads(text)
+            fields = _FIELDS.validate_json(text)
+            _check_version(fields)
             index = BundleIndex.model_validate(fields)
             origins = _ORIGINS.validate_python(fields.get("repacked", []))
-        except (zlib.error, ValueError, ValidationError, RecursionError) as error:
-            raise BundleFormatError("the index cannot be read") from error
+        except ValidationError as error:
+            raise _unreadable(error) from error
+        if not _TIME.fullmatch(index.created):
+            raise BundleFormatError(_UNREADABLE, field="created", problem="is no time of RFC 3339 in UTC")
         if len(HEADER) + sum(index.blocks) + len(END) + 8 != self.index_at:
             raise BundleFormatError("the text does not end where the index begins")
         most = index.block_size + 64 + index.block_size // 1024  # what does not deflate is stored, 5 bytes every 65,535
@@ -114,6 +141,42 @@ class Footer(NamedTuple):
         if origins and sum(origin.members for origin in origins) != len(index.members.key):
             raise BundleFormatError("the columns of the index do not agree")
         return index, origins
+
+    def _inflated(self) -> bytes:
+        try:
+            text = zlib.decompressobj(-zlib.MAX_WBITS).decompress(self.deflated, max(1, self.inflated_size))
+        except zlib.error as error:
+            raise BundleFormatError(_UNREADABLE) from error
+        if len(text) != self.inflated_size:  # 0 is no limit to zlib, hence the 1
+            raise BundleFormatError("the index does not have the size that the footer names")
+        return text
+
+
+def _has_more_commas(text: bytes, most: int) -> bool:
+    """Whether more than `most` values follow others; what stands in strings is looked at only if it may matter."""
+    commas = text.count(b",")
+    return commas > most and commas - sum(string[0].count(b",") for string in _STRING.finditer(text)) > most
+
+
+def _check_version(fields: dict[str, Any]) -> None:
+    """
+    Tell a bundle of the future from a damaged one.
+
+    Raises:
+        BundleVersionError: the version is one that this reader does not know.
+    """
+    version = fields.get("version")
+    if fields.get("format") == "aggregator-bundle" and isinstance(version, int) and version > _VERSION:
+        raise BundleVersionError(
+            "the bundle is of a later version than this reader knows: upgrade", version=version, known=_VERSION
+        )
+
+
+def _unreadable(error: ValidationError) -> BundleFormatError:
+    """What is wrong with an index: the first field that failed, without its value."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    field = ".".join(map(str, first["loc"]))
+    return BundleFormatError(_UNREADABLE, **({"field": field} if field else {}), problem=first["msg"])
 
 
 def _no_footer(fetch: Fetch, size: int, tail: bytes) -> BundleFormatError:

@@ -17,9 +17,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, NamedTuple, Self
 
-from aggregator.core import HEADER
 from aggregator.exceptions import BundleFormatError
 from aggregator.indexing import Fetch, Footer
+from aggregator.layout import HEADER
 from aggregator.schemas import BundleIndex
 from aggregator.verification import Proof, verified
 
@@ -66,6 +66,7 @@ class Bundle:
 
         Raises:
             BundleFormatError: the bytes are no bundle, or not a whole one.
+            BundleVersionError: the bundle is of a later version than this reader knows.
         """
         self.size, self._fetch, self._close = size, _Window(fetch), close
         footer = Footer.read(fetch, size)
@@ -87,6 +88,7 @@ class Bundle:
 
         Raises:
             BundleFormatError: the bytes are no bundle, or not a whole one.
+            BundleVersionError: the bundle is of a later version than this reader knows.
             OpeningError: a URL cannot be opened or read, or what it takes is not installed (`bundles/opening.py`).
             OSError: the file cannot be read.
         """
@@ -139,14 +141,19 @@ class Bundle:
         """Close what the bundle was opened from, unless it was given open."""
         self._close()
 
-    def entry(self, key: str) -> Entry:
+    def entry(self, key: str, *, bucket: str | None = None, version_id: str | None = None) -> Entry:
         """
-        The member called `key`; the last one, where several versions of it lie in the bundle.
+        The member called `key`; the last one, where several of that bucket and version, if they are named, have it.
 
         Raises:
             KeyError: no member has that key.
         """
-        return self._by_key[key]
+        if bucket is None and version_id is None:
+            return self._by_key[key]
+        for entry in reversed(self.entries):
+            if entry.key == key and bucket in {None, entry.bucket} and version_id in {None, entry.version_id}:
+                return entry
+        raise KeyError(key)
 
     def read(self, entry: Entry) -> bytes:
         """

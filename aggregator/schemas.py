@@ -10,7 +10,7 @@ What comes out is a tuple of small frozen `Member` values; thousands of retained
 collection than they cost to parse.
 """
 
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, TypeVar
 from urllib.parse import unquote_plus
 
 from pydantic import (
@@ -18,6 +18,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Discriminator,
+    FailFast,
     Field,
     Json,
     NonNegativeInt,
@@ -285,20 +286,26 @@ class Envelope(NamedTuple):
     members: tuple[Member, ...]
 
 
+_T = TypeVar("_T")
+
+Column = Annotated[list[_T], FailFast()]
+"""A list of which only the first wrong value is told: pydantic keeps some 800 bytes of each, be they millions."""
+
+
 class MemberColumns(BaseModel):
     """The members of a bundle, a column a field, all of one length, in the order in which they lie in the text."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
-    bucket: list[NonNegativeInt] = Field(description="position of the member's bucket in `buckets`")
-    key: list[str] = Field(description="object key, decoded")
-    version_id: list[str | None] = Field(description="version that was read, if the bucket is versioned")
-    etag: list[str | None] = Field(description="entity tag of what was read, without quotes")
-    size: list[NonNegativeInt] = Field(description="bytes of the object in S3")
-    encoding: list[Literal["gzip"] | None] = Field(description="what was decoded on the way into the bundle")
-    start: list[NonNegativeInt] = Field(description="offset of the member in the bundle's text, in bytes")
-    length: list[NonNegativeInt] = Field(description="bytes of the member in the bundle's text")
-    crc32: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(description="CRC-32 of those bytes (RFC 1952)")
+    bucket: Column[NonNegativeInt] = Field(description="position of the member's bucket in `buckets`")
+    key: Column[str] = Field(description="object key, decoded")
+    version_id: Column[str | None] = Field(description="version that was read, if the bucket is versioned")
+    etag: Column[str | None] = Field(description="entity tag of what was read, without quotes")
+    size: Column[NonNegativeInt] = Field(description="bytes of the object in S3")
+    encoding: Column[Literal["gzip"] | None] = Field(description="what was decoded on the way into the bundle")
+    start: Column[NonNegativeInt] = Field(description="offset of the member in the bundle's text, in bytes")
+    length: Column[NonNegativeInt] = Field(description="bytes of the member in the bundle's text")
+    crc32: Column[Annotated[int, Field(ge=0, lt=2**32)]] = Field(description="CRC-32 of those bytes (RFC 1952)")
 
 
 class BundleIndex(BaseModel):
@@ -322,8 +329,8 @@ class BundleIndex(BaseModel):
     framing: Literal["lines", "none"] = Field(description="lines: a member without a final newline was given one")
     text_size: NonNegativeInt = Field(description="bytes of the bundle's text")
     block_size: Annotated[int, Field(gt=0)] = Field(description="bytes of text in each block but the last")
-    blocks: list[NonNegativeInt] = Field(description="bytes of each block in the file")
-    buckets: list[str] = Field(description="the buckets of the members")
+    blocks: Column[NonNegativeInt] = Field(description="bytes of each block in the file")
+    buckets: Column[str] = Field(description="the buckets of the members")
     members: MemberColumns
 
 

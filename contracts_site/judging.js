@@ -3,6 +3,7 @@
 // aggregator/contracts/validation.py; tests/test_contracts_site.py runs both on every example and its mutants.
 
 const LAST_WORD = "no schema says this, but the Lambda refuses the message";
+const WHOLE = "write it without a decimal point or an exponent: 3, not 3.0";
 const MAX_KEY_BYTES = 1024;
 
 const CONTRACT_OF_KIND = { s3: "s3-notification", eventbridge: "eventbridge-notification" };
@@ -19,11 +20,12 @@ class Judge {
 
   /** A verdict for each message of a text: its line, the pointer of the text that holds it, contract and faults. */
   verdicts(text) {
-    return documents(text).flatMap((document) =>
-      document.content instanceof Unreadable
-        ? [{ line: document.line, at: "", contract: null, faults: [unreadable(document.content, document.line)] }]
-        : this.document(document).map((verdict) => located(document, verdict)),
-    );
+    return documents(text).flatMap((document) => {
+      const { line, content } = document;
+      if (content instanceof Unreadable) return [{ line, at: "", contract: null, faults: [noDocument(content, line)] }];
+      const lines = new Lines(document.text);
+      return this.document(document).map((verdict) => located(document, verdict, lines));
+    });
   }
 
   document({ text, content }) {
@@ -96,12 +98,12 @@ function byTheLambda(kind, content) {
 
 function objectFaults(object, at, bytesOf) {
   const found = [];
-  const refuse = (name, problem) => found.push(fault([...at, name], "lambda", problem, LAST_WORD));
+  const refuse = (name, problem, remedy = LAST_WORD) => found.push(fault([...at, name], "lambda", problem, remedy));
   const bytes = bytesOf(object.get("key"));
   if (!isUtf8(bytes)) refuse("key", "key is not UTF-8 once it is decoded");
   else if (bytes.length > MAX_KEY_BYTES) refuse("key", `key is longer than ${MAX_KEY_BYTES} bytes`);
   const size = object.get("size");
-  if (size instanceof JsonNumber && !size.isWhole) refuse("size", "must be written without a decimal point");
+  if (size instanceof JsonNumber && !size.isWhole) refuse("size", "must be a whole number", WHOLE);
   return found;
 }
 
@@ -144,18 +146,23 @@ function isUtf8(bytes) {
 }
 
 /** The verdict with the line of each fault. */
-function located(document, verdict) {
+function located(document, verdict, lines) {
   const { faults, at } = verdict;
   if (!faults.length || document.isLine) {
     return { ...verdict, line: document.line, faults: faults.map((one) => ({ ...one, line: document.line })) };
   }
-  const lines = linesOf(document.text, faults.map((one) => at.split("#")[0] || one.pointer));
-  const placed = faults.map((one, index) => ({ ...one, line: document.line + lines[index] - 1 }));
-  return { ...verdict, line: document.line, faults: placed };
+  const lineOfFault = (one) => document.line + lines.of(at.split("#")[0] || one.pointer) - 1;
+  return { ...verdict, line: document.line, faults: faults.map((one) => ({ ...one, line: lineOfFault(one) })) };
 }
 
-function unreadable(error, line = 1) {
-  return { pointer: "", keyword: "json", problem: error.message, remedy: error.remedy, line: line + error.line - 1 };
+function unreadable(error) {
+  return { pointer: "", keyword: "json", problem: error.message, remedy: error.remedy };
+}
+
+/** The fault of what should be a document and begins on `line`: its own line is told beside it, and not once more in it. */
+function noDocument(error, line) {
+  const problem = error.message.replace(/ at line [0-9]+ column/u, " at column");
+  return { ...unreadable(error), problem, line: line + error.line - 1 };
 }
 
 function unknown(isSkipped) {

@@ -194,10 +194,11 @@ function documents(text) {
   }
   const lines = text.split("\n").map((line, index) => ({ line: index + 1, text: line }));
   const [first = { line: 1, text: "" }, ...others] = lines.filter((line) => !isBlank(line.text));
-  const isUnfinished = parsed(first.text) instanceof Unreadable;
-  if (isUnfinished && !(others.length && isDocument(others[0].text))) {
+  if (parsed(first.text) instanceof Unreadable) {
     const whole = lines.slice(first.line - 1).map((line) => line.text).join("\n");
-    return [{ line: first.line, text: whole, content: parsed(whole), isLine: false }];
+    const content = parsed(whole);
+    const isLines = content instanceof Unreadable && others.length && isDocument(others[0].text);
+    if (!isLines) return [{ line: first.line, text: whole, content, isLine: false }];
   }
   return [first, ...others].map((line) => ({ ...line, content: parsed(line.text), isLine: true }));
 }
@@ -207,13 +208,30 @@ function isDocument(text) {
   return content instanceof Map || Array.isArray(content);
 }
 
-/** The line on which the value at each pointer begins; a pointer that leads nowhere has its parent's. */
-function linesOf(text, pointers) {
-  const places = new Map();
-  read(text, places);
-  return pointers.map((pointer) => {
+/** Where the values of a document begin; its text is read when the first is asked for, and once. */
+class Lines {
+  constructor(text) {
+    this.text = text;
+  }
+
+  /** The line on which the value at a pointer begins; a pointer that leads nowhere has its parent's. */
+  of(pointer) {
+    this.begins ??= this.read();
     let known = pointer;
-    while (!places.has(known)) known = known.slice(0, known.lastIndexOf("/"));
-    return lineOf(text, places.get(known));
-  });
+    while (!this.begins.has(known)) known = known.slice(0, known.lastIndexOf("/"));
+    return this.begins.get(known);
+  }
+
+  read() {
+    const places = new Map();
+    read(this.text, places);
+    let [line, at] = [1, 0];
+    const byPlace = [...places].sort(([, one], [, other]) => one - other); // a name that stands there twice has its last
+    return new Map(byPlace.map(([pointer, offset]) => {
+      for (let next = this.text.indexOf("\n", at); next !== -1 && next < offset; next = this.text.indexOf("\n", at)) {
+        [line, at] = [line + 1, next + 1];
+      }
+      return [pointer, line];
+    }));
+  }
 }

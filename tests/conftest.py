@@ -2,6 +2,9 @@
 What the three tiers share: seeded factories, and an environment in which no test reaches a real AWS by accident.
 """
 
+import gzip
+import hashlib
+import io
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -9,9 +12,12 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 import pytest
 from moto.server import ThreadedMotoServer
 
+from aggregator.core import Packer, Source
 from aggregator.embedded import EmbeddedAws
+from aggregator.planning import Plan
+from aggregator.schemas import Member
 from aggregator.settings import Settings
-from fixtures import factories
+from fixtures import factories, generate
 from tests.world import World
 
 ENVIRONMENT = {
@@ -39,6 +45,19 @@ def executor() -> Iterator[Executor]:
     """Threads to compress in."""
     with ThreadPoolExecutor(2) as threads:
         yield threads
+
+
+@pytest.fixture(scope="session")
+def samples_bundle(executor: Executor) -> bytes:
+    """The bundle that the README's first command makes: all samples, what is gzip inflated."""
+    spool = io.BytesIO()
+    packer = Packer(spool, limit=10**9, level=6, framing="lines", executor=executor)
+    for key, body in generate.samples().items():
+        gzipped = key.endswith(".gz")
+        source = Source(Member("samples", key), len(body), hashlib.md5(body).hexdigest(), gzipped=gzipped)
+        packer.add(source, [gzip.decompress(body) if gzipped else body])
+    packer.finish(Plan("2026/11/23/16/bundle-samples.gz", "2026-11-23T16:00:00Z", "request", ()))
+    return spool.getvalue()
 
 
 @pytest.fixture(scope="session")

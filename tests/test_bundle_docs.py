@@ -1,5 +1,6 @@
 """The pages on bundles show what happens: their commands are run, and so is their Python."""
 
+import gzip
 import hashlib
 import io
 import re
@@ -74,14 +75,9 @@ def test_the_deep_example_of_the_page_prints_what_stands_below_it(folder: Path, 
     assert printed.replace(world.distribution, "distribution") == example[1]
 
 
-def test_the_python_of_the_page_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", READING, flags=re.DOTALL)
-    scope: dict[str, Any] = {}
+def test_the_python_of_the_page_runs(folder: Path) -> None:
+    scope = _run_python_of_the_page()
 
-    for block in blocks:
-        exec(compile(block, "docs/reading-bundles.md", "exec"), scope)
-
-    assert len(blocks) == 7
     assert scope["text"] == (SAMPLES / ORDERS[0]).read_bytes()
     assert scope["sizes"] == {
         **{key: (SAMPLES / key).stat().st_size for key in ORDERS},
@@ -89,6 +85,18 @@ def test_the_python_of_the_page_runs(folder: Path, monkeypatch: pytest.MonkeyPat
     }
     assert scope["orders"][0][0] == sum(len((SAMPLES / key).read_bytes().splitlines()) for key in [ORDERS[0], *ORDERS])
     assert scope["by_bucket"] == [("source", 4, sum(scope["sizes"].values()))]
+
+
+def test_the_python_of_the_page_reads_the_bundle_of_the_readmes_first_command(
+    samples_bundle: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bundle.gz").write_bytes(samples_bundle)
+    monkeypatch.chdir(tmp_path)
+
+    scope = _run_python_of_the_page()
+
+    assert len(scope["members"]) == 122
+    assert scope["orders"][0][0] == len(gzip.decompress(samples_bundle).splitlines()) - 1  # the note is no JSON
 
 
 @pytest.mark.parametrize("command", ["list", "cat", "extract", "verify", "repack"])
@@ -99,6 +107,16 @@ def test_the_example_at_the_end_of_each_help_runs(command: str, folder: Path) ->
 
     assert epilog.startswith(f"Example: aggregator bundle {command} ")
     assert CliRunner().invoke(app, shlex.split(epilog)[2:]).exit_code == 0
+
+
+def _run_python_of_the_page() -> dict[str, Any]:
+    """What the page's programs leave behind, one run after the other."""
+    blocks = re.findall(r"```python\n(.*?)```", READING, flags=re.DOTALL)
+    scope: dict[str, Any] = {}
+    for block in blocks:
+        exec(compile(block, "docs/reading-bundles.md", "exec"), scope)
+    assert len(blocks) == 7
+    return scope
 
 
 def _run(command: str) -> str:

@@ -13,8 +13,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from aggregator.cli import app
+from aggregator.contracts import documents as documents_of_files
 from aggregator.contracts.catalog import CONTRACTS, root, walk
-from aggregator.contracts.documents import MAX_DOCUMENT_BYTES, documents, lines_of
+from aggregator.contracts.documents import MAX_DOCUMENT_BYTES, Lines, documents
 from aggregator.schemas import BODY
 from fixtures import factories
 
@@ -30,6 +31,8 @@ MINIMAL = {
         }
     ]
 }
+
+WHOLE = "bytes of the object, a whole number without a decimal point"
 
 Run = Callable[..., Result]
 
@@ -208,10 +211,65 @@ def test_an_event_of_another_source_is_refused_as_the_lambda_refuses_it(judged: 
     assert result.stdout.startswith("message.json:1 /source: lambda: Input should be 'aws.s3'")
 
 
-def test_a_thousand_unknown_fields_are_told_twenty_times(judged: Callable[..., Result]) -> None:
-    result = judged(_with_object(**{f"field{number}": number for number in range(1_000)}))
+@pytest.mark.parametrize("number", [20, 21, 1_000])
+def test_a_thousand_unknown_fields_are_told_twenty_times_and_that_there_are_more(
+    number: int, judged: Callable[..., Result]
+) -> None:
+    result = judged(_with_object(**{f"field{at}": at for at in range(number)}))
+    in_json = judged(_with_object(**{f"field{at}": at for at in range(number)}), "--format", "json")
 
-    assert len(result.stdout.splitlines()) == 20
+    more = ["message.json:1 (root): more: has more faults than the 20 that are told: mend these, and judge it again"]
+    keywords = [fault["keyword"] for fault in json.loads(in_json.stdout)["faults"]]
+    assert result.stdout.splitlines()[20:] == (more if number > 20 else [])
+    assert keywords == ["additionalProperties"] * 20 + (["more"] if number > 20 else [])
+
+
+@pytest.mark.parametrize(
+    ("size", "told"),
+    [
+        ("3.0", "lambda: Input should be a valid integer: write it without a decimal point or an exponent: 3, not 3.0"),
+        ("1e2", "lambda: Input should be a valid integer: write it without a decimal point or an exponent: 3, not 3.0"),
+        (
+            "1e400",
+            "type: is a number, must be of type integer: bytes of the object, a whole number without a decimal point",
+        ),
+    ],
+)
+def test_a_size_that_is_a_number_and_no_integer_is_called_so(
+    size: str, told: str, judged: Callable[..., Result]
+) -> None:
+    message = json.dumps(_with_object(size=0)).replace('"size": 0', f'"size": {size}')
+
+    result = judged(message.encode())
+
+    assert result.stdout == f"message.json:1 /Records/0/s3/object/size: {told}\n"
+
+
+@pytest.mark.parametrize("form", ["text", "json", "junit", "github"])
+def test_a_file_that_cannot_be_read_does_not_keep_the_others_from_being_told(
+    form: str, run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "bad.json").write_text("{}")
+    (tmp_path / "good.json").write_text(json.dumps(MINIMAL))
+
+    result = run("validate", "--format", form, "bad.json", "missing.json", "good.json")
+
+    missing = "[Errno 2] No such file or directory: 'missing.json'"
+    assert (result.exit_code, result.stderr) == (2, f"aggregator: {missing}\n2 messages, 1 invalid\n")
+    assert "is nothing that any contract describes" in result.stdout
+    if form == "json":
+        assert json.loads(result.stdout)["unread"] == [{"file": "missing.json", "problem": missing}]
+    if form == "junit":
+        (error,) = ET.fromstring(result.stdout).iter("error")
+        assert error.get("message") == missing
+
+
+def test_where_there_is_no_standard_input_that_is_said(run: Run) -> None:
+    command = [sys.executable, "-m", "aggregator.cli", "contract", "validate", "-"]
+
+    closed = subprocess.run(["sh", "-c", 'exec "$@" <&-', "sh", *command], capture_output=True, text=True, check=False)
+
+    assert (closed.returncode, closed.stderr) == (2, "aggregator: there is no standard input\n")
 
 
 def test_stdin_that_is_named_twice_is_empty_the_second_time(run: Run) -> None:
@@ -231,6 +289,41 @@ def test_every_line_is_a_message_of_its_own(judged: Callable[..., Result]) -> No
         "messages.jsonl:4 (root)",
     ]
     assert result.stderr == "4 messages, 2 invalid\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"Records":\n[%s]\n}', '{"Records":\n\n[%s\n]}\n', '{"Records": [\n%s\n]\n}', '\n{\n"Records": [%s]}'],
+)
+def test_a_document_is_one_wherever_its_lines_end(judged: Callable[..., Result], text: str) -> None:
+    result = judged((text % json.dumps(MINIMAL["Records"][0])).encode())
+
+    assert (result.exit_code, result.stderr) == (0, "1 message, 0 invalid\n")
+
+
+def test_an_error_in_a_line_is_told_with_one_number_of_a_line(judged: Callable[..., Result]) -> None:
+    lines = [json.dumps(MINIMAL), json.dumps(MINIMAL), '{"Records" []}']
+
+    result = judged("\n".join(lines).encode())
+
+    assert result.stdout.startswith("message.json:3 (root): json: is not JSON: expected `:` at column 12: ")
+
+
+def test_the_lines_of_an_event_of_many_wrong_bodies_are_counted_once(
+    judged: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+
+    def noted(text: str) -> list[tuple[str, int]]:
+        read.append(text)
+        return [("", 1)]
+
+    monkeypatch.setattr(documents_of_files, "_values", noted)
+    event = factories.event(*["[]"] * 50)
+
+    result = judged(json.dumps(event, indent=1).encode())
+
+    assert (result.stderr, len(read)) == ("50 messages, 50 invalid\n", 1)
 
 
 def test_a_first_line_that_is_wrong_does_not_hide_the_others(judged: Callable[..., Result]) -> None:
@@ -375,7 +468,9 @@ def test_faults_have_the_lines_of_their_values() -> None:
 
     pointers = ["", "/a", "/a/0", "/a/1", "/a/1/b", "/a/1/c~1d", "/", "//", "/a/1/missing", "/no/where"]
 
-    assert list(lines_of(text, pointers).values()) == [1, 1, 1, 2, 2, 3, 4, 5, 2, 1]
+    lines = Lines(text)
+
+    assert [lines.of(pointer) for pointer in pointers] == [1, 1, 1, 2, 2, 3, 4, 5, 2, 1]
 
 
 def test_a_document_keeps_its_line_behind_blank_ones() -> None:

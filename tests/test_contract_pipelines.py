@@ -4,6 +4,7 @@ What runs in the pipelines of producers: the snippets, the hook, the action, and
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -101,6 +102,19 @@ def test_the_hook_judges_the_files_that_are_committed(message: str, status: int)
     done = _run([*_aggregator(hook["entry"]), str(FOLDER / "s3-notification/v1/examples" / message)])
 
     assert done.returncode == status, done.stdout
+
+
+@pytest.mark.parametrize("name", ["m.json", "m.jsonl", "a/m.ndjson"])
+def test_the_hook_sees_json_and_json_lines_and_nothing_else(name: str) -> None:
+    (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text(encoding="utf-8"))
+    shown = re.findall(r"```yaml\n(- repo:.*?)```", (FOLDER / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    ((example,),) = [[hook for repo in yaml.safe_load(text) for hook in repo["hooks"]] for text in shown]
+
+    assert (hook["types"], "types_or" in hook) == (["text"], False)
+    assert re.search(hook["files"], name)
+    assert not re.search(hook["files"], f"{name}.txt")
+    assert re.search(example["files"], f"messages/{name}")  # what a user says takes the place of what we say
+    assert not re.search(example["files"], f"messages/{name}.txt")
 
 
 @pytest.mark.parametrize(

@@ -15,19 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregator.core import (
-    BLOCK_SIZE,
-    END,
-    FOOTER_SIZE,
-    HEADER,
-    Chunk,
-    Packed,
-    Packer,
-    Source,
-    compressor,
-    decoded,
-    empty_bundle,
-)
+from aggregator.core import BLOCK_SIZE, Chunk, Packed, Packer, Source, compressor, decoded, empty_bundle
 from aggregator.exceptions import (
     BundleFullError,
     CorruptMemberError,
@@ -35,6 +23,7 @@ from aggregator.exceptions import (
     OversizedMemberError,
     StoreUnavailableError,
 )
+from aggregator.layout import END, FOOTER_SIZE, HEADER
 from aggregator.planning import Plan
 from aggregator.reader import Bundle
 from aggregator.schemas import BundleIndex, Member, MemberColumns

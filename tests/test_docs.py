@@ -34,6 +34,18 @@ def test_a_lock_is_installed_as_it_stands(document: str) -> None:
     assert [line for line in installs if not re.search(r"--no-deps .*\.lock", line)] == []
 
 
+def test_nobody_is_told_to_install_us_by_a_name_that_is_a_strangers_on_the_package_index() -> None:
+    suffixes = {".md", ".py", ".toml", ".yaml", ".yml", ".html", ".js", ""}
+    folders = ("aggregator", "contracts", "contracts_site", "deploy", "docs")
+    below = [path for folder in folders for path in (ROOT / folder).rglob("*")]
+    files = [path for path in [*ROOT.iterdir(), *below] if path.is_file() and path.suffix in suffixes]
+    install = re.compile(r"pip install[^\n`]*data-aggregator(?!(\[\w+\])? @ git\+)", re.IGNORECASE)
+
+    told = [path.name for path in files if install.search(path.read_text(encoding="utf-8", errors="replace"))]
+
+    assert told == []
+
+
 def test_every_row_of_what_happens_when_names_a_test_that_exists() -> None:
     rows = [line for line in README.splitlines() if line.startswith("| ") and "`test_" in line]
     named = {name for row in rows for name in re.findall(r"`(test_\w+)`", row)}

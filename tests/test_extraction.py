@@ -98,7 +98,18 @@ def test_keys_that_would_meet_are_told_apart_in_their_order() -> None:
 
     names = ["/".join(parts) for parts in safe_names(keys)]
 
-    assert names == ["a.json", "A~2.json", "a~3.json", "b", "b~2/c", "B~3", "é", "e\u0301~2", "a~2~2.json"]
+    assert names == ["a~3.json", "A~2.json", "a.json", "b", "b~2/c", "B~3", "é", "e\u0301~2", "a~2~2.json"]
+
+
+def test_of_versions_of_one_key_the_last_has_the_plain_name_as_the_reader_has_it(
+    tmp_path: Path, executor: Executor
+) -> None:
+    bundle = _bundle(["a", "b", "a", "a"], [b"1", b"other", b"2", b"3"], executor)
+
+    done = {one.path.name: one.path.read_bytes() for one in extracted(bundle, bundle, tmp_path)}
+
+    assert done == {"a": b"3", "a~2": b"1", "a~3": b"2", "b": b"other"}
+    assert bundle["a"] == done["a"]
 
 
 def test_a_name_that_is_too_long_is_cut_and_stays_unlike_its_neighbour() -> None:

@@ -1,5 +1,7 @@
 """The queries of docs/querying.md, as they stand there, over real bundles: DuckDB, and Spark where it is installed."""
 
+import gzip
+import json
 import re
 import shutil
 import time
@@ -42,6 +44,26 @@ def test_duckdb_reads_each_line_once_and_knows_the_hour(bundles: dict[str, list[
 
     assert rows == [(f"2026/11/23/{hour}", len(text), _cents(text)) for hour, text in bundles.items()]
     assert lines == [(line,) for line in sorted(line for text in bundles.values() for line in text)]
+
+
+def test_each_query_of_the_readme_and_the_page_reads_the_bundle_that_the_readme_has_just_made(
+    samples_bundle: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _write("bundles/2026/11/23/16/bundle-samples.gz", samples_bundle)
+    lines = gzip.decompress(samples_bundle).decode().splitlines()
+    orders = [json.loads(line) for line in lines if line.startswith("{")]
+    (readmes,) = re.findall(r"```sql\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    summed, raw = _blocks("DuckDB", "sql")
+
+    found = duckdb.execute(readmes).fetchall()
+
+    assert len(orders) == len(lines) - 1  # the note, which is no JSON
+    assert sorted(found) == sorted(tuple(order.values()) for order in orders)
+    assert duckdb.execute(summed).fetchall() == [
+        ("2026/11/23/16", len(orders), sum(order["cents"] for order in orders))
+    ]
+    assert duckdb.execute(raw).fetchall() == [(line,) for line in sorted(lines)]
 
 
 def test_spark_reads_each_line_once(bundles: dict[str, list[str]]) -> None:

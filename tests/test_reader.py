@@ -17,24 +17,13 @@ from typing import Any, Literal
 
 import fsspec  # type: ignore[import-untyped]
 import pytest
+from pydantic import ValidationError
 
 from aggregator.bundles.opening import OpeningError
-from aggregator.core import (
-    BLOCK_SIZE,
-    EXTRA_SIZE,
-    FOOTER,
-    FOOTER_ID,
-    FOOTER_SIZE,
-    HEADER,
-    INDEX_ID,
-    MAGIC,
-    Packer,
-    Source,
-    empty_bundle,
-    empty_member,
-)
-from aggregator.exceptions import BundleFormatError
+from aggregator.core import BLOCK_SIZE, EXTRA_SIZE, Packer, Source, empty_bundle
+from aggregator.exceptions import BundleFormatError, BundleVersionError
 from aggregator.indexing import MAX_INDEX_SIZE, TAIL_SIZE
+from aggregator.layout import FOOTER, FOOTER_ID, FOOTER_SIZE, HEADER, INDEX_ID, MAGIC, empty_member
 from aggregator.planning import Plan
 from aggregator.reader import WINDOW, Bundle, Entry
 from aggregator.schemas import Member
@@ -53,6 +42,7 @@ UNREADABLE = "the index cannot be read"
 DISAGREE = "the columns of the index do not agree"
 OTHER_SIZE = "the index does not have the size that the footer names"
 OTHER_LENGTH = "the index does not have the length that the footer names"
+TOO_MANY = "the index claims more than its bytes can hold"
 INDEX_DAMAGED = "the index is damaged"
 OTHER_SHA = "the bytes do not have the SHA-256 that the footer names"
 OTHER_CRC = "a member does not have the CRC that the index names"
@@ -226,6 +216,22 @@ def test_of_several_versions_under_one_key_the_last_is_read(executor: Executor) 
 
     assert (opened["a"], opened["b"]) == (b"last", b"other")
     assert [opened.read(entry) for entry in opened] == [b"first", b"other", b"last"]
+
+
+def test_a_member_is_told_from_others_of_its_key_by_bucket_and_version(executor: Executor) -> None:
+    spool = io.BytesIO()
+    packer = Packer(spool, limit=10**9, level=1, framing="lines", executor=executor)
+    for bucket, version in (("one", "v1"), ("one", "v2"), ("two", "v1"), ("two", None)):
+        packer.add(Source(Member(bucket, "a"), 1, "e", version), [b"a"])
+    packer.finish(Plan("b.gz", "2026-11-23T11:54:56Z", "r", ()))
+    opened = Bundle.open(spool)
+
+    found = [opened.entry("a", bucket="one"), opened.entry("a", version_id="v1"), opened.entry("a")]
+
+    assert [opened.entries.index(entry) for entry in found] == [1, 2, 3]
+    assert opened.entry("a", bucket="one", version_id="v1") == opened.entries[0]
+    with pytest.raises(KeyError):
+        opened.entry("a", bucket="two", version_id="v2")
 
 
 @pytest.mark.parametrize("key", ["", "in/0", "in/0.json ", "IN/0.json"])
@@ -589,8 +595,14 @@ def test_an_index_that_is_none_is_named(text: bytes, small: bytes) -> None:
     "lie",
     [
         {"format": "zip"},
-        {"version": 2},
+        {"format": "zip", "version": 2},
+        {"version": 0},
+        {"version": True},
         {"version": None},
+        {"created": "yesterday"},
+        {"created": "../../../../x-y-z:1"},
+        {"created": "2026-11-23T16:00:00"},
+        {"created": "2026-11-23T16:00:00Z\n"},
         {"framing": "words"},
         {"text_size": -1},
         {"block_size": 0},
@@ -602,7 +614,28 @@ def test_an_index_that_is_none_is_named(text: bytes, small: bytes) -> None:
     ],
 )
 def test_an_index_with_a_wrong_field_is_named(lie: dict[str, object], small: bytes) -> None:
-    assert _opening_fault(_rewritten(small, index=lambda fields: fields.update(lie))) == UNREADABLE
+    with pytest.raises(BundleFormatError, match=UNREADABLE) as caught:
+        Bundle.open(io.BytesIO(_rewritten(small, index=lambda fields: fields.update(lie))))
+
+    assert str(caught.value.facts["field"]).split(".")[0] == next(iter(lie))
+
+
+def test_an_index_of_a_later_version_is_no_damage_and_asks_for_an_upgrade(small: bytes) -> None:
+    later = _rewritten(small, index=lambda fields: fields.update(version=2, created=None, members=[]))
+
+    with pytest.raises(BundleVersionError) as caught:
+        Bundle.open(io.BytesIO(later))
+
+    assert str(caught.value) == (
+        "the bundle is of a later version than this reader knows: upgrade (version=2, known=1)"
+    )
+
+
+@pytest.mark.parametrize("half", ["\\ud800", "\\udc00", "a\\ud83d!"])
+def test_a_key_with_half_a_character_is_refused_before_anything_is_listed(half: str, small: bytes) -> None:
+    text = json.dumps(Bundle.open(io.BytesIO(small)).index.model_dump()).replace("in/0.json", half)
+
+    assert _opening_fault(_with_index(small, text.encode())) == UNREADABLE
 
 
 @pytest.mark.parametrize(
@@ -861,6 +894,45 @@ def test_an_index_said_to_be_empty_is_not_inflated(small: bytes) -> None:
     tracemalloc.stop()
 
     assert (fault, peak < 5_000_000) == (OTHER_SIZE, True)
+
+
+@pytest.mark.parametrize("bomb", ['"blocks": [%s]', '"later": [%s]', '"later": {"a,b\\"": [%s]}'])
+def test_an_index_of_more_values_than_its_bytes_can_hold_is_not_parsed(bomb: str, small: bytes) -> None:
+    text = f"{{{bomb % ('0,' * 10_000_000 + '0')}}}".encode()
+    data = _with_index(small, text)
+
+    tracemalloc.start()
+    fault = _opening_fault(data)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert (fault, len(data) < 25_000, peak < 3 * len(text)) == (TOO_MANY, True, True)
+
+
+@pytest.mark.parametrize("field", ["blocks", "repacked"])
+def test_an_index_of_wrong_values_is_refused_at_the_first_of_them(field: str, small: bytes) -> None:
+    """Each costs pydantic some 800 bytes: 77 kB of file took 2.1 GB."""
+    index = Bundle.open(io.BytesIO(small)).index.model_dump() | {field: [None] * 90_000}
+
+    with pytest.raises(BundleFormatError, match=UNREADABLE) as caught:
+        Bundle.open(io.BytesIO(_with_index(small, json.dumps(index).encode())))
+
+    assert isinstance(caught.value.__cause__, ValidationError)
+    assert caught.value.__cause__.error_count() == 1
+
+
+@pytest.mark.parametrize("prefix", ["", "x" * 1_017, "," * 1_017])
+def test_as_many_members_alike_as_a_bundle_holds_are_no_bomb(prefix: str, executor: Executor) -> None:
+    keys = [f"{prefix}{number:06}" for number in range(100_000 if not prefix else 20_000)]
+    spool = io.BytesIO()
+    packer = Packer(spool, limit=10**9, level=1, framing="lines", executor=executor)
+    for key in keys:
+        packer.add(Source(Member("source", key), 0, "d41d8cd98f00b204e9800998ecf8427e"), [])
+    packer.finish(Plan("b.gz", "2026-11-23T11:54:56Z", "r", ()))
+
+    opened = Bundle.open(spool)
+
+    assert [entry.key for entry in opened] == keys
 
 
 def _pack(

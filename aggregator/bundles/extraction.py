@@ -93,10 +93,15 @@ def safe_names(keys: Sequence[str], *, windows: bool = os.name == "nt") -> list[
     """
     A path for each of `keys`, as its parts: safe, and unlike every other, also as a folder of another.
 
-    Of those that would meet, the first keeps its name and the next are called `name~2`, `name~3`.
+    Of those that would meet, the first keeps its name and the next are called `name~2`, `name~3`; of those alike, which
+    are versions of one object, the last.
     """
-    root = _Folder()
-    return [root.place([_safe(part, windows=windows) for part in key.split("/")]) for key in keys]
+    root, last, before = _Folder(), {key: at for at, key in enumerate(keys)}, dict[str, int]()
+    placed = dict[int, tuple[str, ...]]()
+    for at, key in enumerate(keys):
+        placed[before.get(key, last[key])] = root.place([_safe(part, windows=windows) for part in key.split("/")])
+        before[key] = at
+    return [placed[at] for at in range(len(keys))]
 
 
 @contextmanager

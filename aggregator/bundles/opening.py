@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from aggregator.exceptions import AggregatorError
 from aggregator.indexing import TAIL_SIZE, Fetch
@@ -64,20 +64,34 @@ class Location(NamedTuple):
         return cls(found["bucket"], found["key"], found["version_id"])
 
 
+def standard_input() -> BinaryIO:
+    """
+    The bytes that come in on standard input.
+
+    Raises:
+        OpeningError: there is none, as under `<&-`.
+    """
+    if sys.stdin is None:
+        raise OpeningError("there is no standard input")
+    return sys.stdin.buffer
+
+
 def bundle_at(target: str) -> Bundle:
     """
     The bundle that `target` names: a path, a URL, or `-` for standard input, which is kept until the bundle is closed.
 
     Raises:
         BundleFormatError: the bytes are no bundle, or not a whole one.
+        BundleVersionError: the bundle is of a later version than this reader knows.
         OpeningError: the target cannot be opened.
         OSError: the file cannot be read.
     """
     if target != "-":
         return Bundle.open(target)
+    stream = standard_input()
     spool = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115 - closed by the bundle, or right below
     try:
-        while data := sys.stdin.buffer.read(_COPIED):
+        while data := stream.read(_COPIED):
             spool.write(data)
 
         def fetch(offset: int, length: int) -> bytes:

@@ -1,7 +1,6 @@
 """`aggregator bundle`: list, read, prove and repack bundles, wherever they lie."""
 
 import fnmatch
-import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -120,7 +119,10 @@ def extract(
     target: Target,
     to: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write to; made if it is not there.")],
     patterns: Annotated[
-        list[str] | None, typer.Argument(metavar="[PATTERN...]", help="Keys; * matches / too. All, if none is given.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[PATTERN...]", help="Keys, or else patterns of *, ?, [abc] and [!abc]. All, if none is given."
+        ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there already.")] = False,
     as_json: AsJson = False,
@@ -308,12 +310,15 @@ def _noted(target: str, fail: Callable[[str, Exception], object], statuses: list
 
 
 def _matching(bundle: "Bundle", patterns: list[str]) -> list["Entry"]:
-    """The members whose keys match one of the patterns; every pattern must match something."""
+    """The members that the patterns name; a pattern that is a key means that key alone. All, if there are none."""
+    named = set[str]()
     for pattern in patterns:
-        if not any(fnmatch.fnmatchcase(entry.key, pattern) for entry in bundle):
+        matching = (entry.key for entry in bundle if fnmatch.fnmatchcase(entry.key, pattern))
+        found = {pattern} if pattern in bundle else set(matching)
+        if not found:
             raise AggregatorError("no member has such a key", pattern=pattern)
-    match = re.compile("|".join(map(fnmatch.translate, patterns)) if patterns else "(?s:.*)").match
-    return [entry for entry in bundle if match(entry.key)]
+        named |= found
+    return [entry for entry in bundle if not patterns or entry.key in named]
 
 
 def _described(target: str, bundle: "Bundle") -> dict[str, Any]:

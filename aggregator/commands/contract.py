@@ -1,7 +1,6 @@
 """`aggregator contract …`: what producers and consumers of our messages build on."""
 
 import json
-import sys
 from contextlib import nullcontext
 from enum import StrEnum
 from itertools import islice
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aggregator.commands.console import FINDING, mistakes_are_told, print_json, print_table, progress, words
+from aggregator.commands.console import FINDING, WRONG_CALL, mistakes_are_told, print_json, print_table, progress, words
 from aggregator.contracts.catalog import contract, published, root, schema_path, walk
 from aggregator.contracts.reports import Format, reported
 
@@ -108,7 +107,8 @@ def validate(
     Judge messages before they are sent.
 
     A file holds one JSON document, or one on each line: the body of a message, an SNS envelope around it, or a whole
-    SQS event, of which each body is judged. Exit status: 0 all are valid, 1 some are not, 2 a file is not there.
+    SQS event, of which each body is judged. Exit status: 0 all are valid, 1 some are not, 2 a file cannot be read; the
+    others are judged all the same.
     """
     with mistakes_are_told():
         from aggregator.contracts.validation import Judge
@@ -116,9 +116,12 @@ def validate(
         chosen = profile.value if profile else contract(label).profiles[0] if label else "producer"
         judge = Judge(chosen, label, show_values=show_values)
         tally = reported(form, ((name, _judged(name, judge)) for name in files), print)
-    messages = "1 message" if tally.messages == 1 else f"{tally.messages:,} messages"
-    words().print(f"{messages}, {tally.invalid:,} invalid")
-    raise typer.Exit(FINDING if tally.invalid else 0)
+    for problem in tally.unread.values():
+        words().print(f"aggregator: {problem}", markup=False)
+    if tally.messages or not tally.unread:
+        messages = "1 message" if tally.messages == 1 else f"{tally.messages:,} messages"
+        words().print(f"{messages}, {tally.invalid:,} invalid")
+    raise typer.Exit(WRONG_CALL if tally.unread else FINDING if tally.invalid else 0)
 
 
 @app.command(epilog="Example: aggregator contract sample s3-notification -n 3 --seed 7")
@@ -186,5 +189,7 @@ def _verdict(done: "Check") -> str:
 
 
 def _judged(name: str, judge: "Judge") -> "Iterator[Verdict]":
-    with nullcontext(sys.stdin.buffer) if name == "-" else Path(name).open("rb") as stream:
+    from aggregator.bundles.opening import standard_input
+
+    with nullcontext(standard_input()) if name == "-" else Path(name).open("rb") as stream:
         yield from judge.file(stream)

@@ -1,14 +1,16 @@
 """
 Read messages from a file: one JSON document, or JSON lines; whole SQS events and SNS envelopes are unwrapped.
 
-A file is read line by line. If its first line is a document of its own, so is every other line; else the file is one
-document. JSON is parsed by the parser that the Lambda parses with (pydantic-core's), which gives up on nesting deeper
-than 200 levels instead of overflowing. Nothing that is read here is ever part of an error's text.
+A file is read line by line. If its first line is a document of its own, so is every other line. If it is none, and the
+file as a whole is none either, the second line decides whether these are lines, the first of which is wrong. JSON is
+parsed by the parser that the Lambda parses with (pydantic-core's), which gives up on nesting deeper than 200 levels
+instead of overflowing. Nothing that is read here is ever part of an error's text.
 """
 
 import codecs
 import re
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from itertools import chain
 from typing import Any, BinaryIO, NamedTuple
 
@@ -18,6 +20,7 @@ MAX_DOCUMENT_BYTES = 16 * 2**20
 """Longest document: a batch has at most 6 MB (Lambda quotas), the index of 100,000 members some 10 MB."""
 
 _BYTE_ORDER_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_PLACE = re.compile(r"at line ([0-9]+) column")
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s{}\[\]:,"]+')
 
 
@@ -27,8 +30,13 @@ class UnreadableError(ValueError):
     def __init__(self, problem: str, remedy: str) -> None:
         super().__init__(problem)
         self.problem, self.remedy = problem, remedy
-        place = re.search(r"at line ([0-9]+) column", problem)
+        place = _PLACE.search(problem)
         self.line = int(place[1]) if place else 1
+
+    @property
+    def problem_beside_its_line(self) -> str:
+        """The problem, for where the line is told beside it: no second number that counts from elsewhere."""
+        return _PLACE.sub("at column", self.problem)
 
 
 class Document(NamedTuple):
@@ -48,19 +56,36 @@ class Message(NamedTuple):
     content: Any | UnreadableError
 
 
+class Lines:
+    """Where the values of a document begin; its text is read when the first is asked for, and once."""
+
+    def __init__(self, text: bytes) -> None:
+        self._text = text
+
+    def of(self, pointer: str) -> int:
+        """The line on which the value at a pointer begins; a pointer that leads nowhere has its parent's."""
+        while pointer not in self._begins:
+            pointer = pointer.rpartition("/")[0]
+        return self._begins[pointer]
+
+    @cached_property
+    def _begins(self) -> dict[str, int]:
+        return dict(_values(self._text.decode("utf-8", errors="replace")))
+
+
 def documents(stream: BinaryIO) -> Iterator[Document]:
     """The documents of a file, in their order; what is none is yielded with the reason."""
     lines = ((number, line) for number, line in enumerate(_lines(stream), 1) if not _is_blank(line))
     first = next(lines, (1, b""))
-    second = next(lines, None)
-    if _is_unfinished(first[1]) and not (second and _is_document(second[1])):
-        yield _whole(chain((first,), (second,) if second else (), lines))
+    if not _is_unfinished(first[1]):
+        yield from map(_line, chain((first,), lines))
         return
-    for number, text in chain((first,), (second,) if second else (), lines):
-        if isinstance(text, UnreadableError):
-            yield Document(number, b"", text)
-        else:
-            yield Document(number, text, parsed(text))
+    held = list(_up_to_a_document(chain((first,), lines)))
+    whole = _whole(held)
+    if isinstance(whole.content, UnreadableError) and len(held) > 1 and _is_document(held[1][1]):
+        yield from map(_line, chain(held, lines))
+    else:
+        yield whole
 
 
 def parsed(text: str | bytes) -> Any | UnreadableError:
@@ -94,18 +119,6 @@ def is_batch(content: Any) -> bool:
     return any(isinstance(record, dict) and record.get("eventSource") == "aws:sqs" for record in records)
 
 
-def lines_of(text: bytes, pointers: Iterable[str]) -> dict[str, int]:
-    """The line on which the value at each pointer begins; a pointer that leads nowhere has its parent's."""
-    begins = dict(_values(text.decode("utf-8", errors="replace")))
-    found = {}
-    for pointer in pointers:
-        known = pointer
-        while known not in begins:
-            known = known.rpartition("/")[0]
-        found[pointer] = begins[known]
-    return found
-
-
 def escaped(name: object) -> str:
     """A step of a JSON Pointer (RFC 6901)."""
     return str(name).replace("~", "~0").replace("/", "~1")
@@ -131,6 +144,26 @@ def _lines(stream: BinaryIO) -> Iterator[bytes | UnreadableError]:
         while line and not line.endswith(b"\n"):
             line = stream.readline(MAX_DOCUMENT_BYTES)
         yield _too_long()
+
+
+def _line(numbered: tuple[int, bytes | UnreadableError]) -> Document:
+    """A line as a document of its own."""
+    number, text = numbered
+    if isinstance(text, UnreadableError):
+        return Document(number, b"", text)
+    return Document(number, text, parsed(text))
+
+
+def _up_to_a_document(
+    lines: Iterable[tuple[int, bytes | UnreadableError]],
+) -> Iterator[tuple[int, bytes | UnreadableError]]:
+    """Lines until they are more than one document can be."""
+    size = 0
+    for number, line in lines:
+        yield number, line
+        size += MAX_DOCUMENT_BYTES if isinstance(line, UnreadableError) else len(line)
+        if size > MAX_DOCUMENT_BYTES:
+            return
 
 
 def _is_blank(line: bytes | UnreadableError) -> bool:

@@ -10,6 +10,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 from xml.sax.saxutils import escape, quoteattr
 
+from aggregator.exceptions import AggregatorError
+
 if TYPE_CHECKING:
     from aggregator.contracts.validation import Fault, Verdict
 
@@ -39,39 +41,51 @@ class Finding(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """How many messages were judged, and how many were refused."""
+    """How many messages were judged, how many were refused, and which files could not be read, and why."""
 
     messages: int
     invalid: int
+    unread: dict[str, str]
+
+
+class _Counts:
+    """A tally while it is taken."""
+
+    def __init__(self) -> None:
+        self.messages = self.invalid = 0
+        self.unread = dict[str, str]()
 
 
 def reported(form: Format, files: Iterable[tuple[str, Iterable["Verdict"]]], write: Callable[[str], None]) -> Tally:
-    """Tell all verdicts, by file, in one of the forms."""
-    counts = {"messages": 0, "invalid": 0}
+    """Tell all verdicts, by file, in one of the forms; a file that cannot be read does not keep the others from it."""
+    counts = _Counts()
     named = ((_printable(name), verdicts) for name, verdicts in files)
     findings = ((name, _findings(name, verdicts, counts)) for name, verdicts in named)
     _WRITERS[form](findings, counts, write)
-    return Tally(**counts)
+    return Tally(counts.messages, counts.invalid, counts.unread)
 
 
-def _findings(file: str, verdicts: Iterable["Verdict"], counts: dict[str, int]) -> Iterator[Finding]:
-    for verdict in verdicts:
-        counts["messages"] += 1
-        counts["invalid"] += bool(verdict.faults)
-        for line, fault in zip(verdict.lines, verdict.faults, strict=True):
-            yield Finding(file, line, verdict, fault)
+def _findings(file: str, verdicts: Iterable["Verdict"], counts: _Counts) -> Iterator[Finding]:
+    try:
+        for verdict in verdicts:
+            counts.messages += 1
+            counts.invalid += bool(verdict.faults)
+            for line, fault in zip(verdict.lines, verdict.faults, strict=True):
+                yield Finding(file, line, verdict, fault)
+    except (AggregatorError, OSError) as error:
+        counts.unread[file] = str(error)
 
 
 _Findings = Iterable[tuple[str, Iterator[Finding]]]
 
 
-def _text(files: _Findings, _counts: dict[str, int], write: Callable[[str], None]) -> None:
+def _text(files: _Findings, _counts: _Counts, write: Callable[[str], None]) -> None:
     for _, findings in files:
         for finding in findings:
             write(_sentence(finding))
 
 
-def _github(files: _Findings, _counts: dict[str, int], write: Callable[[str], None]) -> None:
+def _github(files: _Findings, _counts: _Counts, write: Callable[[str], None]) -> None:
     """Workflow commands: GitHub Docs, "Workflow commands for GitHub Actions", Setting an error message."""
     for _, findings in files:
         for found in findings:
@@ -80,7 +94,7 @@ def _github(files: _Findings, _counts: dict[str, int], write: Callable[[str], No
             write(f"::error {place}::{_data(f'{found.place}: {fault.problem}: {fault.remedy}')}")
 
 
-def _json(files: _Findings, counts: dict[str, int], write: Callable[[str], None]) -> None:
+def _json(files: _Findings, counts: _Counts, write: Callable[[str], None]) -> None:
     faults = [
         {
             "file": found.file,
@@ -92,25 +106,32 @@ def _json(files: _Findings, counts: dict[str, int], write: Callable[[str], None]
         for _, findings in files
         for found in findings
     ]
-    write(json.dumps({**counts, "faults": faults}, indent=2, ensure_ascii=False))
+    unread = [{"file": file, "problem": problem} for file, problem in counts.unread.items()]
+    report = {"messages": counts.messages, "invalid": counts.invalid, "unread": unread, "faults": faults}
+    write(json.dumps(report, indent=2, ensure_ascii=False))
 
 
-def _junit(files: _Findings, _counts: dict[str, int], write: Callable[[str], None]) -> None:
+def _junit(files: _Findings, counts: _Counts, write: Callable[[str], None]) -> None:
     """A test case for each file, as Jenkins and GitLab read it."""
     cases = [(file, [_sentence(finding) for finding in findings]) for file, findings in files]
     failed = sum(bool(sentences) for _, sentences in cases)
     write('<?xml version="1.0" encoding="UTF-8"?>')
-    write(f'<testsuite name="aggregator contract validate" tests="{len(cases)}" failures="{failed}">')
+    write(
+        f'<testsuite name="aggregator contract validate" tests="{len(cases)}" failures="{failed}"'
+        f' errors="{len(counts.unread)}">'
+    )
     for file, sentences in cases:
         write(f'  <testcase classname="contract" name={quoteattr(file)}>')
         if sentences:
             faults = "1 fault" if len(sentences) == 1 else f"{len(sentences):,} faults"
             write(f"    <failure message={quoteattr(faults)}>{escape(chr(10).join(sentences))}</failure>")
+        if file in counts.unread:
+            write(f"    <error message={quoteattr(counts.unread[file])}/>")
         write("  </testcase>")
     write("</testsuite>")
 
 
-_WRITERS: dict[Format, Callable[[_Findings, dict[str, int], Callable[[str], None]], None]] = {
+_WRITERS: dict[Format, Callable[[_Findings, _Counts, Callable[[str], None]], None]] = {
     Format.text: _text,
     Format.json: _json,
     Format.junit: _junit,

@@ -11,7 +11,7 @@ message: names of fields are shown if they look like names, values and object ke
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from functools import cache
 from itertools import islice, pairwise
@@ -19,28 +19,30 @@ from typing import Any, BinaryIO, NamedTuple
 
 import jsonschema_rs
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from aggregator.contracts.catalog import Contract, Profile, contract, published, schema_path
 from aggregator.contracts.documents import (
     Document,
+    Lines,
     Message,
     UnreadableError,
     documents,
     escaped,
     is_batch,
-    lines_of,
     messages,
 )
 from aggregator.schemas import BODY, kind_of
 
 MAX_FAULTS = 20
-"""Most faults reported of one message."""
+"""Most faults told of one message; where there are more, one with the keyword `more` says so."""
 
 CONTRACT_OF_KIND = {"s3": "s3-notification", "eventbridge": "eventbridge-notification"}
 SKIPPED_KINDS = {"test", "eventbridge-other"}
 """Kinds of messages that the Lambda takes and forgets: they announce no object."""
 
 _LAST_WORD = "no schema says this, but the Lambda refuses the message"
+_WHOLE = "write it without a decimal point or an exponent: 3, not 3.0"
 _LIMITS = {
     "minLength": "has fewer than {:,} characters",
     "maxLength": "has more than {:,} characters",
@@ -85,6 +87,9 @@ class Verdict(NamedTuple):
     lines: tuple[int, ...] = ()
 
 
+_MORE = Fault("", "more", f"has more faults than the {MAX_FAULTS} that are told", "mend these, and judge it again")
+
+
 class Judge:
     """Judges by one contract, or by the one that each message is made for; `show_values` quotes what was found."""
 
@@ -99,12 +104,14 @@ class Judge:
         """A verdict for each message of a file."""
         for document in documents(stream):
             if isinstance(document.content, UnreadableError):
-                fault = _unreadable(document.content)
+                fault = _unreadable(document.content)._replace(problem=document.content.problem_beside_its_line)
                 line = document.line + document.content.line - 1
                 yield Verdict(document.line, "", None, (fault,), (line,))
                 continue
+            lines = Lines(document.text)
             for at, one, faults in self._document(document):
-                yield self._located(document, at, one, faults)
+                label = one.label if one else None
+                yield Verdict(document.line, at, label, faults, _lines(document, at, faults, lines))
 
     def message(self, message: Message) -> tuple[Contract | None, tuple[Fault, ...]]:
         """The contract that a message is judged by, and its faults."""
@@ -129,22 +136,14 @@ class Judge:
         for message in found:
             yield message.at, *self.message(message)
 
-    def _located(self, document: Document, at: str, one: Contract | None, faults: tuple[Fault, ...]) -> Verdict:
-        label = one.label if one else None
-        if not faults or document.is_line:
-            return Verdict(document.line, at, label, faults, (document.line,) * len(faults))
-        pointers = [at.partition("#")[0] or fault.pointer for fault in faults]
-        begins = lines_of(document.text, pointers)
-        lines = tuple(document.line + begins[pointer] - 1 for pointer in pointers)
-        return Verdict(document.line, at, label, faults, lines)
-
     def _by_schema(self, one: Contract, profile: Profile, content: Any) -> tuple[Fault, ...]:
         path = schema_path(one, profile)
         if validator(path).is_valid(content):
             return ()
         errors = validator(path).iter_errors(content)
-        faults = (fault for error in errors for fault in _faults(error, published(path), self._show_values))
-        return tuple({fault[:2]: fault for fault in islice(faults, MAX_FAULTS)}.values())
+        return _first(
+            fault for error in errors for fault in _faults(error, content, published(path), self._show_values)
+        )
 
 
 @cache
@@ -169,17 +168,38 @@ def places_of(error: Any) -> Iterator[tuple[str, str]]:
         yield _pointer(steps), keyword
 
 
+def _lines(document: Document, at: str, faults: Sequence[Fault], lines: Lines) -> tuple[int, ...]:
+    """The line of each fault in its file."""
+    if document.is_line:
+        return (document.line,) * len(faults)
+    return tuple(document.line + lines.of(at.partition("#")[0] or fault.pointer) - 1 for fault in faults)
+
+
 def _by_model(text: str | bytes) -> tuple[Fault, ...]:
     """The Lambda's own word: what the schema cannot say, or is not there to say."""
     try:
         BODY.validate_json(text)
     except ValidationError as error:
-        found = error.errors(include_input=False, include_url=False, include_context=False)
-        return tuple(Fault(_place(fault["loc"]), "lambda", fault["msg"], _LAST_WORD) for fault in found[:MAX_FAULTS])
+        found = error.errors(include_url=False, include_context=False)
+        return _first(Fault(_place(fault["loc"]), "lambda", fault["msg"], _last_word(fault)) for fault in found)
     return ()
 
 
-def _faults(error: Any, schema: Any, show_values: bool) -> Iterator[Fault]:
+def _last_word(fault: ErrorDetails) -> str:
+    return _WHOLE if fault["type"] == "int_type" and isinstance(fault["input"], float) else _LAST_WORD
+
+
+def _first(faults: Iterable[Fault]) -> tuple[Fault, ...]:
+    """The first faults, each place and keyword once, and a last one that says so where there are more."""
+    found = dict[tuple[str, str], Fault]()
+    for fault in faults:
+        found.setdefault((fault.pointer, fault.keyword), fault)
+        if len(found) > MAX_FAULTS:
+            return (*islice(found.values(), MAX_FAULTS), _MORE)
+    return tuple(found.values())
+
+
+def _faults(error: Any, content: Any, schema: Any, show_values: bool) -> Iterator[Fault]:
     """The faults of one error of jsonschema-rs: one for each unknown field."""
     node = _node(schema, error.schema_path[:-1])
     for (pointer, keyword), name in zip(places_of(error), _named(error), strict=True):
@@ -188,9 +208,10 @@ def _faults(error: Any, schema: Any, show_values: bool) -> Iterator[Fault]:
         elif keyword == "additionalProperties":
             yield Fault(pointer, keyword, "is no field of the contract", _instead(name, list(node["properties"])))
         else:
-            problem = _problem(keyword, _node(schema, error.schema_path), error.instance)
+            found = _node(content, error.instance_path)  # where a number is infinite, error.instance is None
+            problem = _problem(keyword, _node(schema, error.schema_path), found)
             if show_values:
-                problem += f", but is {json.dumps(error.instance)[:_MAX_SHOWN]}"
+                problem += f", but is {json.dumps(found)[:_MAX_SHOWN]}"
             yield Fault(pointer, keyword, problem, _described(schema, node))
 
 

@@ -1,0 +1,31 @@
+"""
+Where things lie in the file of a bundle, to the byte: what packer and reader must agree on (docs/bundle-format.md).
+
+Nothing here needs more than Python, so that a bundle is read without what it takes to write one.
+"""
+
+import struct
+
+HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
+"""A gzip header with no name and no time (RFC 1952), so that equal members give equal bytes."""
+
+END = b"\x03\x00"
+"""The final, empty deflate block (RFC 1951)."""
+
+INDEX_ID, FOOTER_ID = b"AI", b"AF"
+"""Names of our FEXTRA subfields (RFC 1952, section 2.3.1.1)."""
+
+FOOTER = struct.Struct("<8sQQQI32s")
+"""Magic, where the index begins, bytes of it in the file, deflated, inflated, and SHA-256 of all before the footer."""
+
+MAGIC = b"AGGRBNDL"
+
+EMPTY_MEMBER_SIZE = len(HEADER) + 2 + 4 + len(END) + 8
+
+FOOTER_SIZE = EMPTY_MEMBER_SIZE + FOOTER.size
+
+
+def empty_member(name: bytes, extra: bytes) -> bytes:
+    """A gzip member with no content that carries `extra`, at most 65,531 bytes, in a FEXTRA subfield called `name`."""
+    field = name + struct.pack("<H", len(extra)) + extra
+    return HEADER[:3] + b"\x04" + HEADER[4:] + struct.pack("<H", len(field)) + field + END + bytes(8)
