@@ -1,11 +1,7 @@
-"""What commands share that speak to an AWS: clients, a ledger that is only read, and refusals told in one line."""
+"""What commands share that speak to an AWS: clients, a ledger that is only read, and what to do about errors."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, NamedTuple
-
-from aggregator.exceptions import AggregatorError
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
@@ -13,12 +9,6 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs.client import SQSClient
 
     from aggregator.ledger import Ledger
-
-
-class AwsError(AggregatorError):
-    """AWS refused a call, or did not answer."""
-
-    reason = "aws"
 
 
 class Clients(NamedTuple):
@@ -57,17 +47,26 @@ class Clients(NamedTuple):
         )
 
 
-@contextmanager
-def refusals_are_told() -> Iterator[None]:
-    """
-    Turn what AWS says into a line for people.
+_REMEDIES = {
+    "ProfileNotFound": "AWS_PROFILE names one of ~/.aws/config",
+    "NoRegionError": "set AWS_DEFAULT_REGION, or the region of your profile",
+    "NoCredentialsError": "set AWS_PROFILE, or log in (aws sso login)",
+    "EndpointConnectionError": "look at the network, and at AWS_ENDPOINT_URL",
+    "ValueError": "AWS_ENDPOINT_URL and --endpoint-url are such as http://127.0.0.1:4566",
+}
+"""What to do about errors of botocore that say only what is missing, by their names."""
 
-    Raises:
-        AwsError: AWS refused a call, or did not answer.
-    """
+
+def is_of_aws(error: BaseException) -> bool:
+    """Whether botocore says so: AWS refused, did not answer, or could not even be asked."""
     from botocore.exceptions import BotoCoreError, ClientError
 
-    try:
-        yield
-    except (ClientError, BotoCoreError) as error:
-        raise AwsError(str(error)) from error
+    if isinstance(error, ValueError) and str(error).startswith("Invalid endpoint"):
+        return True  # botocore has no error of its own for it
+    return isinstance(error, (BotoCoreError, ClientError))
+
+
+def remedy(error: BaseException) -> str:
+    """What to do about an error, or about what it came from; nothing, if only the error itself can say."""
+    cause = error if is_of_aws(error) else error.__cause__
+    return _REMEDIES.get(type(cause).__name__, "") if cause and is_of_aws(cause) else ""

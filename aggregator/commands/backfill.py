@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from aggregator.commands.aws import Clients, refusals_are_told
-from aggregator.commands.console import FINDING, ends_on_interrupt, mistakes_are_told, print_json, progress, words
+from aggregator.commands.aws import Clients
+from aggregator.commands.console import FINDING, ends_on_interrupt, print_json, progress, words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -59,7 +59,7 @@ def backfill(
     """
     call: dict[str, object] = {"target": target, "queue": queue_url, "inventory": inventory, "pattern": pattern}
     call |= {"since": since, "until": until, "scope": scope, "every_version": every_version}
-    with mistakes_are_told(), refusals_are_told(), ExitStack() as stack:
+    with ExitStack() as stack:
         from aggregator.replay import backfill as library
 
         stop = stack.enter_context(ends_on_interrupt())

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aggregator.commands.console import FINDING, mistakes_are_told, progress, words
+from aggregator.commands.console import FINDING, progress, words
 from aggregator.commands.options import (
     ArchiveBucket,
     DistributionBucket,
@@ -51,14 +51,15 @@ def reconcile(
     an archive bucket no copy is looked for.
     """
     now = time.time()
-    bucket, prefix = s3_address(source)
-    begin, end = moment(since, now), moment(until, now) if until else now
+    bucket, prefix = s3_address(source, option="--source")
+    begin = moment(since, now, option="--since")
+    end = moment(until, now, option="--until") if until else now
     seconds = duration(grace)
-    if seconds is None or begin >= end:
-        raise typer.BadParameter(
-            "--grace is a duration such as 1h" if seconds is None else "--since is not before --until"
-        )
-    with mistakes_are_told(), progress() as bar:
+    if seconds is None:
+        raise typer.BadParameter(f"{grace!r} is no duration such as 1h", param_hint="--grace")
+    if begin >= end:
+        raise typer.BadParameter("it is not before --until", param_hint="--since")
+    with progress() as bar:
         from aggregator.audit.ledger_reader import LedgerReader
         from aggregator.audit.reconciliation import Places, Subject
         from aggregator.audit.reconciliation import reconcile as audited

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from aggregator.commands.aws import Clients, refusals_are_told
-from aggregator.commands.console import FINDING, ends_on_interrupt, mistakes_are_told, print_json, print_table, words
+from aggregator.commands.aws import Clients
+from aggregator.commands.console import FINDING, ends_on_interrupt, print_json, print_table, words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,7 +43,7 @@ def redrive(
     at them. What is sent back and is in a bundle by now is known as a duplicate. Exit status 1 says that messages are
     left.
     """
-    with mistakes_are_told(), refusals_are_told(), ExitStack() as stack:
+    with ExitStack() as stack:
         from aggregator.replay import dead_letters as library
 
         wanted = library.Wanted(frozenset(reason or ()), frozenset(message_id or ()), pattern or None)

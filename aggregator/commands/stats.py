@@ -9,7 +9,6 @@ import typer
 from aggregator.commands.console import (
     FINDING,
     bytes_in_words,
-    mistakes_are_told,
     print_json,
     print_table,
     progress,
@@ -46,22 +45,21 @@ def stats(
     Only listings and the tails of bundles are read, so it is cheap. Bundles that consumers have deleted count. Exit
     status 1 says that something among them is no bundle.
     """
-    with mistakes_are_told():
-        from aggregator.audit.figures import Figures
-        from aggregator.exceptions import BundleFormatError
+    from aggregator.audit.figures import Figures
+    from aggregator.exceptions import BundleFormatError
 
-        figures, unreadable = Figures(limit=limit * MEGABYTE, depth=depth), 0
-        with progress() as bar:
-            task = bar.add_task("reading indexes", total=None)
-            for read in _bundles(target, endpoint_url):
-                bar.advance(task)
-                if isinstance(read, BundleFormatError):
-                    unreadable += 1
-                    bar.console.print(f"aggregator: {read}", markup=False)
-                else:
-                    figures.add(read)
-        if html:
-            _write(figures, target, html, top)
+    figures, unreadable = Figures(limit=limit * MEGABYTE, depth=depth), 0
+    with progress() as bar:
+        task = bar.add_task("reading indexes", total=None)
+        for read in _bundles(target, endpoint_url):
+            bar.advance(task)
+            if isinstance(read, BundleFormatError):
+                unreadable += 1
+                bar.console.print(f"aggregator: {read}", markup=False)
+            else:
+                figures.add(read)
+    if html:
+        _write(figures, target, html, top)
     if as_json:
         print_json({**figures.document(top), "unreadable": unreadable})
     else:
@@ -71,7 +69,11 @@ def stats(
 
 def _bundles(target: str, endpoint_url: str | None) -> "Iterator[Bundle | BundleFormatError]":
     """Each bundle, or why what lies there is none."""
-    return _stored(*s3_address(target), endpoint_url) if target.startswith("s3://") else _local(Path(target))
+    return (
+        _stored(*s3_address(target, option="TARGET"), endpoint_url)
+        if target.startswith("s3://")
+        else _local(Path(target))
+    )
 
 
 def _stored(bucket: str, prefix: str, endpoint_url: str | None) -> "Iterator[Bundle | BundleFormatError]":

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from aggregator.commands.console import FINDING, mistakes_are_told, print_json, words
+from aggregator.commands.console import FINDING, print_json, words
 from aggregator.commands.options import (
     ArchiveBucket,
     DistributionBucket,
@@ -42,18 +42,17 @@ def where(
     forgotten.
     """
     now = time.time()
-    begin = moment(since, now) if since else None
-    bucket, key = s3_address(target) if target.startswith("s3://") else ("", target)
-    with mistakes_are_told():
-        from aggregator.audit.ledger_reader import LedgerReader
-        from aggregator.audit.whereabouts import Object, Places, locate
-        from aggregator.connection import dynamodb_client, s3_client
+    begin = moment(since, now, option="--since") if since else None
+    bucket, key = s3_address(target, option="KEY") if target.startswith("s3://") else ("", target)
+    from aggregator.audit.ledger_reader import LedgerReader
+    from aggregator.audit.whereabouts import Object, Places, locate
+    from aggregator.connection import dynamodb_client, s3_client
 
-        ledger = LedgerReader(
-            dynamodb_client(endpoint_url), table=table, distribution=distribution_bucket, scope=scope.value, now=now
-        )
-        places = Places(s3_client(endpoint_url), distribution_bucket, archive_bucket, ledger)
-        found = locate(Object(bucket, key, version_id), places, now=now, since=begin, refusals=refusals)
+    ledger = LedgerReader(
+        dynamodb_client(endpoint_url), table=table, distribution=distribution_bucket, scope=scope.value, now=now
+    )
+    places = Places(s3_client(endpoint_url), distribution_bucket, archive_bucket, ledger)
+    found = locate(Object(bucket, key, version_id), places, now=now, since=begin, refusals=refusals)
     if as_json:
         print_json([_document(one) for one in found])
     else:
