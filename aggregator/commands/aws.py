@@ -3,12 +3,20 @@
 import time
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from aggregator.exceptions import AggregatorError
+
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
     from mypy_boto3_s3.client import S3Client
     from mypy_boto3_sqs.client import SQSClient
 
     from aggregator.ledger import Ledger
+
+
+class NowhereError(AggregatorError):
+    """Something that is named does not exist; to ask it would say that all is well."""
+
+    reason = "nowhere"
 
 
 class Clients(NamedTuple):
@@ -30,10 +38,16 @@ class Clients(NamedTuple):
         )
 
     def ledger(self, table: str, distribution: str, scope: Literal["key", "version"] = "key") -> "Ledger":
-        """The ledger of the bundles in the bucket `distribution`, to look things up in."""
+        """
+        The ledger of the bundles in the bucket `distribution`, to look things up in.
+
+        Raises:
+            NowhereError: there is no such bucket, of whose bundles a ledger would know nothing.
+        """
         from aggregator.clients import Distribution
         from aggregator.ledger import Ledger
 
+        bucket_exists(self.s3, distribution)
         return Ledger(
             self.dynamodb,
             Distribution(self.s3, distribution),
@@ -45,6 +59,42 @@ class Clients(NamedTuple):
             deciding=0,
             clock=time.time,
         )
+
+
+def bucket_exists(s3: "S3Client", bucket: str) -> None:
+    """
+    Go on, unless S3 says that there is no such bucket; what it does not say, because we may not ask, is no reason.
+
+    Raises:
+        NowhereError: there is none.
+    """
+    from botocore.exceptions import ClientError
+
+    from aggregator.connection import is_missing
+
+    try:
+        s3.head_bucket(Bucket=bucket)
+    except ClientError as error:
+        if is_missing(error):
+            raise NowhereError("there is no such bucket", bucket=bucket) from error
+
+
+def queue_exists(sqs: "SQSClient", queue_url: str) -> None:
+    """
+    Go on, unless SQS says that there is no such queue.
+
+    Raises:
+        NowhereError: there is none.
+    """
+    from botocore.exceptions import ClientError
+
+    from aggregator.connection import is_missing
+
+    try:
+        sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["QueueArn"])
+    except ClientError as error:
+        if is_missing(error):
+            raise NowhereError("there is no such queue", queue=queue_url) from error
 
 
 _REMEDIES = {

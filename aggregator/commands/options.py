@@ -24,6 +24,15 @@ DistributionBucket = Annotated[
         help="Bucket that bundles are put into.",
     ),
 ]
+WithTable = Annotated[
+    str | None,
+    typer.Option(
+        "--distribution",
+        metavar="NAME",
+        envvar="DISTRIBUTION_BUCKET_NAME",
+        help="With --table: bucket that bundles are put into.",
+    ),
+]
 ArchiveBucket = Annotated[
     str | None,
     typer.Option(
@@ -39,7 +48,6 @@ ScopeOption = Annotated[
 Table = Annotated[
     str | None, typer.Option("--table", metavar="NAME", envvar="IDEMPOTENCY_TABLE_NAME", help="The ledger.")
 ]
-EndpointUrl = Annotated[str | None, typer.Option(metavar="URL", help="Use that AWS; AWS_ENDPOINT_URL does it as well.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 _SECONDS = {"m": 60, "h": 3_600, "d": 86_400}

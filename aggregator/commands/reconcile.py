@@ -10,7 +10,6 @@ from aggregator.commands.console import FINDING, progress, words
 from aggregator.commands.options import (
     ArchiveBucket,
     DistributionBucket,
-    EndpointUrl,
     Scope,
     ScopeOption,
     Table,
@@ -40,7 +39,6 @@ def reconcile(
     refusals: Annotated[
         bool, typer.Option(help="Look for the reasons of refusals, which reads the whole table.")
     ] = True,
-    endpoint_url: EndpointUrl = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the totals as the last JSON line.")] = False,
 ) -> None:
     """
@@ -67,15 +65,13 @@ def reconcile(
 
         task = bar.add_task("starting", total=None)
         ledger = (
-            LedgerReader(
-                dynamodb_client(endpoint_url), table=table, distribution=distribution_bucket, scope=scope.value, now=now
-            )
+            LedgerReader(dynamodb_client(), table=table, distribution=distribution_bucket, scope=scope.value, now=now)
             if table
             else None
         )
         with audited(
             Subject(bucket, prefix, scope.value, begin, end, now),
-            Places(s3_client(endpoint_url), distribution_bucket, archive_bucket, ledger),
+            Places(s3_client(), distribution_bucket, archive_bucket, ledger),
             grace=seconds,
             ttl=ttl_days * SECONDS_PER_DAY if ttl_days else None,
             refusals=refusals,

@@ -13,7 +13,7 @@ from aggregator.commands.console import (
     print_table,
     progress,
 )
-from aggregator.commands.options import EndpointUrl, s3_address
+from aggregator.commands.options import s3_address
 from aggregator.settings import MEGABYTE
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ def stats(
     ] = 100,
     depth: Annotated[int, typer.Option(min=0, help="How many folders of a key make a prefix.")] = 1,
     top: Annotated[int, typer.Option(min=1, help="How many prefixes are named.")] = 10,
-    endpoint_url: EndpointUrl = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """
@@ -51,7 +50,7 @@ def stats(
     figures, unreadable = Figures(limit=limit * MEGABYTE, depth=depth), 0
     with progress() as bar:
         task = bar.add_task("reading indexes", total=None)
-        for read in _bundles(target, endpoint_url):
+        for read in _bundles(target):
             bar.advance(task)
             if isinstance(read, BundleFormatError):
                 unreadable += 1
@@ -67,21 +66,17 @@ def stats(
     raise typer.Exit(FINDING if unreadable else 0)
 
 
-def _bundles(target: str, endpoint_url: str | None) -> "Iterator[Bundle | BundleFormatError]":
+def _bundles(target: str) -> "Iterator[Bundle | BundleFormatError]":
     """Each bundle, or why what lies there is none."""
-    return (
-        _stored(*s3_address(target, option="TARGET"), endpoint_url)
-        if target.startswith("s3://")
-        else _local(Path(target))
-    )
+    return _stored(*s3_address(target, option="TARGET")) if target.startswith("s3://") else _local(Path(target))
 
 
-def _stored(bucket: str, prefix: str, endpoint_url: str | None) -> "Iterator[Bundle | BundleFormatError]":
+def _stored(bucket: str, prefix: str) -> "Iterator[Bundle | BundleFormatError]":
     from aggregator.audit.listings import in_parallel, open_bundle, versions
     from aggregator.connection import THREADS, s3_client
     from aggregator.exceptions import BundleFormatError
 
-    s3 = s3_client(endpoint_url)
+    s3 = s3_client()
 
     def opened(stored: "Stored") -> "Bundle | BundleFormatError":
         try:

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from aggregator.commands.console import FINDING, print_json, words
+from aggregator.commands.aws import bucket_exists
+from aggregator.commands.console import FINDING, print_json, printable, words
 from aggregator.commands.options import (
     ArchiveBucket,
     DistributionBucket,
-    EndpointUrl,
     Scope,
     ScopeOption,
     moment,
@@ -31,7 +31,6 @@ def where(
         str | None, typer.Option(metavar="TIME", help="Search every bundle since then as well: 2026-11-23, 7d.")
     ] = None,
     refusals: Annotated[bool, typer.Option(help="Look for a refusal, which reads the whole table.")] = True,
-    endpoint_url: EndpointUrl = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
 ) -> None:
     """
@@ -48,11 +47,12 @@ def where(
     from aggregator.audit.whereabouts import Object, Places, locate
     from aggregator.connection import dynamodb_client, s3_client
 
-    ledger = LedgerReader(
-        dynamodb_client(endpoint_url), table=table, distribution=distribution_bucket, scope=scope.value, now=now
-    )
-    places = Places(s3_client(endpoint_url), distribution_bucket, archive_bucket, ledger)
+    ledger = LedgerReader(dynamodb_client(), table=table, distribution=distribution_bucket, scope=scope.value, now=now)
+    places = Places(s3_client(), distribution_bucket, archive_bucket, ledger)
     found = locate(Object(bucket, key, version_id), places, now=now, since=begin, refusals=refusals)
+    if any(one.state == "never seen" for one in found):  # which is as true of what does not exist
+        for place in filter(None, (distribution_bucket, bucket)):
+            bucket_exists(places.s3, place)
     if as_json:
         print_json([_document(one) for one in found])
     else:
@@ -77,4 +77,4 @@ def _print(found: "list[Whereabouts]") -> None:
 
 
 def _text(value: object) -> str:
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else printable(str(value))

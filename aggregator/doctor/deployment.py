@@ -18,6 +18,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from aggregator.clients import error_code
+from aggregator.connection import is_missing
 from aggregator.core import empty_bundle
 from aggregator.doctor.diagnosis import (
     CREATED,
@@ -62,12 +63,6 @@ FORBIDDEN = ("s3:DeleteObject", "s3:DeleteObjectVersion")
 
 _ANSWERS_TO_A_CONDITION = frozenset({409, 412, 501})
 """Statuses that say how a store takes `If-None-Match`; any other error says nothing of it."""
-
-_NOT_THERE = frozenset({"ResourceNotFoundException", "NoSuchBucket", "NoSuchEntity", "404"}) | {
-    "AWS.SimpleQueueService.NonExistentQueue",
-    "QueueDoesNotExist",
-}
-"""How services say that what is named does not exist (404: HeadBucket, whose answers have no body)."""
 
 _NOT_ASKED = frozenset({"environment", "source", "wanted"})
 """Facts that are given, or follow from others."""
@@ -377,9 +372,8 @@ def _asked(question: Callable[[], T]) -> T | Unknown:
     except _NotKnownError as error:
         return error.unknown
     except ClientError as error:
-        code = error_code(error)
-        kind = Missing if code in _NOT_THERE else _Unanswered
-        return kind(f"{error.operation_name} is answered {code}")
+        kind = Missing if is_missing(error) else _Unanswered
+        return kind(f"{error.operation_name} is answered {error_code(error)}")
     except BotoCoreError as error:
         return _Unanswered(str(error))
 
