@@ -1,8 +1,11 @@
 """
-The command line: noun verb, data on stdout, words on stderr, exit status 0 / 1 finding / 2 wrong call.
+The command line: noun verb, data on stdout, words on stderr, exit status 0 / 1 finding / 2 wrong call / 70 a bug.
 
 Each command is a module of `commands/`; what takes long to import, it imports when it is called.
 """
+
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -19,8 +22,10 @@ from aggregator.commands import (
     where,
     worker,
 )
+from aggregator.commands.console import Group, streams
 
 app = typer.Typer(
+    cls=Group,
     help="""
     Many small S3 objects become few large gzip bundles: nothing lost, nothing twice.
 
@@ -28,16 +33,33 @@ app = typer.Typer(
     and JSON with --json. Words and progress go to standard error.
 
     Exit status: 0, all is well. 1, something was found that a person should look at. 2, the call was wrong or could
-    not be carried out; one line says why.
+    not be carried out; one line says why. 70, nobody foresaw this: please report it.
 
-    AWS is reached as by every tool of AWS: credentials, AWS_PROFILE, AWS_REGION, AWS_ENDPOINT_URL. What lies in S3 is
+    AWS is reached as by boto3: credentials, AWS_PROFILE, AWS_DEFAULT_REGION, AWS_ENDPOINT_URL. What lies in S3 is
     called s3://bucket/key; - is standard input.
     """,
     epilog="Each help ends with an example. Begin with: aggregator local fixtures/samples --out bundles",
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _version(*, wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"aggregator {version('data-aggregator')}")
+        raise typer.Exit
+
+
+@app.callback()
+def all_commands(
+    *,
+    asked: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which version this is.")
+    ] = False,
+) -> None:
+    """Say what holds for all commands."""
 
 
 app.command(
@@ -82,7 +104,8 @@ app.command(
 
 def main() -> None:
     """Run the command line."""
-    app()
+    with streams():
+        app()
 
 
 if __name__ == "__main__":

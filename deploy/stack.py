@@ -1,7 +1,7 @@
 """
 The stack of `deploy/template.yaml`, made and unmade with AWS's `sam`, which shows first and asks.
 
-    python -m deploy.stack deploy NAME [options of sam deploy]
+    python -m deploy.stack deploy NAME [--arch x86_64] [options of sam deploy]
     python -m deploy.stack destroy NAME [options of sam delete]
 
 `sam deploy` prints the change set before it asks. `sam delete` does not say what it would delete, so this does.
@@ -38,13 +38,29 @@ class Fate(NamedTuple):
     name: str
 
 
-def deploy(name: str, options: Sequence[str], *, make: Callable[[Path, list[str]], object] = build) -> int:
+def deploy(
+    name: str,
+    options: Sequence[str],
+    *,
+    architecture: str = "arm64",
+    out: Path = ROOT / "build",
+    make: Callable[[Path, list[str]], object] = build,
+) -> int:
     """Build the packages and hand over to `sam deploy`, which shows what would change and asks; its exit status."""
     sam = _sam()
-    make(ROOT / "build", list(MACHINES))
-    command = [sam, "deploy", "--template-file", str(ROOT / "deploy" / "template.yaml"), "--stack-name", name]
+    make(out, list(MACHINES))
+    command = [sam, "deploy", "--template-file", str(written(out, architecture)), "--stack-name", name]
     command += ["--capabilities", "CAPABILITY_IAM", "--resolve-s3", "--confirm-changeset", *options]
     return subprocess.run(command, check=False).returncode
+
+
+def written(out: Path, architecture: str) -> Path:
+    """The template for that architecture, in `out`, beside a copy of what it names beside itself; its path."""
+    source = ROOT / "deploy"
+    shutil.copy(source / "backfill.asl.json", out)
+    template = out / "template.yaml"
+    template.write_text((source / "template.yaml").read_text("utf-8").replace("arm64", architecture), "utf-8")
+    return template
 
 
 def destroy(name: str, options: Sequence[str]) -> int:
@@ -93,13 +109,17 @@ def _sam() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make or unmake the stack; what we do not know is for sam."""
-    parser = argparse.ArgumentParser(prog="python -m deploy.stack", description="Make or unmake the stack.")
+    parser = argparse.ArgumentParser(
+        "python -m deploy.stack", description="Make or unmake the stack.", allow_abbrev=False
+    )
     parser.add_argument("verb", choices=("deploy", "destroy"))
     parser.add_argument("name", help="name of the stack")
+    parser.add_argument("--arch", choices=sorted(MACHINES), default="arm64", help="what the function runs on")
     known, options = parser.parse_known_args(arguments)
-    verb = deploy if known.verb == "deploy" else destroy
     try:
-        return verb(known.name, options)
+        if known.verb == "deploy":
+            return deploy(known.name, options, architecture=known.arch)
+        return destroy(known.name, options)
     except AggregatorError as error:
         print(f"{known.verb}: {error}", file=sys.stderr)
         return 2

@@ -42,7 +42,18 @@ ONLY_IN = {
 }
 """Third-party packages (and subprocess), and who may import them; a package's name stands for all its modules."""
 
-NOT_IN_LAMBDA = {"audit", "bundles", "cli", "commands", "connection", "contracts", "doctor", "embedded", "local"} | {
+NOT_IN_LAMBDA = {
+    "__main__",
+    "audit",
+    "bundles",
+    "cli",
+    "commands",
+    "connection",
+    "contracts",
+    "doctor",
+    "embedded",
+    "local",
+} | {
     "packages",
     "polling",
     "replay",

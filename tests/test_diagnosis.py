@@ -194,5 +194,26 @@ def test_a_wrong_call_is_told_in_one_line(arguments: list[str], says: str, monke
     assert len(told.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("Resources: {Function: 3}", "is no template: Function of its Resources has no Type"),
+        ("Resources: {A: {Type: B}}\nParameters: 3", "is no template: everything of its Parameters has no Type"),
+        (
+            "Resources: {A: {Type: B, Condition: C}}",
+            "is not laid out as deploy/template.yaml is (KeyError: 'Conditions')",
+        ),
+        ("Resources: {A: {Type: B, Properties: {Fn::If: []}}}", "is not laid out as deploy/template.yaml is"),
+    ],
+)
+def test_a_template_that_is_laid_out_otherwise_is_told_in_one_line(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "template.yaml").write_text(text)
+
+    told = _doctor("--template", str(tmp_path / "template.yaml"))
+
+    assert (told.exit_code, len(told.stderr.splitlines())) == (2, 1)
+    assert says in told.stderr
+
+
 def _doctor(*arguments: str) -> Any:
     return CliRunner().invoke(cli.app, ["doctor", *arguments])

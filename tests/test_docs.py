@@ -105,6 +105,16 @@ def test_the_readmes_python_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert isinstance(scope["bundle"], Bundle)
 
 
+def test_every_document_sends_dead_letters_back_by_the_same_command() -> None:
+    texts = {
+        path: (ROOT / "docs" / path).read_text("utf-8")
+        for path in ("operations.md", "after-a-crash.md", "replaying.md")
+    }
+
+    assert {path for path, text in texts.items() if "aggregator redrive" not in text} == set()
+    assert {path for path, text in texts.items() if "start-message-move-task" in text} == set()
+
+
 def test_log_events_that_documents_name_are_said() -> None:
     named = {
         name

@@ -9,7 +9,8 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from deploy.stack import Fate, StackError, deploy, fates, main
+from aggregator.doctor.template import read
+from deploy.stack import Fate, StackError, deploy, fates, main, written
 from tests.world import CREDENTIALS
 
 TEMPLATE = {
@@ -41,20 +42,44 @@ def deployed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-def test_deploying_shows_the_change_set_and_asks(sam: Path) -> None:
+def test_deploying_shows_the_change_set_and_asks(sam: Path, tmp_path: Path) -> None:
     made: list[list[str]] = []
+    options = ["--parameter-overrides", "Memory=2048"]
 
-    status = deploy("mine", ["--parameter-overrides", "Memory=2048"], make=lambda _, packages: made.append(packages))
+    status = deploy("mine", options, out=tmp_path, make=lambda _, packages: made.append(packages))
 
     called = sam.read_text().splitlines()
     assert (status, made, called[:2]) == (3, [["x86_64", "arm64"]], ["deploy", "--template-file"])
-    assert called[2].endswith("deploy/template.yaml")
+    assert called[2] == str(tmp_path / "template.yaml")
     assert called[3:] == [
         *("--stack-name", "mine"),
         *("--capabilities", "CAPABILITY_IAM"),
         *("--resolve-s3", "--confirm-changeset"),
         *("--parameter-overrides", "Memory=2048"),
     ]
+
+
+@pytest.mark.parametrize("architecture", ["arm64", "x86_64"])
+def test_what_the_template_names_lies_where_it_says_for_either_architecture(tmp_path: Path, architecture: str) -> None:
+    """sam takes paths from the template's folder; with another folder it uploaded nothing."""
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build" / f"lambda-{architecture}.zip").touch()
+
+    template = written(tmp_path / "build", architecture)
+
+    resources = read(template)["Resources"]
+    function, machine = resources["Function"]["Properties"], resources["Backfill"]["Properties"]
+    assert function["Architectures"] == [architecture]
+    assert (template.parent / function["CodeUri"]).resolve() == tmp_path / "build" / f"lambda-{architecture}.zip"
+    assert (template.parent / function["CodeUri"]).exists()
+    assert json.loads((template.parent / machine["DefinitionUri"]).read_text("utf-8"))["StartAt"]
+
+
+def test_an_architecture_that_lambda_does_not_have_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["deploy", "mine", "--arch", "i386"])
+
+    assert "--arch: invalid choice: 'i386'" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("deployed")

@@ -221,6 +221,30 @@ def test_a_bucket_of_ones_own_needs_one_command_which_is_said() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("given", "rules"),
+    [
+        ({"SourcePrefix": "in/"}, [{"Name": "prefix", "Value": "in/"}]),
+        ({"SourceSuffix": ".json"}, [{"Name": "suffix", "Value": ".json"}]),
+        (
+            {"SourcePrefix": "in/", "SourceSuffix": ".json"},
+            [{"Name": "prefix", "Value": "in/"}, {"Name": "suffix", "Value": ".json"}],
+        ),
+    ],
+)
+def test_the_command_for_a_bucket_of_ones_own_has_the_filter(given: dict[str, str], rules: list[Any]) -> None:
+    template = Template(transformed(), {"SourceBucketName": "ours", "SourceBucket": "existing", **given})
+
+    (notification,) = json.loads(template.outputs["NotificationCommand"].split("'")[1])["QueueConfigurations"]
+
+    assert notification["Filter"] == {"Key": {"FilterRules": rules}}
+
+
+@pytest.mark.parametrize(("scope", "versioning"), [("key", None), ("version", {"Status": "Enabled"})])
+def test_a_source_whose_versions_are_members_has_versions(scope: str, versioning: object) -> None:
+    assert resources(IdempotencyScope=scope)["Source"].properties.get("VersioningConfiguration") == versioning
+
+
 def test_only_the_source_bucket_may_send_to_the_queue(made: dict[str, Resource]) -> None:
     allowed = [each for each in _policy(made["QueuePolicy"]) if each["Effect"] == "Allow"]
 
@@ -274,6 +298,32 @@ def test_nothing_may_come_back_once_it_is_forgotten() -> None:
         "NoncurrentVersionExpiration": {"NoncurrentDays": days},
         "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1},
     }
+
+
+@pytest.mark.parametrize("timeout", PARAMETERS["FunctionTimeoutSeconds"]["AllowedValues"])
+def test_an_alarm_waits_for_what_comes_back_by_itself_and_sees_what_dies_again_and_again(timeout: int) -> None:
+    made = resources(FunctionTimeoutSeconds=str(timeout))
+
+    visibility, window = made["Queue"].properties["VisibilityTimeout"], PARAMETERS["BatchingWindowSeconds"]["MaxValue"]
+    oldest, errors = made["OldestMessageAlarm"].properties, made["FunctionErrorsAlarm"].properties
+    assert oldest["Threshold"] == max(3_600, 3 * visibility)
+    assert errors["DatapointsToAlarm"] == 2
+    assert (errors["EvaluationPeriods"] - 1) * errors["Period"] >= visibility + window
+    assert errors["EvaluationPeriods"] * errors["Period"] <= SECONDS_PER_DAY  # the most that CloudWatch takes
+
+
+def test_bundles_that_are_fetched_and_deleted_raise_no_alarm(made: dict[str, Resource]) -> None:
+    mapping = made["FunctionQueue"].properties
+    a_day = (
+        mapping["ScalingConfig"]["MaximumConcurrency"] * SECONDS_PER_DAY // mapping["MaximumBatchingWindowInSeconds"]
+    )
+    (rule, *_) = made["Distribution"].properties["LifecycleConfiguration"]["Rules"]
+    days = rule["NoncurrentVersionExpiration"]["NoncurrentDays"]
+
+    kept = 2 * a_day * (days + 1)  # a version and a delete marker
+
+    assert kept == 892_800
+    assert made["BundlesAlarm"].properties["Threshold"] > kept
 
 
 # Function and ledger

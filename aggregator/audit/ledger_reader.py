@@ -113,7 +113,7 @@ class LedgerReader:
                 for item in filter(self._counts, page["Items"]):
                     yield _refused(item["id"]["S"].removeprefix(begin), json.loads(item["data"]["S"]))
         except (ClientError, BotoCoreError) as error:
-            raise _unavailable(error) from error
+            raise self._unavailable(error) from error
 
     def _id(self, data: Mapping[str, str | None]) -> str:
         """Powertools' id: its prefix, and the SHA-256 of the sorted JSON."""
@@ -128,12 +128,18 @@ class LedgerReader:
             try:
                 answer = self._client.batch_get_item(RequestItems=request)
             except (ClientError, BotoCoreError) as error:
-                raise _unavailable(error) from error
+                raise self._unavailable(error) from error
             found += answer["Responses"].get(self._table, [])
             request = answer.get("UnprocessedKeys")
             if not request:
                 return {item["id"]["S"]: item for item in filter(self._counts, found)}
-        raise LedgerUnavailableError("the ledger cannot be read", fault="UnprocessedKeys")
+        raise LedgerUnavailableError("the ledger cannot be read", table=self._table, fault="UnprocessedKeys")
+
+    def _unavailable(self, error: ClientError | BotoCoreError) -> LedgerUnavailableError:
+        code = error.response.get("Error", {}).get("Code") if isinstance(error, ClientError) else None
+        return LedgerUnavailableError(
+            "the ledger cannot be read", table=self._table, fault=code or type(error).__name__
+        )
 
     def _counts(self, item: Any) -> bool:
         return int(item["expiration"]["N"]) >= self._now
@@ -149,8 +155,3 @@ def _claim(item: Any) -> Claim:
 def _refused(message_id: str, data: Mapping[str, Any]) -> Refused:
     told = (data["reason"], data["message"], tuple(data["objects"]), data["request_id"], data["time"])
     return Refused(message_id, *told)
-
-
-def _unavailable(error: ClientError | BotoCoreError) -> LedgerUnavailableError:
-    code = error.response.get("Error", {}).get("Code") if isinstance(error, ClientError) else None
-    return LedgerUnavailableError("the ledger cannot be read", fault=code or type(error).__name__)

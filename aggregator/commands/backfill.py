@@ -4,16 +4,18 @@ import hashlib
 import json
 import sys
 import threading
+import time
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aggregator.commands.aws import Clients, refusals_are_told
-from aggregator.commands.console import FINDING, ends_on_interrupt, mistakes_are_told, print_json, progress, words
+from aggregator.commands.aws import Clients, queue_exists
+from aggregator.commands.console import FINDING, ends_on_interrupt, print_json, progress, words
+from aggregator.commands.options import Scope, ScopeOption, Table, WithTable, moment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -28,47 +30,51 @@ def backfill(
     target: Annotated[str, typer.Argument(metavar="s3://BUCKET/PREFIX", help="The objects to announce.")],
     *,
     queue_url: Annotated[str, typer.Option(metavar="URL", help="The queue that the function reads.")] = "",
-    since: Annotated[str, typer.Option(metavar="TIME", help="Only what was modified then or later (ISO 8601).")] = "",
+    since: Annotated[
+        str, typer.Option(metavar="TIME", help="Only what was modified then or later: 2026-11-23, 24h, 7d.")
+    ] = "",
     until: Annotated[str, typer.Option(metavar="TIME", help="Only what was modified before.")] = "",
     pattern: Annotated[str, typer.Option(metavar="GLOB", help="Only keys that match: '*/orders-*.json'.")] = "",
-    scope: Annotated[
-        Literal["key", "version"], typer.Option(help="What IDEMPOTENCY_SCOPE says; version: announce version ids.")
-    ] = "key",
+    scope: ScopeOption = Scope.KEY,
     every_version: Annotated[
         bool, typer.Option("--every-version", help="With --scope version: older versions too.")
     ] = False,
     inventory: Annotated[
         str, typer.Option(metavar="s3://…/manifest.json", help="Read an S3 Inventory report; list nothing.")
     ] = "",
-    table: Annotated[str, typer.Option(metavar="NAME", help="Ask this ledger what is bundled already.")] = "",
-    distribution: Annotated[str, typer.Option(metavar="BUCKET", help="With --table: where bundles go.")] = "",
+    table: Table = None,
+    distribution: WithTable = None,
     rate: Annotated[float | None, typer.Option(metavar="N", min=0.1, help="At most so many objects a second.")] = None,
     threads: Annotated[int, typer.Option(min=1, max=64, help="Batches of ten sent at once.")] = 16,
     state: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Where the mark is kept; by default in this folder.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the notifications; send nothing.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the report as JSON; with --dry-run, nothing else.")
+    ] = False,
 ) -> None:
     """
     Announce objects that are already in S3, as if they had just been put.
 
     Each gets the notification that S3 would have sent, through the same queue and so the same deduplication: what is
-    in a bundle does not come again. Ctrl-C ends it; the same call goes on where it was. Try --dry-run first. Exit
-    status 1 says that some object was refused, or that there is more to do.
+    in a bundle does not come again. With --table and --distribution the ledger is asked first. Ctrl-C ends it; the same
+    call goes on where it was. Try --dry-run first. Exit status 1 says that some object was refused, or that there is
+    more to do.
     """
     call: dict[str, object] = {"target": target, "queue": queue_url, "inventory": inventory, "pattern": pattern}
-    call |= {"since": since, "until": until, "scope": scope, "every_version": every_version}
-    with mistakes_are_told(), refusals_are_told(), ExitStack() as stack:
+    call |= {"since": since, "until": until, "scope": scope.value, "every_version": every_version}
+    with ExitStack() as stack:
         from aggregator.replay import backfill as library
 
         stop = stack.enter_context(ends_on_interrupt())
         clients = Clients.build(connections=threads + 2)
-        choice = library.Choice(pattern or None, _moment("--since", since), _moment("--until", until))
+        bookmark = None if dry_run else library.Bookmark(state or _default_state(call), call, now=time.time())
+        began = bookmark.began if bookmark else time.time()
+        choice = library.Choice(pattern or None, _moment("--since", since, began), _moment("--until", until, began))
         pages = _pages(clients, target, scope, every_version=every_version, inventory=inventory)
         ledger = _ledger(clients, target, table, distribution, scope)
-        deliver = _printed if dry_run else _outbox(clients, queue_url, threads, rate, stop, stack)
-        bookmark = None if dry_run else library.Bookmark(state or _default_state(call), call)
+        deliver = _dry(as_json) if dry_run else _outbox(clients, queue_url, threads, rate, stop, stack)
         bar = stack.enter_context(progress())
         task = bar.add_task("listed", total=None)
         ending = library.run(
@@ -80,14 +86,14 @@ def backfill(
             stop=stop,
             report=lambda totals: bar.update(task, completed=totals.listed),
         )
-    _tell(ending, as_json=as_json, to_stderr=dry_run)
+    _tell(ending, as_json=as_json, dry_run=dry_run)
     if bookmark and not ending.complete:
         words().print(f"not finished: the same call goes on where {bookmark.path} says", markup=False)
     raise typer.Exit(FINDING if ending.totals.refused or not ending.complete else 0)
 
 
 def _pages(
-    clients: Clients, target: str, scope: str, *, every_version: bool, inventory: str
+    clients: Clients, target: str, scope: Scope, *, every_version: bool, inventory: str
 ) -> "Callable[[Position], Iterator[Page]]":
     """How to list what is meant, from a position on."""
     from aggregator.replay import inventories
@@ -95,31 +101,31 @@ def _pages(
     from aggregator.replay.pages import current_objects, place, versions
 
     bucket, prefix = place(target)
-    if every_version and scope != "version":
+    if every_version and scope is not Scope.VERSION:
         raise BackfillError("--every-version needs --scope version: with --scope key a key is bundled once")
     if not inventory:
-        if scope == "key":
+        if scope is Scope.KEY:
             return partial(current_objects, clients.s3, bucket, prefix)
         return partial(versions, clients.s3, bucket, prefix, every_version=every_version)
     report = inventories.opened(clients.s3, *place(inventory))
     if report.manifest.sourceBucket != bucket:
         raise BackfillError("the inventory is about another bucket", bucket=report.manifest.sourceBucket)
-    if scope == "version" and not report.has("VersionId"):
+    if scope is Scope.VERSION and not report.has("VersionId"):
         raise BackfillError("the inventory tells no version ids: configure it for all versions")
     return partial(report.pages, prefix, every_version=every_version)
 
 
 def _ledger(
-    clients: Clients, target: str, table: str, distribution: str, scope: Literal["key", "version"]
+    clients: Clients, target: str, table: str | None, distribution: str | None, scope: Scope
 ) -> "Ledger | None":
     from aggregator.replay.backfill import BackfillError
     from aggregator.replay.pages import place
 
-    if (table == "") != (distribution == ""):
+    if bool(table) != bool(distribution):
         raise BackfillError("--table and --distribution belong together")
     if place(target)[0] == distribution:
         raise BackfillError("the source is the bucket that bundles go to: that would be a loop")
-    return clients.ledger(table, distribution, scope) if table else None
+    return clients.ledger(table, distribution, scope.value) if table and distribution else None
 
 
 def _outbox(
@@ -130,18 +136,22 @@ def _outbox(
 
     if not queue_url:
         raise BackfillError("--queue-url says where to send; --dry-run sends nothing")
+    queue_exists(clients.sqs, queue_url)
     outbox = Outbox(clients.sqs, queue_url, threads=threads, stop=stop, rate=rate)
     stack.callback(outbox.close)
     return outbox.deliver
 
 
-def _printed(bodies: "Sequence[str]") -> "Delivery":
-    """Print what would be sent."""
+def _dry(quiet: bool) -> "Callable[[Sequence[str]], Delivery]":
+    """What prints what would be sent, or only counts it."""
     from aggregator.replay.queues import Delivery
 
-    for body in bodies:
-        print(body)
-    return Delivery(list(range(len(bodies))), {}, [])
+    def printed(bodies: "Sequence[str]") -> "Delivery":
+        for body in () if quiet else bodies:
+            print(body)
+        return Delivery(list(range(len(bodies))), {}, [])
+
+    return printed
 
 
 def _default_state(call: dict[str, object]) -> Path:
@@ -150,36 +160,27 @@ def _default_state(call: dict[str, object]) -> Path:
     return Path(f"aggregator-backfill-{digest[:8]}.json")
 
 
-def _moment(option: str, text: str) -> datetime | None:
-    """A time of day or a day, in UTC unless it says otherwise."""
-    from aggregator.replay.backfill import BackfillError
-
-    if not text:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise BackfillError(f"{option} is no time: 2026-11-23 or 2026-11-23T16:00Z") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+def _moment(option: str, text: str, now: float) -> datetime | None:
+    return datetime.fromtimestamp(moment(text, now, option=option), UTC) if text else None
 
 
-def _tell(ending: "Ending", *, as_json: bool, to_stderr: bool) -> None:
+def _tell(ending: "Ending", *, as_json: bool, dry_run: bool) -> None:
     totals = ending.totals
     figures = {
         "listed": totals.listed,
         "passed over": totals.passed_over,
         "folder markers": totals.skipped,
         "already bundled": totals.bundled,
-        "sent": totals.sent,
+        "would be sent" if dry_run else "sent": totals.sent,
         "refused": totals.refused.total(),
     }
-    if as_json and not to_stderr:
+    if as_json:
         named = {name.replace(" ", "_"): figure for name, figure in figures.items()}
         reasons = {"reasons": dict(totals.refused), "examples": totals.examples}
         print_json({"complete": ending.complete, **named, **reasons, "error": ending.why or None})
     else:
         for label, figure in figures.items():
-            print(f"{label:<17}{figure:,}", file=sys.stderr if to_stderr else sys.stdout)
+            print(f"{label:<17}{figure:,}", file=sys.stderr if dry_run else sys.stdout)
     if ending.why:
         words().print(f"aggregator: {ending.why}", markup=False)
     if not as_json:

@@ -1,37 +1,122 @@
 """
 How every command speaks: data on stdout, words and progress on stderr, and a user's mistake in one line.
 
-Exit status: 0 all is well, `FINDING` something was found, `WRONG_CALL` the call was wrong or could not be carried out.
+Exit status: 0 all is well, `FINDING` something was found, `WRONG_CALL` the call was wrong or could not be carried out,
+`BUG` nobody foresaw this, `UNREAD` whoever read our output had seen enough.
 """
 
+import io
 import json
+import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from typer.core import TyperGroup
 
 from aggregator.exceptions import AggregatorError
 
 FINDING, WRONG_CALL = 1, 2
 
+BUG = 70
+"""EX_SOFTWARE of sysexits.h; 1 would be taken for a finding."""
+
+UNREAD = 141
+"""What a shell says of a tool that SIGPIPE ended; that signal itself would end us for any closed connection to AWS."""
+
 
 @contextmanager
 def mistakes_are_told() -> Iterator[None]:
-    """End the command with one line and `WRONG_CALL` where a call cannot be carried out; never a traceback."""
+    """
+    End the command by what became of it: with one line where a call cannot be carried out, and never as a finding.
+
+    Every command passes through here (`Group`), so what AWS or the system says need not be caught in each.
+    """
     try:
         yield
-    except BrokenPipeError:  # whoever read our output has seen enough: click ends without a word
-        raise
-    except (AggregatorError, OSError) as error:
-        print(f"aggregator: {error}", file=sys.stderr)
-        raise typer.Exit(WRONG_CALL) from None
+    except BrokenPipeError:
+        raise typer.Exit(UNREAD) from None
+    except Exception as error:
+        if isinstance(error, typer.Abort) or hasattr(error, "exit_code"):  # typer's own, which say how they end
+            raise
+        said, status = _said(error), WRONG_CALL
+        if not said:
+            traceback.print_exc()
+            said, status = "nobody foresaw this: please report it, with the lines above", BUG
+        print(f"aggregator: {said}", file=sys.stderr)
+        raise typer.Exit(status) from None
+
+
+class Group(TyperGroup):
+    """All commands: what ends one of them is told, also where its output cannot be written."""
+
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        """Read the call, or print the help that it asks for."""
+        with mistakes_are_told():
+            return super().make_context(*args, **options)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was called."""
+        with mistakes_are_told():
+            try:
+                return super().invoke(ctx)
+            finally:
+                sys.stdout.flush()
+
+
+class _Closed(io.RawIOBase):
+    """Standard input where there is none."""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, _: object) -> int:
+        raise OSError("standard input is closed")
+
+
+@contextmanager
+def streams() -> Iterator[None]:
+    """
+    The standard streams, such that anything can be printed, and that nothing is left to fail when the process ends.
+
+    What is no terminal is read by a program: it gets UTF-8 whatever the locale, because JSON is nothing else, and a key
+    is the same key everywhere. A terminal gets its own encoding, and an escape for what that lacks.
+    """
+    sys.stdin = sys.stdin or io.TextIOWrapper(io.BufferedReader(_Closed()))
+    sys.stdout, sys.stderr = (stream or _nowhere() for stream in (sys.stdout, sys.stderr))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="backslashreplace")
+    try:
+        yield
+    finally:
+        try:
+            sys.stdout.flush()
+        except OSError:  # told already; the interpreter would try again, and say so
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _nowhere() -> io.TextIOWrapper:
+    return Path(os.devnull).open("w", encoding="utf-8")
+
+
+def _said(error: Exception) -> str:
+    """One line on an error that was to be expected; nothing, if nobody foresaw it."""
+    from aggregator.commands.aws import is_of_aws, remedy
+
+    if not (isinstance(error, (AggregatorError, OSError)) or is_of_aws(error)):
+        return ""
+    advice = remedy(error)
+    return " ".join(f"{error}{f': {advice}' if advice else ''}".split())
 
 
 @contextmanager

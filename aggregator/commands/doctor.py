@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aggregator.commands.console import FINDING, mistakes_are_told, print_json, print_table, words
+from aggregator.commands.console import FINDING, print_json, print_table, words
 from aggregator.exceptions import AggregatorError
 
 if TYPE_CHECKING:
@@ -43,14 +43,13 @@ def doctor(
     Check every condition that the guarantee rests on, one line each, with the fix.
 
     Looks at a stack, or at a template with its parameters, or else at what runs with the settings in the environment.
-    What cannot be checked is said to be not checked. To see whether the store honours conditional writes, an empty
-    bundle is put under doctor/ in the distribution bucket, once, and stays there. Exit status 1 says that something is
-    wrong.
+    What cannot be checked is said to be not checked; what is named and not there is wrong. To see whether the store
+    honours conditional writes, an empty bundle is put under doctor/ in the distribution bucket, once, and stays there.
+    Exit status 1 says that something is wrong, 2 that AWS answered nothing at all.
     """
-    with mistakes_are_told():
-        from aggregator.doctor.diagnosis import State, diagnosed
+    from aggregator.doctor.diagnosis import State, diagnosed
 
-        findings = diagnosed(_facts(stack, template, parameter or [], queue_url, source_bucket, probe=not no_probe))
+    findings = diagnosed(_facts(stack, template, parameter or [], queue_url, source_bucket, probe=not no_probe))
     if as_json:
         print_json([{**finding._asdict(), "state": finding.state.value} for finding in findings])
     else:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from aggregator.commands.console import FINDING, bytes_in_words, mistakes_are_told, print_json, progress, words
+from aggregator.commands.console import FINDING, bytes_in_words, print_json, progress, words
 
 if TYPE_CHECKING:
     from aggregator.local import Summary
@@ -31,7 +31,7 @@ def local(
     notifications go through its queue to the handler, and the bundles come back under their keys. Exit status 1 says
     that some file ended in the dead-letter queue.
     """
-    with mistakes_are_told(), ExitStack() as stack:
+    with ExitStack() as stack:
         from aggregator import local as local_run
         from aggregator.embedded import EmbeddedAws
 

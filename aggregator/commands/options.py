@@ -24,6 +24,15 @@ DistributionBucket = Annotated[
         help="Bucket that bundles are put into.",
     ),
 ]
+WithTable = Annotated[
+    str | None,
+    typer.Option(
+        "--distribution",
+        metavar="NAME",
+        envvar="DISTRIBUTION_BUCKET_NAME",
+        help="With --table: bucket that bundles are put into.",
+    ),
+]
 ArchiveBucket = Annotated[
     str | None,
     typer.Option(
@@ -39,26 +48,28 @@ ScopeOption = Annotated[
 Table = Annotated[
     str | None, typer.Option("--table", metavar="NAME", envvar="IDEMPOTENCY_TABLE_NAME", help="The ledger.")
 ]
-EndpointUrl = Annotated[str | None, typer.Option(metavar="URL", help="Use that AWS; AWS_ENDPOINT_URL does it as well.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 _SECONDS = {"m": 60, "h": 3_600, "d": 86_400}
 
+_FIRST, _LAST = 0.0, datetime(9999, 1, 1, tzinfo=UTC).timestamp()
+"""What is before counts as 1970, what is after as 9999: nothing in S3 is older or newer, and dates end there."""
 
-def s3_address(url: str) -> tuple[str, str]:
+
+def s3_address(url: str, *, option: str) -> tuple[str, str]:
     """
-    Bucket and key, or prefix, of `s3://bucket/key`.
+    Bucket and key, or prefix, of `s3://bucket/key`, as the `option` of that name gives it.
 
     Raises:
         typer.BadParameter: it is none.
     """
     found = re.fullmatch(r"s3://([^/]+)(?:/(.*))?", url, flags=re.DOTALL)
     if found is None:
-        raise typer.BadParameter(f"{url!r} is not s3://bucket/…")
+        raise typer.BadParameter(f"{url!r} is not s3://bucket/…", param_hint=option)
     return found[1], found[2] or ""
 
 
-def moment(text: str, now: float) -> float:
+def moment(text: str, now: float, *, option: str) -> float:
     """
     Seconds since the epoch of a time as people give it: `2026-11-23`, `2026-11-23T08:00Z`, or `90m`, `24h`, `7d` ago.
 
@@ -69,15 +80,16 @@ def moment(text: str, now: float) -> float:
     """
     ago = duration(text)
     if ago is not None:
-        return now - ago
+        return max(now - ago, _FIRST)
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is no time: 2026-11-23, 2026-11-23T08:00Z, or 24h for a day ago") from None
-    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+        said = f"{text!r} is no time: 2026-11-23, 2026-11-23T08:00Z, or 24h for a day ago"
+        raise typer.BadParameter(said, param_hint=option) from None
+    return min(max((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp(), _FIRST), _LAST)
 
 
 def duration(text: str) -> float | None:
     """Seconds of `90m`, `24h` or `7d`; None, if it is no such thing."""
-    found = re.fullmatch(r"(\d+)([mhd])", text)
+    found = re.fullmatch(r"(\d{1,12})([mhd])", text)
     return int(found[1]) * _SECONDS[found[2]] if found else None

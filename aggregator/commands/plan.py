@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aggregator.commands.console import FINDING, bytes_in_words, mistakes_are_told, print_json
+from aggregator.commands.console import FINDING, bytes_in_words, print_json
 
 if TYPE_CHECKING:
     from aggregator.scaling.costs import Plan
@@ -38,23 +38,22 @@ def plan(
     The arrivals and Lambda's pollers are simulated, times were measured, prices are a dated list for us-east-1. Exit
     status 1 says that the function does not keep up, or that a default limit of AWS is too low.
     """
-    with mistakes_are_told():
-        from aggregator.scaling import costs
+    from aggregator.scaling import costs
 
-        workload = costs.Workload(
-            objects_per_day=_number("--objects-per-day", objects_per_day),
-            object_size=_number("--object-size", object_size),
-            batch_size=batch_size,
-            window=window,
-            memory=memory,
-            concurrency=concurrency,
-            queues=queues,
-            burst=burst,
-            bundle_limit=max_bundle_input * 1e6,
-            ratio=ratio,
-            replicated=replicated,
-        )
-        made = costs.plan(workload, seed=seed, prices=costs.priced(prices) if prices else costs.PRICES)
+    workload = costs.Workload(
+        objects_per_day=_number("--objects-per-day", objects_per_day),
+        object_size=_number("--object-size", object_size),
+        batch_size=batch_size,
+        window=window,
+        memory=memory,
+        concurrency=concurrency,
+        queues=queues,
+        burst=burst,
+        bundle_limit=max_bundle_input * 1e6,
+        ratio=ratio,
+        replicated=replicated,
+    )
+    made = costs.plan(workload, seed=seed, prices=costs.priced(prices) if prices else costs.PRICES)
     if as_json:
         print_json(_everything(made))
     else:
@@ -118,5 +117,5 @@ def _number(option: str, text: str) -> float:
 
     found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)", text.strip())
     if not found or found[2] not in _UNITS:
-        raise PlanError(f"{option} is no number: 50M, 4KiB, 1.5MB")
+        raise PlanError(f"{option} {text!r} is no number such as 50M, 4KiB or 1.5MB")
     return float(found[1]) * _UNITS[found[2]]

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aggregator.commands.console import FINDING, mistakes_are_told, progress, words
+from aggregator.commands.console import FINDING, progress, words
 from aggregator.commands.options import (
     ArchiveBucket,
     DistributionBucket,
-    EndpointUrl,
     Scope,
     ScopeOption,
     Table,
@@ -40,7 +39,6 @@ def reconcile(
     refusals: Annotated[
         bool, typer.Option(help="Look for the reasons of refusals, which reads the whole table.")
     ] = True,
-    endpoint_url: EndpointUrl = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the totals as the last JSON line.")] = False,
 ) -> None:
     """
@@ -51,14 +49,15 @@ def reconcile(
     an archive bucket no copy is looked for.
     """
     now = time.time()
-    bucket, prefix = s3_address(source)
-    begin, end = moment(since, now), moment(until, now) if until else now
+    bucket, prefix = s3_address(source, option="--source")
+    begin = moment(since, now, option="--since")
+    end = moment(until, now, option="--until") if until else now
     seconds = duration(grace)
-    if seconds is None or begin >= end:
-        raise typer.BadParameter(
-            "--grace is a duration such as 1h" if seconds is None else "--since is not before --until"
-        )
-    with mistakes_are_told(), progress() as bar:
+    if seconds is None:
+        raise typer.BadParameter(f"{grace!r} is no duration such as 1h", param_hint="--grace")
+    if begin >= end:
+        raise typer.BadParameter("it is not before --until", param_hint="--since")
+    with progress() as bar:
         from aggregator.audit.ledger_reader import LedgerReader
         from aggregator.audit.reconciliation import Places, Subject
         from aggregator.audit.reconciliation import reconcile as audited
@@ -66,15 +65,13 @@ def reconcile(
 
         task = bar.add_task("starting", total=None)
         ledger = (
-            LedgerReader(
-                dynamodb_client(endpoint_url), table=table, distribution=distribution_bucket, scope=scope.value, now=now
-            )
+            LedgerReader(dynamodb_client(), table=table, distribution=distribution_bucket, scope=scope.value, now=now)
             if table
             else None
         )
         with audited(
             Subject(bucket, prefix, scope.value, begin, end, now),
-            Places(s3_client(endpoint_url), distribution_bucket, archive_bucket, ledger),
+            Places(s3_client(), distribution_bucket, archive_bucket, ledger),
             grace=seconds,
             ttl=ttl_days * SECONDS_PER_DAY if ttl_days else None,
             refusals=refusals,

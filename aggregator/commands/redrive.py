@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from aggregator.commands.aws import Clients, refusals_are_told
-from aggregator.commands.console import FINDING, ends_on_interrupt, mistakes_are_told, print_json, print_table, words
+from aggregator.commands.aws import Clients
+from aggregator.commands.console import FINDING, ends_on_interrupt, print_json, print_table, printable, words
+from aggregator.commands.options import Table, WithTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 def redrive(
     *,
     dlq: Annotated[str, typer.Option(metavar="URL", help="The dead-letter queue.")],
-    table: Annotated[str, typer.Option(metavar="NAME", help="The ledger, which knows why.")] = "",
-    distribution: Annotated[str, typer.Option(metavar="BUCKET", help="With --table: where bundles go.")] = "",
+    table: Table = None,
+    distribution: WithTable = None,
     reason: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only messages refused for it.")] = None,
     message_id: Annotated[list[str] | None, typer.Option(metavar="ID", help="Only this message.")] = None,
     pattern: Annotated[str, typer.Option(metavar="GLOB", help="Only messages about keys that match.")] = "",
@@ -43,17 +44,19 @@ def redrive(
     at them. What is sent back and is in a bundle by now is known as a duplicate. Exit status 1 says that messages are
     left.
     """
-    with mistakes_are_told(), refusals_are_told(), ExitStack() as stack:
+    with ExitStack() as stack:
         from aggregator.replay import dead_letters as library
 
         wanted = library.Wanted(frozenset(reason or ()), frozenset(message_id or ()), pattern or None)
-        if (table == "") != (distribution == ""):
+        if bool(table) != bool(distribution):
             raise library.DeadLetterError("--table and --distribution belong together")
+        if reason and not table:
+            raise library.DeadLetterError("--reason needs --table and --distribution: it is the ledger that knows")
         if send_back and wanted == library.Wanted() and not everything:
             raise library.DeadLetterError("--send-back needs a choice: --reason, --message-id, --pattern or --all")
         stop = stack.enter_context(ends_on_interrupt())
         clients = Clients.build()
-        ledger = clients.ledger(table, distribution) if table else None
+        ledger = clients.ledger(table, distribution) if table and distribution else None
         letters = stack.enter_context(library.DeadLetters(clients.sqs, dlq, ledger, most=most))
         send = partial(
             library.send_back,
@@ -157,7 +160,7 @@ def _tell(seen: _Seen, *, complete: bool, as_json: bool, sending: bool) -> None:
         [(f"{count:,}", f"{seen.meant[reason]:,}", reason, seen.examples[reason]) for reason, count in reasons],
     )
     for letter in seen.letters:
-        print(f"{letter['message_id']}\t{letter['reason']}\t{' '.join(letter['objects'])}")
+        print(f"{letter['message_id']}\t{letter['reason']}\t{printable(' '.join(letter['objects']))}")
     if sending:
         words().print(f"sent back {seen.sent:,}, left {seen.left:,}")
     if seen.on_both:

@@ -9,12 +9,11 @@ import typer
 from aggregator.commands.console import (
     FINDING,
     bytes_in_words,
-    mistakes_are_told,
     print_json,
     print_table,
     progress,
 )
-from aggregator.commands.options import EndpointUrl, s3_address
+from aggregator.commands.options import s3_address
 from aggregator.settings import MEGABYTE
 
 if TYPE_CHECKING:
@@ -37,7 +36,6 @@ def stats(
     ] = 100,
     depth: Annotated[int, typer.Option(min=0, help="How many folders of a key make a prefix.")] = 1,
     top: Annotated[int, typer.Option(min=1, help="How many prefixes are named.")] = 10,
-    endpoint_url: EndpointUrl = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """
@@ -46,22 +44,21 @@ def stats(
     Only listings and the tails of bundles are read, so it is cheap. Bundles that consumers have deleted count. Exit
     status 1 says that something among them is no bundle.
     """
-    with mistakes_are_told():
-        from aggregator.audit.figures import Figures
-        from aggregator.exceptions import BundleFormatError
+    from aggregator.audit.figures import Figures
+    from aggregator.exceptions import BundleFormatError
 
-        figures, unreadable = Figures(limit=limit * MEGABYTE, depth=depth), 0
-        with progress() as bar:
-            task = bar.add_task("reading indexes", total=None)
-            for read in _bundles(target, endpoint_url):
-                bar.advance(task)
-                if isinstance(read, BundleFormatError):
-                    unreadable += 1
-                    bar.console.print(f"aggregator: {read}", markup=False)
-                else:
-                    figures.add(read)
-        if html:
-            _write(figures, target, html, top)
+    figures, unreadable = Figures(limit=limit * MEGABYTE, depth=depth), 0
+    with progress() as bar:
+        task = bar.add_task("reading indexes", total=None)
+        for read in _bundles(target):
+            bar.advance(task)
+            if isinstance(read, BundleFormatError):
+                unreadable += 1
+                bar.console.print(f"aggregator: {read}", markup=False)
+            else:
+                figures.add(read)
+    if html:
+        _write(figures, target, html, top)
     if as_json:
         print_json({**figures.document(top), "unreadable": unreadable})
     else:
@@ -69,17 +66,17 @@ def stats(
     raise typer.Exit(FINDING if unreadable else 0)
 
 
-def _bundles(target: str, endpoint_url: str | None) -> "Iterator[Bundle | BundleFormatError]":
+def _bundles(target: str) -> "Iterator[Bundle | BundleFormatError]":
     """Each bundle, or why what lies there is none."""
-    return _stored(*s3_address(target), endpoint_url) if target.startswith("s3://") else _local(Path(target))
+    return _stored(*s3_address(target, option="TARGET")) if target.startswith("s3://") else _local(Path(target))
 
 
-def _stored(bucket: str, prefix: str, endpoint_url: str | None) -> "Iterator[Bundle | BundleFormatError]":
+def _stored(bucket: str, prefix: str) -> "Iterator[Bundle | BundleFormatError]":
     from aggregator.audit.listings import in_parallel, open_bundle, versions
     from aggregator.connection import THREADS, s3_client
     from aggregator.exceptions import BundleFormatError
 
-    s3 = s3_client(endpoint_url)
+    s3 = s3_client()
 
     def opened(stored: "Stored") -> "Bundle | BundleFormatError":
         try:

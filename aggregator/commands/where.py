@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from aggregator.commands.console import FINDING, mistakes_are_told, print_json, words
+from aggregator.commands.aws import bucket_exists
+from aggregator.commands.console import FINDING, print_json, printable, words
 from aggregator.commands.options import (
     ArchiveBucket,
     DistributionBucket,
-    EndpointUrl,
     Scope,
     ScopeOption,
     moment,
@@ -31,7 +31,6 @@ def where(
         str | None, typer.Option(metavar="TIME", help="Search every bundle since then as well: 2026-11-23, 7d.")
     ] = None,
     refusals: Annotated[bool, typer.Option(help="Look for a refusal, which reads the whole table.")] = True,
-    endpoint_url: EndpointUrl = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
 ) -> None:
     """
@@ -42,18 +41,18 @@ def where(
     forgotten.
     """
     now = time.time()
-    begin = moment(since, now) if since else None
-    bucket, key = s3_address(target) if target.startswith("s3://") else ("", target)
-    with mistakes_are_told():
-        from aggregator.audit.ledger_reader import LedgerReader
-        from aggregator.audit.whereabouts import Object, Places, locate
-        from aggregator.connection import dynamodb_client, s3_client
+    begin = moment(since, now, option="--since") if since else None
+    bucket, key = s3_address(target, option="KEY") if target.startswith("s3://") else ("", target)
+    from aggregator.audit.ledger_reader import LedgerReader
+    from aggregator.audit.whereabouts import Object, Places, locate
+    from aggregator.connection import dynamodb_client, s3_client
 
-        ledger = LedgerReader(
-            dynamodb_client(endpoint_url), table=table, distribution=distribution_bucket, scope=scope.value, now=now
-        )
-        places = Places(s3_client(endpoint_url), distribution_bucket, archive_bucket, ledger)
-        found = locate(Object(bucket, key, version_id), places, now=now, since=begin, refusals=refusals)
+    ledger = LedgerReader(dynamodb_client(), table=table, distribution=distribution_bucket, scope=scope.value, now=now)
+    places = Places(s3_client(), distribution_bucket, archive_bucket, ledger)
+    found = locate(Object(bucket, key, version_id), places, now=now, since=begin, refusals=refusals)
+    if any(one.state == "never seen" for one in found):  # which is as true of what does not exist
+        for place in filter(None, (distribution_bucket, bucket)):
+            bucket_exists(places.s3, place)
     if as_json:
         print_json([_document(one) for one in found])
     else:
@@ -78,4 +77,4 @@ def _print(found: "list[Whereabouts]") -> None:
 
 
 def _text(value: object) -> str:
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else printable(str(value))

@@ -4,8 +4,6 @@ from typing import Annotated
 
 import typer
 
-from aggregator.commands.console import mistakes_are_told
-
 
 def worker(
     queue_url: Annotated[str, typer.Option(metavar="URL", help="The queue to poll.")],
@@ -28,13 +26,12 @@ def worker(
     SIGTERM or SIGINT: what is in hand is finished, and the exit status is 0, or 1 if a process had to be killed. Log
     lines and metrics go to stdout, one JSON document each. GET /health answers 200 while every process is well.
     """
-    with mistakes_are_told():
-        from aggregator.worker.health import told
-        from aggregator.worker.process import Options, checked, longest
-        from aggregator.worker.supervisor import Supervisor
+    from aggregator.worker.health import told
+    from aggregator.worker.process import Options, checked, longest
+    from aggregator.worker.supervisor import Supervisor
 
-        options = checked(Options(queue_url, batch_size, window, seconds, batches=batches))
-        supervisor = Supervisor(options, processes=processes, drain=longest(options) if drain is None else drain)
-        with told(health, supervisor.health) as url:
-            status = supervisor.run(health=url)
+    options = checked(Options(queue_url, batch_size, window, seconds, batches=batches))
+    supervisor = Supervisor(options, processes=processes, drain=longest(options) if drain is None else drain)
+    with told(health, supervisor.health) as url:
+        status = supervisor.run(health=url)
     raise typer.Exit(status)

@@ -33,8 +33,16 @@ def facts(template: Template) -> Facts:
     What `template`, laid out as `deploy/template.yaml` is, says of the deployment it makes.
 
     Raises:
-        TemplateError: a resource is missing.
+        TemplateError: a resource is missing, or is none of its type.
     """
+    try:
+        return _facts(template)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        said = f"{type(error).__name__}: {error}"
+        raise TemplateError(f"the template is not laid out as deploy/template.yaml is ({said})") from error
+
+
+def _facts(template: Template) -> Facts:
     resources = template.resources
     function, queue = _of(resources, "Function"), _of(resources, "Queue")
     distribution = _of(resources, "Distribution")

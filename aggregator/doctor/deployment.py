@@ -18,6 +18,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from aggregator.clients import error_code
+from aggregator.connection import is_missing
 from aggregator.core import empty_bundle
 from aggregator.doctor.diagnosis import (
     CREATED,
@@ -26,6 +27,7 @@ from aggregator.doctor.diagnosis import (
     EventSource,
     Facts,
     Function,
+    Missing,
     Notification,
     Queue,
     Table,
@@ -61,6 +63,9 @@ FORBIDDEN = ("s3:DeleteObject", "s3:DeleteObjectVersion")
 
 _ANSWERS_TO_A_CONDITION = frozenset({409, 412, 501})
 """Statuses that say how a store takes `If-None-Match`; any other error says nothing of it."""
+
+_NOT_ASKED = frozenset({"environment", "source", "wanted"})
+"""Facts that are given, or follow from others."""
 
 _DAY = 86_400
 
@@ -126,8 +131,22 @@ def of_environment(environment: Mapping[str, str], *, queue_url: str | None, sou
 
 
 def facts(place: Place, *, probe: bool, now: Callable[[], float]) -> Facts:
-    """All that AWS tells of the deployment at `place`; with `probe`, one object is put (see `PROBE`)."""
-    return _Inquiry(place).facts(probe=probe, now=now)
+    """
+    All that AWS tells of the deployment at `place`; with `probe`, one object is put (see `PROBE`).
+
+    Raises:
+        DeploymentError: AWS answers none of the questions.
+    """
+    found = _Inquiry(place).facts(probe=probe, now=now)
+    asked = [fact for name, fact in found._asdict().items() if name not in _NOT_ASKED]
+    unanswered = [fact for fact in asked if isinstance(fact, _Unanswered)]
+    if unanswered and all(isinstance(fact, Unknown) and not isinstance(fact, Missing) for fact in asked):
+        raise DeploymentError(f"AWS answers none of the questions: {unanswered[0].why}")
+    return found
+
+
+class _Unanswered(Unknown):
+    """A fact that AWS was asked for in vain."""
 
 
 class _NotKnownError(Exception):
@@ -155,7 +174,9 @@ class _Inquiry:
         place = self._place
         queue = _asked(lambda: self._queue(_known(place.queue_url)))
         rules = _asked(self._replication_rules)
-        wanted = (queue.arn, (CREATED,), place.prefix, place.suffix) if isinstance(queue, Queue) else None
+        wanted = (
+            queue if isinstance(queue, Unknown) else Notification(queue.arn, (CREATED,), place.prefix, place.suffix)
+        )
         return Facts(
             environment=place.environment,
             function=_asked(self._function),
@@ -164,7 +185,7 @@ class _Inquiry:
             dead_letters=_asked(self._dead_letters),
             table=_asked(self._table),
             source=place.source,
-            wanted=Notification(*wanted) if wanted else Unknown("the queue is not known"),
+            wanted=wanted,
             notifications=_asked(self._notifications),
             distribution=_asked(lambda: self._bucket(self._named("DISTRIBUTION_BUCKET_NAME"))),
             archive=_asked(lambda: self._bucket(self._named("ARCHIVE_BUCKET_NAME"))),
@@ -351,9 +372,10 @@ def _asked(question: Callable[[], T]) -> T | Unknown:
     except _NotKnownError as error:
         return error.unknown
     except ClientError as error:
-        return Unknown(f"{error.operation_name} is answered {error_code(error)}")
+        kind = Missing if is_missing(error) else _Unanswered
+        return kind(f"{error.operation_name} is answered {error_code(error)}")
     except BotoCoreError as error:
-        return Unknown(str(error))
+        return _Unanswered(str(error))
 
 
 def _unless(missing: str, question: Callable[[], Any]) -> Any:

@@ -3,7 +3,7 @@ Whether a deployment keeps what the guarantee rests on: every condition, one fin
 
 What is known of the deployment comes in as facts: `deployment.py` asks AWS for them, `blueprint.py` a template. A fact
 that could not be found out is `Unknown` and says why; a check that needs it is then reported as not made, never as
-passed. Pure: no AWS.
+passed. What is known not to be there is `Missing`, and what needs it is wrong. Pure: no AWS.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +26,8 @@ MOST_SKEW = 5.0
 
 CREATED = "s3:ObjectCreated:*"
 
+_MAKE_IT = "make it, or name the one that is meant"
+
 T = TypeVar("T")
 
 
@@ -33,6 +35,10 @@ class Unknown(NamedTuple):
     """A fact that could not be found out, and why."""
 
     why: str
+
+
+class Missing(Unknown):
+    """A fact about something that is named and not there."""
 
 
 class Function(NamedTuple):
@@ -137,6 +143,10 @@ class Finding(NamedTuple):
 class _UnknownFactError(Exception):
     """A check needs a fact that is not known."""
 
+    def __init__(self, fact: Unknown) -> None:
+        super().__init__(fact.why)
+        self.fact = fact
+
 
 def diagnosed(facts: Facts) -> list[Finding]:
     """What every check says of a deployment, in the order of the checks."""
@@ -147,13 +157,15 @@ def _finding(check: Callable[[Facts], tuple[bool, str]], name: str, fix: str, fa
     try:
         well, says = check(facts)
     except _UnknownFactError as error:
+        if isinstance(error.fact, Missing):
+            return Finding(name, State.WRONG, str(error), _MAKE_IT)
         return Finding(name, State.NOT_CHECKED, str(error), "")
     return Finding(name, State.OK, says, "") if well else Finding(name, State.WRONG, says, fix)
 
 
 def _known(fact: T | Unknown) -> T:
     if isinstance(fact, Unknown):
-        raise _UnknownFactError(fact.why)
+        raise _UnknownFactError(fact)
     return fact
 
 
@@ -161,7 +173,7 @@ def _settings(facts: Facts) -> Settings:
     try:
         return Settings.from_env(_known(facts.environment))
     except ConfigurationError as error:
-        raise _UnknownFactError(str(error)) from error
+        raise _UnknownFactError(Unknown(str(error))) from error
 
 
 def _environment(facts: Facts) -> tuple[bool, str]:
@@ -265,7 +277,7 @@ def _deleted_bundles(facts: Facts) -> tuple[bool, str]:
 def _replication(facts: Facts) -> tuple[bool, str]:
     archive = _settings(facts).archive_bucket_name
     if archive is None:
-        raise _UnknownFactError("ARCHIVE_BUCKET_NAME is not set: there is no archive to look at")
+        raise _UnknownFactError(Unknown("ARCHIVE_BUCKET_NAME is not set: there is no archive to look at"))
     replicas = _known(facts.replicas)
     if archive not in replicas:
         return False, f"no enabled rule copies bundles to {archive}"

@@ -6,7 +6,7 @@ it is there: names here are made from the stack's name and the logical id. Pure:
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,7 +56,16 @@ def read(path: Path) -> dict[str, Any]:
         raise TemplateError(f"{path} is no YAML: " + " ".join(str(error).split())) from error
     if not isinstance(document, dict) or not isinstance(document.get("Resources"), dict):
         raise TemplateError(f"{path} is no template: it has no Resources")
+    for section, needed in (("Resources", "Type"), ("Parameters", "Type"), ("Outputs", "Value")):
+        for name, declared in _entries(document, section):
+            if not isinstance(declared, dict) or needed not in declared:
+                raise TemplateError(f"{path} is no template: {name} of its {section} has no {needed}")
     return document
+
+
+def _entries(document: Mapping[str, Any], section: str) -> Iterable[tuple[Any, Any]]:
+    found = document.get(section, {})
+    return found.items() if isinstance(found, dict) else [("everything", None)]
 
 
 class Template:

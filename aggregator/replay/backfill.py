@@ -90,12 +90,22 @@ class Bookmark:
     """
     The file that a backfill keeps its mark in, for the next run of the same call; gone when all is done.
 
-    `call` is all that decides what is sent and whereto.
+    `call` is all that decides what is sent and whereto, `now` in seconds since the epoch.
     """
 
-    def __init__(self, path: Path, call: Mapping[str, object]) -> None:
+    def __init__(self, path: Path, call: Mapping[str, object], *, now: float = 0.0) -> None:
         self.path = path
-        self._call = json.loads(json.dumps(call, default=str))
+        self._call, self._now = json.loads(json.dumps(call, default=str)), now
+
+    @functools.cached_property
+    def began(self) -> float:
+        """
+        When the first run of the call began, from which "24h ago" is reckoned in all of them.
+
+        Raises:
+            BackfillError: the file is that of another call, or no mark at all.
+        """
+        return self._kept()[0]
 
     def load(self) -> Mark:
         """
@@ -104,21 +114,17 @@ class Bookmark:
         Raises:
             BackfillError: the file is that of another call, or no mark at all.
         """
-        if not self.path.exists():
-            return Mark({}, [], Totals())
-        try:
-            kept = json.loads(self.path.read_text(encoding="utf-8"))
-            call, totals = kept["call"], kept["totals"]
-            mark = Mark(kept["position"], kept["unsent"], Totals(**{**totals, "refused": Counter(totals["refused"])}))
-        except (ValueError, TypeError, LookupError):
-            raise BackfillError(f"{self.path} is not the mark of a backfill: name another file") from None
-        if call != self._call:
-            raise BackfillError(f"{self.path} is the mark of another backfill: name another file, or remove it")
-        return mark
+        return self._kept()[1]
 
     def save(self, mark: Mark) -> None:
         """Replace the mark, whole or not at all."""
-        kept = {"call": self._call, "position": mark.position, "unsent": mark.unsent, "totals": vars(mark.totals)}
+        kept = {
+            "call": self._call,
+            "began": self.began,
+            "position": mark.position,
+            "unsent": mark.unsent,
+            "totals": vars(mark.totals),
+        }
         draft = self.path.with_name(self.path.name + ".new")
         draft.write_text(json.dumps(kept, ensure_ascii=False, indent=1), encoding="utf-8")
         draft.replace(self.path)
@@ -126,6 +132,19 @@ class Bookmark:
     def remove(self) -> None:
         """Forget the mark: all is done."""
         self.path.unlink(missing_ok=True)
+
+    def _kept(self) -> tuple[float, Mark]:
+        if not self.path.exists():
+            return self._now, Mark({}, [], Totals())
+        try:
+            kept = json.loads(self.path.read_text(encoding="utf-8"))
+            call, began, totals = kept["call"], float(kept["began"]), kept["totals"]
+            mark = Mark(kept["position"], kept["unsent"], Totals(**{**totals, "refused": Counter(totals["refused"])}))
+        except (ValueError, TypeError, LookupError):
+            raise BackfillError(f"{self.path} is not the mark of a backfill: name another file") from None
+        if call != self._call:
+            raise BackfillError(f"{self.path} is the mark of another backfill: name another file, or remove it")
+        return began, mark
 
 
 class Ending(NamedTuple):
@@ -149,13 +168,17 @@ def run(
     """
     Send a notification for each object of `pages` that `choice` includes and that `ledger` does not know as bundled.
 
-    Goes on where `bookmark` says, and ends early, its mark kept, when `stop` is set or `deliver` names an error.
+    Goes on where `bookmark` says, and ends early, its mark kept, when `stop` is set or `deliver` names an error. A mark
+    that cannot be kept ends it before anything is sent.
 
     Raises:
         BackfillError: the bookmark is not ours, or the listing does not tell what `choice` asks.
         LedgerUnavailableError: the ledger does not say what is bundled.
+        OSError: the mark cannot be kept.
     """
     mark = bookmark.load() if bookmark else Mark({}, [], Totals())
+    if bookmark:
+        bookmark.save(mark)
     totals = mark.totals
     unsent, why = _sent(mark.unsent, totals, deliver)
     position = mark.position

@@ -30,8 +30,11 @@ HOLD = 300
 _LOOK_UNTIL = 240
 """Seconds for which messages are held at most while more are looked at, so that none comes back meanwhile."""
 
-UNKNOWN = "not_refused"
+NOT_REFUSED = "not_refused"
 """Stands for the reason where the ledger has none: the queue gave the message up after too many passing failures."""
+
+UNKNOWN = "unknown"
+"""Stands for the reason where there is no ledger to ask."""
 
 
 class DeadLetterError(AggregatorError):
@@ -149,7 +152,8 @@ class DeadLetters:
     def _letters(self, messages: "Sequence[MessageTypeDef]") -> list[Letter]:
         ids = [message["MessageId"] for message in messages]
         known = self._ledger.refusals(ids) if self._ledger and ids else {}
-        return [_letter(message, known.get(message["MessageId"], {})) for message in messages]
+        otherwise = {"reason": NOT_REFUSED if self._ledger else UNKNOWN, "message": ""}
+        return [_letter(message, known.get(message["MessageId"], otherwise)) for message in messages]
 
 
 class Returned(NamedTuple):
@@ -203,8 +207,8 @@ def _letter(message: "MessageTypeDef", known: Mapping[str, Any]) -> Letter:
         message["MessageId"],
         body,
         message["ReceiptHandle"],
-        known.get("reason", UNKNOWN),
-        known.get("message", ""),
+        known["reason"],
+        known["message"],
         _objects(body),
         message.get("Attributes", {}).get("DeadLetterQueueSourceArn"),
     )

@@ -221,7 +221,7 @@ def _checked(workload: Workload) -> None:
 def _bundle(seen: Seen, workload: Workload) -> tuple[float, float]:
     """Members of a bundle in the mean, and bundles for a batch: a batch with more than fits makes several."""
     fits = max(1, math.floor(workload.bundle_limit / workload.object_size)) if workload.object_size else math.inf
-    bundles = sum(math.ceil(batch / fits) for batch in seen.batches)
+    bundles = sum(max(1, math.ceil(batch / fits)) for batch in seen.batches)  # of empty objects any number fits
     return seen.handled / bundles, bundles / len(seen.batches)
 
 

@@ -20,6 +20,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from aggregator.cli import app
+from aggregator.replay.backfill import Bookmark, Mark, Totals
 from aggregator.schemas import BODY, Member
 from tests.world import World
 
@@ -121,8 +122,49 @@ def test_a_dry_run_prints_what_would_be_sent_and_leaves_nothing_behind(post: Pos
 
     printed = [member for line in ran.stdout.splitlines() for member in BODY.validate_json(line).members()]
     assert sorted(printed) == sorted(_member(post.world, key) for key in KEYS)
-    assert "sent             4" in ran.stderr
+    assert "would be sent    4" in ran.stderr
     assert (ran.exit_code, post.waiting(), list(tmp_path.iterdir())) == (0, 0, [])
+
+
+def test_a_dry_run_tells_in_json_what_would_be_sent_and_nothing_else(post: Post) -> None:
+    ran = post.backfill("--dry-run", "--json")
+
+    told = json.loads(ran.stdout)
+    assert (told["listed"], told["would_be_sent"], "sent" in told) == (4, 4, False)
+    assert (ran.exit_code, ran.stderr, post.waiting()) == (0, "", 0)
+
+
+def test_the_variables_of_the_function_are_read_as_by_its_siblings(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = post.world
+    world.s3.put_bucket_versioning(Bucket=world.source, VersioningConfiguration={"Status": "Enabled"})
+    version = world.s3.put_object(Bucket=world.source, Key="versioned", Body=b"versioned")["VersionId"]
+    world.deliver(["plain"])
+    monkeypatch.setenv("IDEMPOTENCY_SCOPE", "version")
+
+    versioned = post.backfill("--pattern", "versioned")
+    monkeypatch.setenv("IDEMPOTENCY_SCOPE", "key")
+    known = post.backfill("--json", "--pattern", "plain")
+
+    assert (versioned.exit_code, post.received()) == (0, [_member(world, "versioned", version)])
+    assert json.loads(known.stdout)["already_bundled"] == 1
+
+
+def test_what_is_asked_for_by_an_age_is_reckoned_from_the_first_run(post: Post, tmp_path: Path) -> None:
+    mark = tmp_path / "mark.json"
+    bookmark = Bookmark(mark, {"a": "call"}, now=10.0)
+    bookmark.save(Mark({}, [], Totals()))
+
+    assert Bookmark(mark, {"a": "call"}, now=99.0).began == 10.0
+    assert Bookmark(tmp_path / "another", {"a": "call"}, now=99.0).began == 99.0
+    assert post.backfill("--since", "1h", "--json").exit_code == 0
+    assert post.waiting() == 4
+
+
+def test_a_mark_that_cannot_be_kept_ends_it_before_anything_is_sent(post: Post, tmp_path: Path) -> None:
+    ran = post.backfill("--state", str(tmp_path / "no-such-folder" / "mark.json"))
+
+    assert (ran.exit_code, ran.stdout, post.waiting()) == (2, "", 0)
+    assert ran.stderr.startswith("aggregator: [Errno 2] No such file or directory: ")
 
 
 @pytest.mark.parametrize("every", [False, True])
@@ -247,8 +289,8 @@ def test_an_inventory_that_cannot_be_used_is_one_clear_line(post: Post, fault: s
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--since", "yesterday"], "--since is no time: 2026-11-23 or 2026-11-23T16:00Z"),
-        (["--table", "t"], "--table and --distribution belong together"),
+        (["--table", ""], "--table and --distribution belong together"),
+        (["--distribution", "no-such-bucket"], "there is no such bucket (bucket='no-such-bucket')"),
         (["--every-version"], "--every-version needs --scope version: with --scope key a key is bundled once"),
         (["--queue-url", ""], "--queue-url says where to send; --dry-run sends nothing"),
     ],
@@ -260,6 +302,13 @@ def test_a_wrong_call_is_one_clear_line(post: Post, options: list[str], said: st
     assert post.waiting() == 0
 
 
+def test_a_time_that_is_none_is_told_with_its_option(post: Post) -> None:
+    ran = post.backfill("--since", "yesterday")
+
+    assert (ran.exit_code, ran.stdout, post.waiting()) == (2, "", 0)
+    assert "Invalid value for --since: 'yesterday' is no time" in ran.stderr
+
+
 def test_the_bucket_that_bundles_go_to_is_no_source(post: Post) -> None:
     options = ("--table", post.world.table, "--distribution", post.world.source)
 
@@ -269,9 +318,14 @@ def test_the_bucket_that_bundles_go_to_is_no_source(post: Post) -> None:
     assert "that would be a loop" in ran.stderr
 
 
-def test_a_queue_that_is_not_there_is_said_and_the_mark_is_kept(post: Post) -> None:
-    ran = post.backfill("--queue-url", post.url + "-not", "--state", "mark.json", "--json")
+def test_a_queue_that_is_not_there_is_a_wrong_call_and_leaves_no_mark(post: Post) -> None:
+    queue = post.url + "-not"
 
-    assert ran.exit_code == 1
-    assert json.loads(ran.stdout)["error"]
-    assert len(json.loads(Path("mark.json").read_text())["unsent"]) == len(KEYS)
+    ran = post.backfill("--queue-url", queue, "--state", "mark.json", "--json")
+
+    assert (ran.exit_code, ran.stdout, ran.stderr) == (
+        2,
+        "",
+        f"aggregator: there is no such queue (queue={queue!r})\n",
+    )
+    assert not Path("mark.json").exists()

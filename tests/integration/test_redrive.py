@@ -154,6 +154,11 @@ def test_more_than_is_looked_at_is_said(office: Office) -> None:
     [
         (("--send-back",), "--send-back needs a choice: --reason, --message-id, --pattern or --all"),
         (("--distribution", ""), "--table and --distribution belong together"),
+        (("--distribution", "no-such-bucket"), "there is no such bucket (bucket='no-such-bucket')"),
+        (
+            ("--table", "", "--distribution", "", "--reason", "missing_object"),
+            "--reason needs --table and --distribution: it is the ledger that knows",
+        ),
     ],
 )
 def test_a_wrong_call_is_one_clear_line_and_changes_nothing(
@@ -163,6 +168,31 @@ def test_a_wrong_call_is_one_clear_line_and_changes_nothing(
 
     assert (ran.exit_code, ran.stdout, ran.stderr) == (2, "", f"aggregator: {said}\n")
     assert office.left(office.dlq) == ALL
+
+
+def test_without_a_ledger_no_reason_is_known(office: Office) -> None:
+    ran = office.redrive("--table", "", "--distribution", "", "--details")
+
+    rows = [line.split("\t") for line in ran.stdout.splitlines()]
+    assert (ran.exit_code, rows[0]) == (1, ["4", "4", "unknown", ""])
+    assert {row[1] for row in rows[1:]} == {"unknown"}
+
+
+def test_the_variables_of_the_function_are_read_as_by_its_siblings(office: Office) -> None:
+    ran = CliRunner().invoke(app, ["redrive", "--dlq", office.dlq, "--reason", "corrupt_member"])
+
+    assert ["1", "1", "corrupt_member"] in [line.split("\t")[:3] for line in ran.stdout.splitlines()]
+
+
+def test_a_key_commands_no_terminal_and_stays_on_its_line(office: Office) -> None:
+    key = "a\x1b[31m\nb"
+    office.bodies["wicked"] = office.world.body(key)
+    office.sqs.send_message(QueueUrl=office.dlq, MessageBody=office.bodies["wicked"])
+
+    ran = office.redrive("--details")
+
+    assert f"s3://{office.world.source}/a\\x1b[31m\\nb" in ran.stdout
+    assert "\x1b" not in ran.stdout
 
 
 def test_a_queue_that_counts_receives_is_not_looked_at(office: Office) -> None:

@@ -318,6 +318,56 @@ def test_what_aws_refuses_to_tell_is_not_checked(stack: Stack, monkeypatch: pyte
     )
 
 
+def test_what_is_named_and_not_there_is_wrong_and_so_is_what_needs_it(stack: Stack) -> None:
+    environment = {**stack.environment, "IDEMPOTENCY_TABLE_NAME": "no-such-table"}
+    place = deployment.of_environment(environment, queue_url=stack.ids["Queue"] + "-not", source="no-such-bucket")
+
+    findings = diagnosed(deployment.facts(place._replace(function="nobody"), probe=True, now=time.time))
+
+    wrong = {finding.check: (finding.says, finding.fix) for finding in findings if finding.state is State.WRONG}
+    queue, table = "GetQueueAttributes is answered ", "DescribeTable is answered ResourceNotFoundException"
+    fix = "make it, or name the one that is meant"
+    assert {says.partition("AWS.")[0] for says, _ in wrong.values()} == {
+        queue,
+        table,
+        "GetFunctionConfiguration is answered ResourceNotFoundException",
+    }
+    assert {check for check, (says, _) in wrong.items() if says == table} == {"table key", "table expiry"}
+    assert {fix for _, fix in wrong.values()} == {fix}
+    assert wrong["redrive"][0].startswith(queue)
+    assert wrong["notification"][0].startswith(queue)
+
+
+def test_a_bucket_that_is_not_there_is_wrong(stack: Stack) -> None:
+    environment = {**stack.environment, "DISTRIBUTION_BUCKET_NAME": "no-such-bucket"}
+    place = deployment.of_environment(environment, queue_url=stack.ids["Queue"], source="no-such-source")
+
+    findings = diagnosed(deployment.facts(place, probe=True, now=time.time))
+
+    for check in ("versioning", "conditional writes", "notification", "clock"):
+        assert _of(findings, check)[0] is State.WRONG
+
+
+@pytest.mark.parametrize("credentials", [True, False])
+def test_an_aws_that_answers_nothing_is_a_call_that_could_not_be_carried_out(
+    monkeypatch: pytest.MonkeyPatch, *, credentials: bool
+) -> None:
+    for name, value in {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_EC2_METADATA_DISABLED": "true"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it remembers credentials
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing") if credentials else monkeypatch.delenv(name, raising=False)
+    place = deployment.of_environment({"DISTRIBUTION_BUCKET_NAME": "d"}, queue_url=None, source=None)
+
+    with pytest.raises(DeploymentError, match="AWS answers none of the questions: ") as refused:
+        deployment.facts(place, probe=True, now=time.time)
+
+    assert ("Could not connect" if credentials else "Unable to locate credentials") in str(refused.value)
+
+
 def test_copies_that_failed_are_found(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     figures = boto3.client("cloudwatch")
     stubber = Stubber(figures)

@@ -225,6 +225,43 @@ def test_a_wrong_call_is_told_in_words(world: World, options: list[str], said: s
     assert said in " ".join(ran.stderr.split())
 
 
+@pytest.mark.parametrize("missing", ["distribution", "source"])
+def test_a_bucket_that_does_not_exist_is_said_and_not_that_no_message_came(world: World, missing: str) -> None:
+    options = ["--distribution", f"{world.name}-not"] if missing == "distribution" else []
+    bucket = f"{world.name}-not" if missing == "source" else world.source
+
+    ran = CliRunner().invoke(app, ["where", f"s3://{bucket}/a", *options])
+
+    assert (ran.exit_code, ran.stdout, ran.stderr) == (
+        2,
+        "",
+        f"aggregator: there is no such bucket (bucket='{world.name}-not')\n",
+    )
+
+
+def test_a_key_commands_no_terminal_and_stays_on_its_line(world: World) -> None:
+    ran = CliRunner().invoke(app, ["where", f"s3://{world.source}/a\x1b[31m\nb"])
+
+    assert ran.exit_code == 1
+    assert ran.stdout.splitlines()[0] == f"object      s3://{world.source}/a\\x1b[31m\\nb"
+
+
+def test_a_table_that_cannot_be_asked_is_named_with_what_to_do(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+
+    ran = CliRunner().invoke(app, ["where", f"s3://{world.source}/a"])
+
+    assert (ran.exit_code, ran.stdout, ran.stderr) == (
+        2,
+        "",
+        (
+            f"aggregator: the ledger cannot be read (table='{world.table}', fault='EndpointConnectionError'): "
+            "look at the network, and at AWS_ENDPOINT_URL\n"
+        ),
+    )
+
+
 def test_an_object_whose_versions_are_gone_needs_its_version_named(world: World) -> None:
     ran = CliRunner().invoke(app, ["where", f"s3://{world.source}/a", "--scope", "version"])
 

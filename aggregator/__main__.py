@@ -1,0 +1,20 @@
+"""
+`aggregator`, and `python -m aggregator`: the command line, which an interrupt ends without a word from the beginning.
+"""
+
+import signal
+
+
+def main() -> None:
+    """Import the command line and run it."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:  # an exception in the middle of an import is swallowed, or told
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from aggregator.cli import main as run  # noqa: PLC0415 - it takes half a second
+
+    signal.signal(signal.SIGINT, before)
+    run()
+
+
+if __name__ == "__main__":
+    main()
