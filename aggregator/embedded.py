@@ -6,6 +6,7 @@ An AWS on the loopback interface: S3 with notifications, SQS and DynamoDB in one
 
 It is ministack, at the version and hashes of `embedded.txt`. It pins botocore to one version, which must not bind ours,
 so it lives in a folder of its own in the user's cache; pip puts it there the first time (docs/decisions/0005).
+The child ends when its standard input does: however its parent dies, that is closed.
 """
 
 import os
@@ -24,6 +25,12 @@ from aggregator import packages
 from aggregator.exceptions import AggregatorError
 
 _STARTED_WITHIN = 30.0
+
+_PROGRAM = """
+import os, runpy, sys, threading
+threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
+runpy.run_module("ministack", run_name="__main__", alter_sys=True)
+"""
 
 
 class EmbeddedAwsError(AggregatorError):
@@ -55,9 +62,9 @@ class EmbeddedAws:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PYTHON"))}
         environment = {**kept, "PYTHONPATH": str(home), "GATEWAY_PORT": str(port), "BIND_HOST": "127.0.0.1"}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "ministack"],
+            [sys.executable, "-c", _PROGRAM],
             env={**environment, "LOG_LEVEL": "ERROR"},
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             cwd=home,
@@ -74,7 +81,7 @@ class EmbeddedAws:
     ) -> None:
         if self._process is not None:
             self._process.kill()  # nothing of it is to be kept
-            self._process.wait()
+            self._process.communicate()
 
     def _wait(self) -> None:
         ends = time.monotonic() + _STARTED_WITHIN

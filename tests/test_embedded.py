@@ -1,6 +1,8 @@
 """The embedded AWS starts, answers and is gone; and says what to do when it cannot be had."""
 
+import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -10,6 +12,7 @@ import pytest
 from aggregator import embedded
 from aggregator.embedded import EmbeddedAws, EmbeddedAwsError, installed
 from aggregator.packages import InstallError
+from tests.workers import until
 
 
 @pytest.mark.integration
@@ -24,6 +27,19 @@ def test_it_answers_on_the_loopback_and_is_gone_with_the_block() -> None:
     assert address.hostname == "127.0.0.1"
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((address.hostname, address.port), timeout=5)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_it_is_gone_with_the_process_that_it_is_for_however_that_ends(number: int) -> None:
+    program = "import signal; from aggregator.embedded import EmbeddedAws\n"
+    program += "with EmbeddedAws() as url: print(url, flush=True); signal.pause()"
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout
+        address = urlsplit(parent.stdout.readline().strip())
+        parent.send_signal(number)
+
+    until(lambda: _is_refused(address.hostname, address.port))
 
 
 @pytest.mark.integration
@@ -66,6 +82,14 @@ def test_a_child_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pyt
 
     with pytest.raises(EmbeddedAwsError, match="does not answer"), EmbeddedAws():
         pass
+
+
+def _is_refused(host: str | None, port: int | None) -> bool:
+    try:
+        with socket.create_connection((host, port), timeout=5):
+            return False
+    except ConnectionRefusedError:
+        return True
 
 
 def _script(folder: Path, text: str) -> Path:

@@ -101,7 +101,7 @@ _REMEDIES = {
     "ProfileNotFound": "AWS_PROFILE names one of ~/.aws/config",
     "NoRegionError": "set AWS_DEFAULT_REGION, or the region of your profile",
     "NoCredentialsError": "set AWS_PROFILE, or log in (aws sso login)",
-    "EndpointConnectionError": "look at the network, and at AWS_ENDPOINT_URL",
+    "EndpointConnectionError": "look at the network, and at the endpoint",
     "ValueError": "AWS_ENDPOINT_URL and --endpoint-url are such as http://127.0.0.1:4566",
 }
 """What to do about errors of botocore that say only what is missing, by their names."""

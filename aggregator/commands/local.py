@@ -28,14 +28,15 @@ def local(
     Aggregate the files below DIR with the very handler that runs in Lambda.
 
     An AWS is started on a free port of this machine. The files are uploaded to its S3 under their relative paths, the
-    notifications go through its queue to the handler, and the bundles come back under their keys. Exit status 1 says
-    that some file ended in the dead-letter queue.
+    notifications go through its queue to the handler, and the bundles come back under their keys. What lies in the
+    output folder is left out, links to folders are not followed. Exit status 1 says that some file ended in the
+    dead-letter queue.
     """
     with ExitStack() as stack:
         from aggregator import local as local_run
         from aggregator.embedded import EmbeddedAws
 
-        files = local_run.readable_files(folder)
+        files, passed_over = local_run.readable_files(folder, out=out)
         local_run.writable_folder(out)
         bar = stack.enter_context(progress())
         task = bar.add_task("starting", total=2 * len(files))
@@ -53,6 +54,8 @@ def local(
         print_json({**summary._asdict(), "failures": [failure._asdict() for failure in summary.failures]})
     else:
         _print(summary, out)
+    if passed_over:
+        words().print(f"passed over {passed_over:,} linked folders, pipes and the like")
     raise typer.Exit(FINDING if summary.failures else 0)
 
 

@@ -85,6 +85,25 @@ def test_a_file_that_cannot_be_bundled_is_named_with_its_reason(folder: Path, tm
     assert '"reason":"corrupt_member"' in log.read_text(encoding="utf-8")
 
 
+def test_an_output_folder_among_the_files_is_left_out(folder: Path) -> None:
+    first, second = (_aggregator("local", folder, "--out", folder / "out", "--json") for _ in range(2))
+
+    assert [(ran.status, ran.summary["files"], ran.summary["members"]) for ran in (first, second)] == [(0, 4, 4)] * 2
+
+
+def test_what_is_no_file_is_passed_over_and_counted(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "more.json").write_bytes(b"{}")
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    os.mkfifo(folder / "pipe")
+
+    ran = _aggregator("local", folder, "--out", tmp_path / "out")
+
+    assert ran.status == 0
+    assert "files       4 (" in ran.out
+    assert ran.err == "passed over 2 linked folders, pipes and the like\n"
+
+
 def test_settings_of_the_environment_are_kept(folder: Path, tmp_path: Path, embedded: str) -> None:
     ran = _aggregator(
         *("local", folder, "--out", tmp_path / "out", "--endpoint-url", embedded, "--name", "kept", "--json"),
@@ -97,15 +116,22 @@ def test_settings_of_the_environment_are_kept(folder: Path, tmp_path: Path, embe
     assert ran.summary["failures"] == []
 
 
-@pytest.mark.parametrize("wrong", ["missing folder", "a file", "empty folder", "output is a file"])
+@pytest.mark.parametrize(
+    "wrong", ["missing folder", "a file", "empty folder", "output is a file", "output is it", "a long path"]
+)
 def test_a_wrong_call_is_one_clear_line_and_nothing_half_done(folder: Path, tmp_path: Path, wrong: str) -> None:
     (tmp_path / "nothing").mkdir()
+    long = tmp_path.joinpath("long", *["e" * 250] * 5)
+    long.mkdir(parents=True)
+    (long / "file").touch()
     out = tmp_path / "out"
     given = {
         "missing folder": (tmp_path / "no-such-folder", out),
         "a file": (folder / "packed.gz", out),
         "empty folder": (tmp_path / "nothing", out),
         "output is a file": (folder, folder / "packed.gz"),
+        "output is it": (folder, folder / "deep" / ".."),
+        "a long path": (tmp_path / "long", out),
     }[wrong]
 
     ran = _aggregator("local", given[0], "--out", given[1])
@@ -151,7 +177,8 @@ def test_an_endpoint_where_nobody_listens_is_one_clear_line(folder: Path, tmp_pa
     ran = _aggregator("local", folder, "--out", tmp_path / "out", "--endpoint-url", "http://127.0.0.1:9")
 
     assert (ran.status, ran.out) == (2, "")
-    assert ran.err.splitlines() == ['aggregator: Could not connect to the endpoint URL: "http://127.0.0.1:9/"']
+    said = 'Could not connect to the endpoint URL: "http://127.0.0.1:9/": look at the network, and at the endpoint'
+    assert ran.err == f"aggregator: {said}\n"
 
 
 def test_what_a_run_makes_is_what_a_deployment_has(folder: Path, tmp_path: Path, embedded: str) -> None:

@@ -257,7 +257,7 @@ def test_a_table_that_cannot_be_asked_is_named_with_what_to_do(world: World, mon
         "",
         (
             f"aggregator: the ledger cannot be read (table='{world.table}', fault='EndpointConnectionError'): "
-            "look at the network, and at AWS_ENDPOINT_URL\n"
+            "look at the network, and at the endpoint\n"
         ),
     )
 
