@@ -3,6 +3,7 @@
 import io
 import json
 import random
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, cast
@@ -12,7 +13,7 @@ import pytest
 from botocore.exceptions import ReadTimeoutError
 from botocore.stub import Stubber
 
-from aggregator.clients import Clients, Distribution, Version, answered_at_once, error_code
+from aggregator.clients import Clients, Distribution, Version, answered_at_once, error_code, persistently
 from aggregator.core import Packer, Source
 from aggregator.exceptions import AmbiguousPutError, StoreUnavailableError, UnpublishedError
 from aggregator.planning import Timetable, planned
@@ -64,6 +65,34 @@ def test_any_other_answer_does_not_say_whether_the_bundle_is_there(s3: Stubber, 
         _put(s3)
 
     assert caught.value.facts == {"bundle": KEY, "fault": code}
+
+
+def test_a_put_is_conditional_and_says_what_it_brings(s3: Stubber) -> None:
+    body = io.BytesIO(b"bundle")
+    expected = {
+        "Bucket": "distribution",
+        "Key": KEY,
+        "Body": body,
+        "ContentLength": 6,
+        "ContentType": "application/gzip",
+        "ChecksumSHA256": b64encode(bytes(32)).decode(),
+        "IfNoneMatch": "*",
+    }
+    s3.add_response("put_object", {}, expected)
+
+    _distribution(s3).put(KEY, body, size=6, sha256=bytes(32))
+
+
+def test_a_question_that_aws_does_not_answer_is_asked_once_more() -> None:
+    asked = list[int]()
+
+    def ask() -> str:
+        asked.append(1)
+        if len(asked) == 1:
+            raise ReadTimeoutError(endpoint_url="lost")
+        return "answer"
+
+    assert (persistently(ask), len(asked)) == ("answer", 2)
 
 
 def test_a_put_that_stays_throttled_is_given_up_after_three_attempts(

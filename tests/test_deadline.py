@@ -84,6 +84,15 @@ def test_an_invocation_ends_by_itself_however_slow_aws_is(
     assert world.published() == {key: [body] for key, body in OBJECTS.items()}
 
 
+def test_claims_outlive_their_invocation_by_the_grace(world: World, clock: Clock) -> None:
+    world.put("a", b"1")
+
+    world.deliver(["a"], seconds=60)
+
+    (claim,) = [record for record in world.records() if record["status"] == "INPROGRESS"]
+    assert int(claim["in_progress_expiration"]) == (clock.now + 60 + GRACE) * 1000
+
+
 def test_the_figures_say_where_the_time_went(
     world: World, clock: Clock, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
