@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from aggregator.cli import app
 from aggregator.worker.health import HealthError, told
-from aggregator.worker.process import HANDLING, Options, Sign, WorkerError, checked
+from aggregator.worker.process import HANDLING, Options, Sign, WorkerError, checked, longest
 from aggregator.worker.supervisor import UNDRAINED, Slot, Supervisor
 from tests.workers import Queue, Running, until
 from tests.world import World
@@ -146,6 +146,33 @@ def test_a_visibility_time_out_that_ends_before_claims_lapse_is_refused(world: W
         checked(Options(queue.url, seconds=13))
     with pytest.raises(WorkerError, match="the queue cannot be read"):
         checked(Options(queue.url + "-elsewhere", seconds=12))
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("variable", "said"),
+    [
+        ("DISTRIBUTION_BUCKET_NAME", "the bundles cannot be listed: An error occurred (NoSuchBucket)"),
+        ("IDEMPOTENCY_TABLE_NAME", "the ledger cannot be read: An error occurred"),
+    ],
+)
+def test_a_worker_without_its_bucket_or_its_table_does_not_begin(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch, variable: str, said: str
+) -> None:
+    monkeypatch.setenv(variable, "no-such-thing")
+
+    result = CliRunner().invoke(app, ["worker", "--queue-url", queue.url, "--seconds", "60", "--health", "127.0.0.1:0"])
+
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+    assert result.stderr.startswith(f"aggregator: {said}")
+
+
+def test_the_page_tells_how_long_a_worker_takes_to_stop() -> None:
+    page = " ".join((Path(__file__).parent.parent / "docs" / "worker.md").read_text("utf-8").split())
+
+    assert f"--seconds and {longest(Options('', seconds=0)):.0f} more, {longest(Options('')):.0f} by default" in page
+    assert longest(Options("", seconds=45)) <= 120
+    assert "120 seconds at most: then `--seconds 45`" in page
 
 
 def test_a_wrong_environment_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """`aggregator stats`: how bundles fill over time."""
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +13,7 @@ from aggregator.commands.console import (
     print_json,
     print_table,
     progress,
+    words,
 )
 from aggregator.commands.options import s3_address
 from aggregator.settings import MEGABYTE
@@ -63,6 +65,8 @@ def stats(
         print_json({**figures.document(top), "unreadable": unreadable})
     else:
         _print(figures, unreadable, top)
+    if not (figures.bundles or figures.empty or unreadable):
+        words().print(f"there is no bundle below {target}", markup=False)
     raise typer.Exit(FINDING if unreadable else 0)
 
 
@@ -91,9 +95,13 @@ def _local(folder: Path) -> "Iterator[Bundle | BundleFormatError]":
     from aggregator.exceptions import BundleFormatError
     from aggregator.reader import Bundle
 
+    def refuse(error: OSError) -> None:
+        raise error
+
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder} is no folder")
-    for path in sorted(folder.rglob("*.gz")):
+    found = [Path(parent, name) for parent, _, names in os.walk(folder, onerror=refuse) for name in names]
+    for path in sorted(path for path in found if path.suffix == ".gz"):
         try:
             with Bundle.open(path) as bundle:
                 yield bundle

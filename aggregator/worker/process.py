@@ -15,6 +15,7 @@ import platform
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,6 +27,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from aggregator import app
 from aggregator.clients import error_code
+from aggregator.connection import dynamodb_client, s3_client
 from aggregator.exceptions import AggregatorError
 from aggregator.ledger import GRACE
 from aggregator.polling import BEATS, EventSourceMapping, Invocation, Polled
@@ -93,13 +95,17 @@ def checked(options: Options) -> Options:
 
     Raises:
         ConfigurationError: the environment does not describe a working aggregator.
-        WorkerError: there is no such queue, or its messages come back before their claims have lapsed.
+        WorkerError: queue, bucket or table are not there or not ours, or messages come back before their claims lapse.
     """
-    configured(Settings.from_env(os.environ))
-    try:
+    settings = Settings.from_env(os.environ)
+    configured(settings)
+    with _told("the queue cannot be read"):
         answer = _sqs().get_queue_attributes(QueueUrl=options.queue_url, AttributeNames=["VisibilityTimeout"])
-    except (ClientError, BotoCoreError) as error:
-        raise WorkerError("the queue cannot be read: " + str(error)) from error
+    with _told("the bundles cannot be listed"):
+        s3_client(connections=1).list_object_versions(Bucket=settings.distribution_bucket_name, MaxKeys=1)
+    with _told("the ledger cannot be read"):
+        nobody: Any = {settings.idempotency_table_name: {"Keys": [{"id": {"S": "worker"}}]}}
+        dynamodb_client(connections=1).batch_get_item(RequestItems=nobody)
     visibility, needed = int(answer["Attributes"]["VisibilityTimeout"]), shortest_visibility(options.seconds)
     if visibility < needed:
         raise WorkerError(
@@ -108,6 +114,14 @@ def checked(options: Options) -> Options:
             needed=needed,
         )
     return options._replace(visibility=visibility)
+
+
+@contextlib.contextmanager
+def _told(message: str) -> Iterator[None]:
+    try:
+        yield
+    except (ClientError, BotoCoreError) as error:
+        raise WorkerError(f"{message}: {error}") from error
 
 
 def shortest_visibility(seconds: int) -> int:

@@ -1,8 +1,11 @@
 """`aggregator stats` over a bucket, a prefix and a folder."""
 
+import errno
 import json
+import os
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -78,3 +81,28 @@ def test_a_wrong_call_is_told_in_words(world: World, target: str, said: str) -> 
 
     assert (ran.exit_code, ran.stdout) == (2, "")
     assert ran.stderr.startswith(said)
+
+
+def test_where_there_is_no_bundle_it_is_said(world: World, tmp_path: Path) -> None:
+    for target in (f"s3://{world.distribution}/2020/", str(tmp_path)):
+        ran = CliRunner().invoke(app, ["stats", target])
+
+        assert (ran.exit_code, ran.stderr) == (0, f"there is no bundle below {target}\n")
+
+
+def test_a_folder_that_may_not_be_read_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who runs the tests may read everything, so the system's answer is given here."""
+    (tmp_path / "closed").mkdir()
+    scandir = os.scandir
+
+    def refusing(path: str) -> Any:
+        if os.fspath(path).endswith("closed"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+
+    ran = CliRunner().invoke(app, ["stats", str(tmp_path)])
+
+    assert (ran.exit_code, ran.stdout) == (2, "")
+    assert ran.stderr == f"aggregator: [Errno 13] Permission denied: '{tmp_path / 'closed'}'\n"
