@@ -130,7 +130,7 @@ def test_a_standard_input_that_is_closed_is_one_line(call: tuple[str, ...]) -> N
     ran = _aggregator(*call, preexec_fn=lambda: os.close(0))
 
     assert (ran.returncode, ran.stdout) == (2, "")
-    assert "standard input is closed" in ran.stderr
+    assert "there is no standard input" in ran.stderr
     assert len(ran.stderr.splitlines()) == 1
 
 

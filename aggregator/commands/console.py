@@ -80,7 +80,7 @@ class _Closed(io.RawIOBase):
         return True
 
     def readinto(self, _: object) -> int:
-        raise OSError("standard input is closed")
+        raise OSError("there is no standard input")
 
 
 @contextmanager
