@@ -10,10 +10,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
 
+import fsspec  # type: ignore[import-untyped]
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[import-untyped]
+from typer.testing import CliRunner
 
 from aggregator.bundles import opening
 from aggregator.bundles.opening import Location, OpeningError, bundle_at, expanded
+from aggregator.cli import app
 from aggregator.core import BLOCK_SIZE, Packer, Source
 from aggregator.exceptions import BundleFormatError
 from aggregator.planning import Plan
@@ -217,6 +221,96 @@ def test_a_folder_is_every_gz_below_it(tmp_path: Path) -> None:
 def test_a_folder_without_bundles_is_named(tmp_path: Path) -> None:
     with pytest.raises(OpeningError, match=re.escape("there is no .gz there")):
         list(expanded([str(tmp_path)]))
+
+
+class Failing(MemoryFileSystem):  # type: ignore[misc]
+    """A file system of fsspec's that says what a test wants; the bytes of a file are a bundle's."""
+
+    protocol = "failing"
+    when_opened: Exception | None = None
+    when_read: Exception | None = None
+
+    def _open(self, path: str, mode: str = "rb", **_: Any) -> Any:
+        if self.when_opened:
+            raise self.when_opened
+        return _FailingFile(Path("fixtures/bundles/v1-lines.gz").read_bytes(), self.when_read)
+
+
+class _FailingFile(io.BytesIO):
+    def __init__(self, data: bytes, error: Exception | None) -> None:
+        super().__init__(data)
+        self._error = error
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self._error:
+            raise self._error
+        return super().read(size)
+
+
+class ClientResponseError(Exception):
+    """What aiohttp raises of an answer that is none; it is no OSError."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"{status}, message=''")
+        self.status = status
+
+
+def _behind(cause: Exception) -> Exception:
+    """What fsspec makes of whatever goes wrong when it asks for a size."""
+    error = FileNotFoundError("failing://bundle.gz")
+    error.__cause__ = cause
+    return error
+
+
+FAILURES = [
+    (FileNotFoundError("failing://bundle.gz"), "there is no such file"),
+    (_behind(ClientResponseError(404)), "there is no such file"),
+    (_behind(ClientResponseError(401)), "the server does not let this be read without the right credentials"),
+    (_behind(ClientResponseError(403)), "the server does not let this be read without the right credentials"),
+    (_behind(ClientResponseError(500)), "the server cannot answer now: try again later"),
+    (ClientResponseError(418), "the server refuses to answer"),
+    (_behind(ConnectionRefusedError(111, "refused")), "fsspec cannot read it: [Errno 111] refused"),
+    (ValueError("Cannot seek streaming HTTP file"), "this server does not serve ranges: download the file first"),
+    (
+        ValueError("The HTTP server doesn't appear to support range requests."),
+        "this server does not serve ranges: download the file first",
+    ),
+    (ImportError('HTTPFileSystem requires "requests"'), 'fsspec cannot read it: HTTPFileSystem requires "requests"'),
+    (TimeoutError(), "fsspec cannot read it: TimeoutError"),
+    (RuntimeError("Response payload is not completed"), "fsspec cannot read it: Response payload is not completed"),
+]
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Registers the file system that fails."""
+    fsspec.register_implementation("failing", Failing, clobber=True)
+    return monkeypatch
+
+
+@pytest.mark.parametrize("when", ["when_opened", "when_read"])
+@pytest.mark.parametrize(("error", "sentence"), FAILURES, ids=lambda value: repr(value)[:40])
+def test_whatever_a_file_system_of_fsspecs_raises_is_one_sentence(
+    error: Exception, sentence: str, when: str, failing: pytest.MonkeyPatch
+) -> None:
+    failing.setattr(Failing, when, error)
+
+    with pytest.raises(OpeningError) as caught:
+        Bundle.open("failing://bundle.gz")
+
+    assert (caught.value.args[0], caught.value.facts["url"]) == (sentence, "failing://bundle.gz")
+
+
+def test_a_url_that_cannot_be_read_does_not_keep_other_targets_from_being_verified(
+    failing: pytest.MonkeyPatch,
+) -> None:
+    failing.setattr(Failing, "when_read", RuntimeError("cut"))
+    good = "fixtures/bundles/v1-lines.gz"
+
+    result = CliRunner().invoke(app, ["bundle", "verify", good, "failing://bundle.gz", good])
+
+    assert [line.split("\t")[0] for line in result.stdout.splitlines()] == ["ok", "unread", "ok"]
+    assert result.exit_code == 2
 
 
 @pytest.mark.parametrize(("variable", "value"), [("AWS_ENDPOINT_URL", "no url"), ("AWS_PROFILE", "nobody")])

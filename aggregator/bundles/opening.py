@@ -259,18 +259,61 @@ def _listed(location: Location) -> Iterator[str]:
 
 def _file(url: str) -> Opened:
     """A file that fsspec opens, without the read-ahead that would read more than was asked for."""
-    try:
+    with _translated_from_fsspec(url):
         from fsspec.core import url_to_fs  # type: ignore[import-untyped]  # noqa: PLC0415
 
         system, path = url_to_fs(url)
         file = system.open(path, "rb", cache_type="none")
-    except ModuleNotFoundError as error:
-        raise OpeningError("a URL like this is read with fsspec, which is not installed", url=url) from error
-    except (ImportError, ValueError) as error:
-        raise OpeningError("fsspec cannot open it: " + str(error), url=url) from error
+        size = file.seek(0, 2)
 
     def fetch(offset: int, length: int) -> bytes:
-        file.seek(offset)
-        return bytes(file.read(length))
+        with _translated_from_fsspec(url):
+            file.seek(offset)
+            return bytes(file.read(length))
 
-    return Opened(fetch, file.seek(0, 2), file.close)
+    return Opened(fetch, size, file.close)
+
+
+@contextmanager
+def _translated_from_fsspec(url: str) -> Iterator[None]:
+    """
+    What goes wrong in a file system of fsspec's, which raises whatever its libraries raise, as one sentence.
+
+    Raises:
+        OpeningError: with the status of an HTTP server, if there is one.
+    """
+    try:
+        yield
+    except Exception as error:
+        chain = list(_chain(error))
+        status = next(filter(None, (getattr(one, "status", None) for one in chain)), None)  # aiohttp's errors have one
+        if status:
+            sentence = _OF_STATUS.get(status, "the server refuses to answer")
+            raise OpeningError(sentence, url=url, status=status) from error
+        raise OpeningError(_sentence(chain), url=url) from error
+
+
+_OF_STATUS = {
+    **dict.fromkeys((401, 403, 407), "the server does not let this be read without the right credentials"),
+    **dict.fromkeys((404, 410), "there is no such file"),
+    **dict.fromkeys((429, 500, 502, 503, 504), "the server cannot answer now: try again later"),
+}
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and those behind it: fsspec says of each failure to ask for a size that there is no such file."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _sentence(chain: list[BaseException]) -> str:
+    error = next((one for one in chain if not isinstance(one, FileNotFoundError)), None)
+    match error:
+        case None:
+            return "there is no such file"
+        case ModuleNotFoundError(name=str(name)) if name.partition(".")[0] == "fsspec":
+            return "a URL like this is read with fsspec, which is not installed"
+        case ValueError() if re.search(r"\brange|\bseek", str(error)):
+            return "this server does not serve ranges: download the file first"
+    return f"fsspec cannot read it: {str(error) or type(error).__name__}"

@@ -211,7 +211,7 @@ def test_a_repacked_bundle_changes_nothing_for_the_ledger(published: Published, 
         (("cat", "{url}x", "a"), "there is no such object (target="),
         (("cat", "/no/such/file", "a"), "[Errno 2] No such file or directory: '/no/such/file'"),
         (("cat", "{url}", "größe", "--bucket", "other"), "no member has that key (key='größe')"),
-        (("extract", "nowhere://x", "--to", "out"), "fsspec cannot open it: "),
+        (("extract", "nowhere://x", "--to", "out"), "fsspec cannot read it: "),
     ],
 )
 def test_a_wrong_call_is_one_clear_line(arguments: tuple[str, ...], said: str, published: Published) -> None:
