@@ -15,9 +15,10 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import IO, NamedTuple, Self
 
-from aggregator.exceptions import BundleFormatError
+from aggregator.exceptions import BundleFormatError, ClosedBundleError
 from aggregator.indexing import Fetch, Footer
 from aggregator.layout import HEADER
 from aggregator.schemas import BundleIndex
@@ -57,7 +58,7 @@ class Bundle:
 
     `size` is bytes of the file, `index` all that the bundle says of itself, `entries` its members in their order, and
     `origins` the bundles that were repacked into this one, none as a rule. What is held is the index (some 500 bytes a
-    member), one block of text, and at most `WINDOW` bytes of the file. One bundle serves one thread at a time.
+    member), one block of text, and at most `WINDOW` bytes of the file. Threads may share one bundle; they read in turn.
     """
 
     def __init__(self, fetch: Fetch, size: int, *, close: Callable[[], None] = lambda: None) -> None:
@@ -138,7 +139,8 @@ class Bundle:
         return self._sha256.hex()
 
     def close(self) -> None:
-        """Close what the bundle was opened from, unless it was given open."""
+        """Close what the bundle was opened from, unless it was given open. Its index can still be asked."""
+        self._fetch.close()
         self._close()
 
     def entry(self, key: str, *, bucket: str | None = None, version_id: str | None = None) -> Entry:
@@ -161,6 +163,7 @@ class Bundle:
 
         Raises:
             BundleFormatError: the bundle is damaged there.
+            ClosedBundleError: the bundle was closed.
         """
         return b"".join(self.chunks(entry))
 
@@ -172,6 +175,7 @@ class Bundle:
 
         Raises:
             BundleFormatError: the bundle is damaged there.
+            ClosedBundleError: the bundle was closed.
         """
         return self._chunks(entry, self._until(entry))
 
@@ -199,6 +203,7 @@ class Bundle:
 
         Raises:
             BundleFormatError: says what is wrong.
+            ClosedBundleError: the bundle was closed.
         """
         return verified(self._fetch, self.size, self.index, self.entries, sha256=self._sha256, report=report)
 
@@ -233,30 +238,46 @@ class Bundle:
         """The text of a block; if it does not inflate as a whole, the `needed` bytes of it that do."""
         if number >= len(self.index.blocks):
             return b""
-        if self._inflated[0] != number:
-            at, size = self._at[number], self.index.blocks[number]
-            deflated = self._fetch(at, size, max(until, at + size))
-            text = _inflated(deflated, self.index.block_size)
-            if text is None:
-                text = _inflated(deflated, min(needed, self.index.block_size))
-                if text is None:
-                    raise BundleFormatError("a block does not inflate", key=key, offset=at)
-                return text
-            self._inflated = (number, text)
-        return self._inflated[1]
+        held, text = self._inflated
+        if held == number and not self._fetch.closed:
+            return text
+        at, size = self._at[number], self.index.blocks[number]
+        deflated = self._fetch(at, size, max(until, at + size))
+        whole = _inflated(deflated, self.index.block_size)
+        if whole is not None:
+            self._inflated = (number, whole)
+            return whole
+        part = _inflated(deflated, min(needed, self.index.block_size))
+        if part is None:
+            raise BundleFormatError("a block does not inflate", key=key, offset=at)
+        return part
 
 
 class _Window:
-    """The bytes of the file that were read last, so that what is near them costs no other read."""
+    """The bytes of the file that were read last, so that what is near them costs no other read. Threads take turns."""
 
     def __init__(self, fetch: Fetch) -> None:
-        self._fetch, self._at, self._held = fetch, 0, b""
+        self.closed = False
+        self._fetch, self._at, self._held, self._lock = fetch, 0, b"", Lock()
 
     def __call__(self, at: int, length: int, until: int = 0) -> bytes:
-        """`length` bytes from `at`; bytes up to `until` will be asked for next."""
-        if not self._at <= at <= at + length <= self._at + len(self._held):
-            self._at, self._held = at, self._fetch(at, max(length, min(WINDOW, until - at)))
-        return self._held[at - self._at :][:length]
+        """
+        `length` bytes from `at`; bytes up to `until` will be asked for next.
+
+        Raises:
+            ClosedBundleError: the window is closed.
+        """
+        with self._lock:
+            if self.closed:
+                raise ClosedBundleError("the bundle is closed")
+            if not self._at <= at <= at + length <= self._at + len(self._held):
+                self._at, self._held = at, self._fetch(at, max(length, min(WINDOW, until - at)))
+            return self._held[at - self._at :][:length]
+
+    def close(self) -> None:
+        """Let go of what is held; nothing is read any more."""
+        with self._lock:
+            self.closed, self._held = True, b""
 
 
 def _fetch_from(file: IO[bytes]) -> Fetch:

@@ -66,6 +66,34 @@ def test_a_pattern_that_is_no_key_means_every_key_it_matches(
     assert (result.exit_code, files) == (0, {"a/1", "a/2", "b"})
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["-", "--out", "out.gz"], "standard input comes once: save it to a file first"),
+        (["bundle.gz", "--out", "-"], "a bundle is not written to standard output: name a file"),
+        (["bundle.gz", "--out", "nowhere/out.gz"], "No such file or directory: 'nowhere/out.gz'"),
+    ],
+)
+def test_what_cannot_be_repacked_is_told_and_nothing_is_written(
+    arguments: list[str], said: str, run: Run, write: Callable[..., bytes], tmp_path: Path
+) -> None:
+    data = write("bundle.gz", {"a": b"1"})
+
+    result = run("repack", *arguments, input=data)
+
+    assert (result.exit_code, said in result.stderr) == (2, True)
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle.gz"]
+
+
+def test_a_folder_to_repack_into_is_made(run: Run, write: Callable[..., bytes], tmp_path: Path) -> None:
+    write("bundle.gz", {"a": b"1"})
+
+    result = run("repack", "bundle.gz", "--out", "new/folder/")
+
+    (made,) = tmp_path.glob("new/folder/repacked-*.gz")
+    assert (result.exit_code, result.stdout) == (0, f"{made.relative_to(tmp_path)}\n")
+
+
 @pytest.mark.parametrize("command", [["list"], ["verify"], ["cat"], ["repack", "--out", "out.gz"]])
 def test_a_bundle_of_a_later_version_is_no_finding_but_more_than_this_reader_knows(
     command: list[str], run: Run, write: Callable[..., bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -11,7 +11,7 @@ import tracemalloc
 import warnings
 import zlib
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from aggregator.bundles.opening import OpeningError
 from aggregator.core import BLOCK_SIZE, EXTRA_SIZE, Packer, Source, empty_bundle
-from aggregator.exceptions import BundleFormatError, BundleVersionError
+from aggregator.exceptions import BundleFormatError, BundleVersionError, ClosedBundleError
 from aggregator.indexing import MAX_INDEX_SIZE, TAIL_SIZE
 from aggregator.layout import FOOTER, FOOTER_ID, FOOTER_SIZE, HEADER, INDEX_ID, MAGIC, empty_member
 from aggregator.planning import Plan
@@ -110,10 +110,34 @@ def test_a_file_that_we_opened_is_closed_on_the_way_out(tmp_path: Path, bundle: 
     (tmp_path / "bundle.gz").write_bytes(bundle)
 
     with Bundle.open(tmp_path / "bundle.gz") as opened:
-        pass
+        assert opened["in/0.json"] == MEMBERS[0]
 
-    with pytest.raises(ValueError, match="closed file"):
-        opened.verify()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        gc.collect()
+    assert caught == []
+
+
+@pytest.mark.parametrize(
+    "read", [Bundle.verify, lambda opened: opened["in/0.json"], lambda opened: list(opened.chunks(opened.entries[1]))]
+)
+def test_a_closed_bundle_is_asked_for_its_index_alone(read: Callable[[Bundle], object], bundle: bytes) -> None:
+    with Bundle.open(io.BytesIO(bundle)) as opened:
+        read(opened)
+
+    assert len(list(opened)) == len(MEMBERS)
+    with pytest.raises(ClosedBundleError):
+        read(opened)
+
+
+def test_threads_share_one_bundle(executor: Executor) -> None:
+    randoms = random.Random(5)
+    members = [randoms.randbytes(BLOCK_SIZE // 3) for _ in range(60)]
+    opened = Bundle.open(io.BytesIO(_pack(members, executor)))
+
+    with ThreadPoolExecutor(8) as threads:
+        for order in (opened.entries, opened.entries[::-1], opened.entries[::7]):
+            assert list(threads.map(opened.read, order)) == [members[opened.entries.index(entry)] for entry in order]
 
 
 def test_a_file_that_was_given_stays_open(bundle: bytes) -> None:
@@ -401,7 +425,7 @@ def test_a_file_that_gives_less_than_it_is_asked_for_is_read_all_the_same(bundle
     with Bundle.open(Trickling(bundle)) as opened:
         opened.verify()
 
-    assert [opened.read(entry) for entry in opened] == MEMBERS
+        assert [opened.read(entry) for entry in opened] == MEMBERS
 
 
 def test_a_url_is_opened_with_fsspec(bundle: bytes) -> None:

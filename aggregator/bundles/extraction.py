@@ -117,7 +117,11 @@ def new_file(path: Path, *, overwrite: bool = False) -> Iterator[IO[bytes]]:
     if os.path.lexists(path) and not overwrite:
         raise ExtractionError("there is something of that name already", path=str(path))
     try:
-        with part.open("x+b") as file:
+        opened = part.open("x+b")
+    except OSError as error:  # tells the name that was asked for, not the one it has meanwhile
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    try:
+        with opened as file:
             yield file
         part.replace(path)
     except BaseException:

@@ -74,11 +74,15 @@ def prepared(targets: Iterable[str], *, bundle: str | None = None) -> Repack:
     is taken once.
 
     Raises:
-        RepackingError: there is nothing to repack, framings differ, or one object lies there with different bytes.
+        RepackingError: there is nothing to repack, it comes on standard input, framings differ, or one object lies
+            there with different bytes.
         BundleFormatError: a target is no bundle, or a damaged one.
         OpeningError: a target cannot be opened.
         OSError: a file cannot be read.
     """
+    targets = list(targets)
+    if "-" in targets:
+        raise RepackingError("each bundle is read twice, and standard input comes once: save it to a file first")
     read = {found.sha256: found for found in map(_input, targets) if found.entries}
     inputs = sorted(read.values(), key=lambda found: (found.listing.created, found.listing.bundle, found.sha256))
     if not inputs:
@@ -130,6 +134,8 @@ def written(
     """
     Write the bundle to a file or an object that is not there yet; says where, which a folder or prefix leaves open.
 
+    A folder is made if it is not there.
+
     Bundles are published in the buckets `published`.
 
     Raises:
@@ -138,6 +144,8 @@ def written(
         AggregatorError: as `repacked` does, and what S3 answers.
         OSError: a file cannot be read or written.
     """
+    if out == "-":
+        raise RepackingError("a bundle is not written to standard output: name a file")
     if out.startswith("s3://"):
         location = Location.parsed(out)
         key = location.key + repack.bundle if location.key[-1:] in {"", "/"} else location.key
@@ -146,7 +154,10 @@ def written(
             packed = repacked(repack._replace(bundle=key), spool, level=level, report=report)
             _put(location.bucket, key, spool, packed)
         return f"s3://{location.bucket}/{key}", packed
-    path = Path(out) / Path(repack.bundle).name if out.endswith("/") or Path(out).is_dir() else Path(out)
+    path = Path(out)
+    if out.endswith("/") or path.is_dir():
+        path.mkdir(parents=True, exist_ok=True)
+        path /= Path(repack.bundle).name
     with new_file(path) as file:
         return str(path), repacked(repack, file, level=level, report=report)
 

@@ -214,8 +214,8 @@ def verify(
 
 @app.command(epilog="Example: aggregator bundle repack quiet-hour/ --out repacked.gz")
 def repack(
-    targets: Targets,
-    out: Annotated[str, typer.Option(metavar="TARGET", help="File, s3://bucket/key, or s3://bucket/prefix/.")],
+    targets: Annotated[list[str], typer.Argument(metavar="TARGET...", help="Bundles: files, folders or URLs.")],
+    out: Annotated[str, typer.Option(metavar="OUT", help="File, folder/, s3://bucket/key, or s3://bucket/prefix/.")],
     level: Annotated[int, typer.Option(min=0, max=9, help="Compression level, as COMPRESSION_LEVEL.")] = 6,
     distribution: Annotated[
         str | None, typer.Option(envvar="DISTRIBUTION_BUCKET_NAME", help="Where bundles are published: never to there.")
