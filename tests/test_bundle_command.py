@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from aggregator import indexing
 from aggregator.cli import app
+from aggregator.commands.bundle import _brief
 from aggregator.core import Packer, Source
 from aggregator.planning import Plan
 from aggregator.schemas import Member
@@ -64,6 +65,34 @@ def test_a_pattern_that_is_no_key_means_every_key_it_matches(
 
     files = {path.relative_to(tmp_path / "out").as_posix() for path in tmp_path.rglob("out/**/*") if path.is_file()}
     assert (result.exit_code, files) == (0, {"a/1", "a/2", "b"})
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux's")
+@pytest.mark.parametrize("command", ["list", "verify", "extract"])
+def test_output_that_finds_no_room_ends_the_command_in_one_line(
+    command: str, write: Callable[..., bytes], tmp_path: Path
+) -> None:
+    write("bundle.gz", {f"../{number:05}": b"" for number in range(2_000)})  # more than Python holds back
+    more = ["--to", "out"] if command == "extract" else ["bundle.gz"] * 500 if command == "verify" else []
+    program = [sys.executable, "-m", "aggregator.cli", "bundle", command, "bundle.gz", *more]
+
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            program,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": ROOT},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+
+    told = done.stderr.decode()
+    assert (done.returncode, told.splitlines()[0]) == (2, "aggregator: [Errno 28] No space left on device")
+
+
+def test_a_narrow_terminal_has_no_room_for_etags() -> None:
+    assert "etag" not in _brief(80)
+    assert _brief(None) == _brief(100) == ("size", "crc32", "etag", "version_id", "key")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """`aggregator bundle`: list, read, prove and repack bundles, wherever they lie."""
 
 import fnmatch
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -13,7 +14,6 @@ from aggregator.commands.console import (
     FINDING,
     WRONG_CALL,
     bytes_in_words,
-    mistakes_are_told,
     print_json,
     print_table,
     printable,
@@ -44,6 +44,9 @@ Targets = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 _BRIEF = ("size", "crc32", "etag", "version_id", "key")
+_WIDE = 100
+"""Characters of a line that has room for an eTag."""
+
 _TOTALS = ("members", "object_size", "text_size", "size", "ratio", "target")
 _CHECKED = ("verdict", "members", "size", "etags", "target", "says")
 _LONG = ("size", "length", "encoding", "crc32", "etag", "version_id", "origin", "target", "bucket", "key")
@@ -70,7 +73,8 @@ def list_(
     """
     List the members of bundles: size in S3, CRC-32, eTag, version and key.
 
-    Totals go to standard error. From S3 the tail of each bundle is read, in one request or two, however large it is.
+    Totals go to standard error. A narrow terminal shows no eTags, but with --long. From S3 the tail of each bundle is
+    read, in one request or two, however large it is.
     """
     found: list[dict[str, Any]] = []
     status = _each(targets, lambda target, bundle: found.append(_described(target, bundle)), _say_fault)
@@ -79,7 +83,7 @@ def list_(
     elif totals:
         print_table(_TOTALS, [_row(listed | {"members": len(listed["members"])}, _TOTALS) for listed in found])
     else:
-        columns = _LONG if long else _BRIEF
+        columns = _LONG if long else _brief(shutil.get_terminal_size().columns if sys.stdout.isatty() else None)
         members = [{**member, "target": listed["target"]} for listed in found for member in listed["members"]]
         print_table(columns, [_row(member, columns) for member in members])
     if found:
@@ -183,8 +187,7 @@ def verify(
     itself, because objects under SSE-KMS have such eTags: --deep asks S3 how the object was encrypted. --deep also
     asks the ledger for the settle record, and for the replication status of the bundle and its copy in the archive.
     """
-    with mistakes_are_told():
-        witnesses = _witnesses(table, distribution, archive) if deep else None
+    witnesses = _witnesses(table, distribution, archive) if deep else None
     checked: list[dict[str, Any]] = []
     at_once = not as_json and not sys.stdout.isatty()
 
@@ -277,12 +280,11 @@ def _opened(target: str) -> Iterator["Bundle"]:
 @contextmanager
 def _damage_is_a_finding(where: str = "") -> Iterator[None]:
     """End the command with one line, and `FINDING` where it is the bundle that is wrong, not the call."""
-    with mistakes_are_told():
-        try:
-            yield
-        except BundleFormatError as error:
-            _say(f"aggregator: {where}{error}")
-            raise typer.Exit(FINDING) from None
+    try:
+        yield
+    except BundleFormatError as error:
+        _say(f"aggregator: {where}{error}")
+        raise typer.Exit(FINDING) from None
 
 
 def _each(targets: list[str], act: Callable[[str, "Bundle"], object], fail: Callable[[str, Exception], object]) -> int:
@@ -388,6 +390,11 @@ def _say_totals(found: list[dict[str, Any]]) -> None:
     where = f" in {len(found):,} bundles" if len(found) > 1 else ""
     compressed = f"{bytes_in_words(text)} of text in {bytes_in_words(size)}, ratio {text / size:.2f}"
     _say(f"{_counted(members, 'member')}{where}: {compressed}")
+
+
+def _brief(width: int | None) -> tuple[str, ...]:
+    """The columns of the short list, on a terminal of that width if it is one: without room, eTags go first."""
+    return tuple(column for column in _BRIEF if width is None or width >= _WIDE or column != "etag")
 
 
 def _row(fields: dict[str, Any], columns: tuple[str, ...]) -> list[str]:
