@@ -7,6 +7,7 @@ const WHOLE = "write it without a decimal point or an exponent: 3, not 3.0";
 const MAX_KEY_BYTES = 1024;
 
 const CONTRACT_OF_KIND = { s3: "s3-notification", eventbridge: "eventbridge-notification" };
+const TELLING = ["Records", "detail-type"];
 const SKIPPED_KINDS = ["test", "eventbridge-other"];
 
 /** Judges by one contract, or by the one that each message is made for; `contracts` are those of the page. */
@@ -49,7 +50,7 @@ class Judge {
     }
     const isSkipped = SKIPPED_KINDS.includes(kind);
     const isTaken = isSkipped && this.profile === "consumer";
-    return { at, contract: null, faults: isTaken ? skipped(kind, content) : [unknown(isSkipped)] };
+    return { at, contract: null, faults: isTaken ? skipped(kind, content) : [unknown(isSkipped, content)] };
   }
 
   named(name) {
@@ -165,9 +166,12 @@ function noDocument(error, line) {
   return { ...unreadable(error), problem, line: line + error.line - 1 };
 }
 
-function unknown(isSkipped) {
+function unknown(isSkipped, content) {
+  const letters = (name) => name.toLowerCase().replace(/[^a-z0-9]/gu, "");
+  const names = content instanceof Map ? [...content.keys()].map(letters) : [];
+  const instead = TELLING.find((name) => names.includes(letters(name)));
   const [problem, remedy] = isSkipped
     ? ["announces no object that was created", "the Lambda would skip it: do not send it"]
-    : ["is nothing that any contract describes", "choose the contract that it should keep"];
+    : ["is nothing that any contract describes", instead ? `write ${instead}` : "choose the contract that it should keep"];
   return { pointer: "", keyword: "contract", problem, remedy };
 }

@@ -205,6 +205,22 @@ def test_what_the_lambda_skips_may_come_but_not_be_written(judged: Callable[...,
     assert "announces no object that was created" in judged(body).stdout
 
 
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("records", "write Records"),
+        ("detail_type", "write detail-type"),
+        ("recrods", "`aggregator contract list` names"),
+    ],
+)
+def test_a_name_that_is_nearly_right_is_told_from_any_other(
+    name: str, remedy: str, judged: Callable[..., Result]
+) -> None:
+    result = judged({"x": 1, name: []})
+
+    assert f"contract: is nothing that any contract describes: {remedy}" in result.stdout
+
+
 def test_an_event_of_another_source_is_refused_as_the_lambda_refuses_it(judged: Callable[..., Result]) -> None:
     result = judged({"source": "my.app", "detail-type": "Something"}, "--profile", "consumer")
 

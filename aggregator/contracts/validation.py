@@ -41,6 +41,9 @@ CONTRACT_OF_KIND = {"s3": "s3-notification", "eventbridge": "eventbridge-notific
 SKIPPED_KINDS = {"test", "eventbridge-other"}
 """Kinds of messages that the Lambda takes and forgets: they announce no object."""
 
+_TELLING = ("Records", "detail-type")
+"""Fields that tell by their name alone what a message is."""
+
 _LAST_WORD = "no schema says this, but the Lambda refuses the message"
 _WHOLE = "write it without a decimal point or an exponent: 3, not 3.0"
 _LIMITS = {
@@ -124,7 +127,7 @@ class Judge:
             return one, faults or (_by_model(message.text) if one.name in CONTRACT_OF_KIND.values() else ())
         if kind in SKIPPED_KINDS and self._profile == "consumer":
             return None, _by_model(message.text)
-        return None, (_unknown(kind),)
+        return None, (_unknown(kind, message.content),)
 
     def _document(self, document: Document) -> Iterator[tuple[str, Contract | None, tuple[Fault, ...]]]:
         whole = self._contract and self._contract.name not in CONTRACT_OF_KIND.values()
@@ -244,8 +247,8 @@ def _described(schema: Any, node: Any) -> str:
 
 
 def _instead(name: str, known: Sequence[str]) -> str:
-    by_letters = {re.sub("[^a-z0-9]", "", one.lower()): one for one in known}
-    close = get_close_matches(re.sub("[^a-z0-9]", "", name.lower()), by_letters, n=1)
+    by_letters = {_letters(one): one for one in known}
+    close = get_close_matches(_letters(name), by_letters, n=1)
     if close:
         return f"write {by_letters[close[0]]}"
     return "leave it out; if AWS wrote this message, judge it by the consumer profile"
@@ -271,9 +274,17 @@ def _unreadable(error: UnreadableError) -> Fault:
     return Fault("", "json", error.problem, error.remedy)
 
 
-def _unknown(kind: str | None) -> Fault:
+def _unknown(kind: str | None, content: Any) -> Fault:
     if kind in SKIPPED_KINDS:
         return Fault("", "contract", "announces no object that was created", "the Lambda would skip it: do not send it")
-    return Fault(
-        "", "contract", "is nothing that any contract describes", "`aggregator contract list` names the contracts"
+    meant = {_letters(name): name for name in _TELLING}
+    instead = (
+        [meant[_letters(name)] for name in content if _letters(name) in meant] if isinstance(content, dict) else []
     )
+    remedy = f"write {instead[0]}" if instead else "`aggregator contract list` names the contracts"
+    return Fault("", "contract", "is nothing that any contract describes", remedy)
+
+
+def _letters(name: str) -> str:
+    """What is left of a name if case and punctuation do not matter."""
+    return re.sub("[^a-z0-9]", "", name.lower())
