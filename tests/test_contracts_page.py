@@ -140,8 +140,8 @@ def test_a_whole_sqs_event_is_unwrapped_and_a_fault_shown_on_its_line(site: Chro
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ('{"Records": [\n  oops]}', "is not JSON: a value is expected at line 2 column 3: write JSON (RFC 8259)"),
-        ("[" * 100_000, "is not JSON: it is nested deeper than 201 levels at line 1 column 202: write JSON (RFC 8259)"),
+        ('{"Records": [\n  oops]}', "is not JSON: a value is expected at column 3: write JSON (RFC 8259)"),
+        ("[" * 100_000, "is not JSON: it is nested deeper than 201 levels at column 202: write JSON (RFC 8259)"),
         (GOOD.replace('"size": ', f'"size": -{"9" * 999}'), "is less than 0: bytes of the object, a whole number"),
         ("{}", "is nothing that any contract describes: choose the contract that it should keep"),
     ],
