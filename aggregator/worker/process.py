@@ -43,6 +43,12 @@ WAIT = 5
 PATIENCE = 60.0
 """Seconds without a sign of life, but for the time that an invocation may take, after which a process is unwell."""
 
+OVERDUE = GRACE / 2
+"""
+Seconds after its time when an invocation is killed: well before its claims lapse, so that who takes over from it
+meets no put of it any more.
+"""
+
 HANDLING = "handling"
 """The state of a process while the handler works; one that exceeds its time then is killed, as Lambda does."""
 
@@ -136,7 +142,7 @@ def shortest_visibility(seconds: int) -> int:
 
 def longest(options: Options) -> float:
     """Seconds that a process takes to stop, at most: a receive, an invocation and a thousand deletes."""
-    return WAIT + options.seconds + GRACE + PATIENCE
+    return WAIT + options.seconds + OVERDUE + PATIENCE
 
 
 def work(options: Options, signs: Connection) -> None:
@@ -193,7 +199,7 @@ class _Process:
             memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20,
             arn=f"worker:{platform.node()}:{os.getpid()}",
         )
-        self._tell(HANDLING, self._options.seconds + GRACE)
+        self._tell(HANDLING, self._options.seconds + OVERDUE)
         try:
             return app.handler(event, invocation)  # type: ignore[arg-type]
         finally:
