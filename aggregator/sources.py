@@ -22,9 +22,16 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 import obstore
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    IncompleteReadError,
+    ReadTimeoutError,
+    ResponseStreamingError,
+)
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
+from urllib3.exceptions import HTTPError
 
 from aggregator.clients import CONDITION_FAILED, Clients, error_code, persistently
 from aggregator.core import Chunk, Source, decoded
@@ -268,11 +275,14 @@ class Sources:
             wanted["VersionId"] = options["version"]
         if "range" in options:
             wanted["Range"] = f"bytes={options['range'][0]}-{options['range'][1] - 1}"
+        until = monotonic() + self._timetable.request_timeout
         got = persistently(lambda: self._s3.get_object(Bucket=member.bucket, Key=member.key, **wanted))
         length = got["ContentLength"]
         size = int(got["ContentRange"].rpartition("/")[2]) if "range" in options else length
         encoding, version_id = got.get("ContentEncoding"), got.get("VersionId")
-        return _Answer(size, got["ETag"], version_id, encoding, lambda: memoryview(got["Body"].read()), length < size)
+        return _Answer(
+            size, got["ETag"], version_id, encoding, lambda: _taken(got["Body"], length, until), length < size
+        )
 
     def _translated(self, error: Exception, member: Member) -> AggregatorError:
         """What an error of obstore or boto3 means for the member."""
@@ -336,6 +346,27 @@ class _Window:
 
 _FOREIGN = (OSError, BaseError, ClientError, BotoCoreError, ValueError)
 """What obstore and boto3 raise; obstore says ValueError for a key that it cannot name."""
+
+
+def _taken(body: Any, length: int, until: float) -> memoryview:
+    """
+    All of a body that boto3 hands over, if it is here in time.
+
+    Its own `read` waits for as much as it is asked for, and a time-out of the socket's counts for each piece anew.
+    """
+    taken = bytearray()
+    try:
+        while piece := body._raw_stream.read1():  # noqa: SLF001 - what is there by now; botocore has no name for it
+            taken += piece
+            if monotonic() > until:
+                raise ReadTimeoutError(endpoint_url="the object trickles")
+    except HTTPError as error:
+        raise ResponseStreamingError(error=error) from error
+    finally:
+        body.close()
+    if len(taken) != length:
+        raise IncompleteReadError(actual_bytes=len(taken), expected_bytes=length)
+    return memoryview(taken)
 
 
 def _arriving(

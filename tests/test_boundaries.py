@@ -25,6 +25,7 @@ ONLY_IN = {
     }
     | {"polling", "records", "replay.queues", "sources", "worker.process"},
     "obstore": {"sources"},
+    "urllib3": {"sources"},  # what botocore reads bodies with, and depends on
     "isal": {"core"},
     "zlib_ng": {"core"},
     "jsonschema_rs": {"contracts"},

@@ -322,6 +322,20 @@ def test_an_object_that_is_smaller_than_announced_is_read_whole(
     assert (reading.source.size, b"".join(reading.chunks)) == (len(content), content)
 
 
+@pytest.mark.parametrize("key", ["plain", "not//plain"])
+def test_an_object_that_is_cut_off_on_its_way_is_not_taken_for_whole(
+    server: Server, sources: Callable[..., Sources], key: str
+) -> None:
+    def cut_off(request: Request) -> None:
+        request.answer(b"half", Content_Length="8")
+        request.close_connection = True
+
+    server.serve(cut_off)
+
+    with pytest.raises(StoreUnavailableError):
+        sources().read(Member("source", key, 8))
+
+
 def test_a_part_is_not_begun_when_the_time_is_over(server: Server, sources: Callable[..., Sources]) -> None:
     server.serve(lambda request: request.answer(bytes(PART_SIZE + 1)))
     reading = sources(read_until=time.monotonic()).read(Member("source", "plain"))
