@@ -5,8 +5,8 @@ A row that falls short has its reason here, or the tests fail; a row that is rea
 """
 
 _READING = (
-    "reading alone, by obstore and with nothing else done, took 0.18 ms an object on this machine in the same run; the "
-    "target was set where it took 0.09. A claim takes 0.04, a message 0.02, boto3's clients 15 ms an invocation"
+    "reading alone, by obstore and with nothing else done, took 0.14 to 0.16 ms an object on this machine in the same "
+    "run; the target was set where it took 0.09. A claim takes 0.04, a message 0.02, boto3's clients 15 ms in all"
 )
 _SHARED = "the stand-in and other work had their share of the two cores"
 
