@@ -1,54 +1,69 @@
 """
 The Lambda handler: a batch of SQS messages in, the ids of those that stay on the queue out.
 
-    parse ▸ bundle (bundling.py: claim ▸ read ▸ pack ▸ release ▸ put ▸ settle) ▸ report
+    parse ▸ bundle (bundling.py: claim ▸ read ▸ pack ▸ release ▸ put ▸ settle) ▸ record rejections ▸ report
 
 Nothing survives an invocation: clients, threads and spools are made here and gone at the end.
 """
 
-from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType  # isort: skip - before pydantic: 54 ms
+from aws_lambda_powertools.utilities.batch import (  # isort: skip - before pydantic: 54 ms
+    BatchProcessor,
+    EventType,
+    process_partial_response,
+)
 
 import ctypes
+import os
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from functools import cached_property
 from os import cpu_count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
 from aws_lambda_powertools import Metrics
-from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from aws_lambda_powertools.utilities.parser import parse
 
-from aggregator.bundling import Result, Work, aggregate
+from aggregator.arbiter import Arbiter
+from aggregator.bundling import Attempt, aggregate
 from aggregator.clients import Clients, Distribution
 from aggregator.exceptions import (
     InvalidNotificationError,
+    LedgerUnavailableError,
     LoopError,
-    PermanentError,
     WrongTriggerError,
 )
 from aggregator.ledger import Ledger
-from aggregator.planning import Timetable
-from aggregator.report import Report, tell
-from aggregator.schemas import BODY, Envelope, SqsRecord, invalid_fields
-from aggregator.settings import MEGABYTE, Settings
+from aggregator.planning import Envelope, Plan, Timetable, Wanted
+from aggregator.records import Records
+from aggregator.rejections import Rejection, Rejections
+from aggregator.report import Parsed, Report, tell
+from aggregator.schemas import BODY, Member, SqsRecord, invalid_fields
+from aggregator.settings import MEGABYTE, Settings, switched_off
 from aggregator.sources import Sources
+from aggregator.swaps import Unwritten, chosen
 from aggregator.telemetry import observed
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse
+    from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
 log = structlog.get_logger()
 
 
-@observed
-def handler(
-    event: dict[str, Any], context: "LambdaContext", *, settings: Settings, metrics: Metrics
-) -> "PartialItemFailureResponse":
+class Processed(NamedTuple):
+    """What an invocation answers to Lambda, and what it reports to who called it in the same process."""
+
+    response: "PartialItemFailureResponse"
+    report: Report
+
+
+def handler(event: dict[str, Any], context: "LambdaContext") -> "PartialItemFailureResponse":
     """
     Bundle the objects that a batch of SQS messages announces.
 
@@ -57,102 +72,34 @@ def handler(
 
     Raises:
         WrongTriggerError: the event is no batch of SQS messages.
-        ConfigurationError: the environment is not complete.
+        ConfigurationError: the environment is not complete, or the ledger's store is not safe.
+        LedgerUnavailableError: whether the ledger's store is safe cannot be found out.
     """
+    return process(event, context).response
+
+
+@observed
+def process(event: dict[str, Any], context: "LambdaContext", *, settings: Settings, metrics: Metrics) -> Processed:
+    """Do what `handler` does, and hand out the report as well."""
     began = time.monotonic()
     records = _records(event)
     _warn(settings)
-    timetable = Timetable.of(began, context.get_remaining_time_in_millis() / 1000, settings.max_bundle_input)
+    remaining = context.get_remaining_time_in_millis() / 1000
+    timetable = Timetable.of(began, remaining, settings.max_bundle_input, wall=time.time())
+    parsed = [_parsed(record, settings) for record in records]
     with ExitStack() as stack:
-        work = _work(settings, context.aws_request_id, timetable, stack)
-        batch = Batch(work)
-        with batch(records, batch.envelope):
-            batch.process()
-        tell(batch.report(), work, metrics, began)
-    _give_back()
-    return batch.response()
-
-
-class Batch(BatchProcessor):
-    """Parses every envelope on its own, then bundles all of them at once, then reports each on its own."""
-
-    def __init__(self, work: Work) -> None:
-        super().__init__(EventType.SQS, raise_on_entire_batch_failure=False)
-        self._work = work
-        self._off_limits = {work.settings.distribution_bucket_name, work.settings.archive_bucket_name}
-        self._parsed: list[Envelope] = []
-        self._failed: list[tuple[Envelope, Exception]] = []
-        self._result = Result({}, [])
-
-    def envelope(self, record: SQSRecord) -> Envelope:
-        """
-        Parse one SQS message.
-
-        Raises:
-            InvalidNotificationError: it is no notification that we accept.
-            LoopError: it announces an object in a bucket that we write to.
-        """
-        try:
-            body = parse(event=record.raw_event, model=SqsRecord).body
-            announced = parse(event=body, model=BODY).members()  # type: ignore[call-overload]  # it takes a str
-        except ValueError as error:
-            raise InvalidNotificationError("message is refused", faults=invalid_fields(error)) from error
-        members = tuple(member for member in announced if not member.is_folder_marker)
-        for member in members:
-            if member.bucket in self._off_limits:
-                raise LoopError("object lies in a bucket that bundles are put into", bucket=member.bucket)
-        return Envelope(record.message_id, members)
-
-    def process(self) -> list[tuple[Any, ...]]:
-        """Parse all, bundle all; what Powertools is told of each message."""
-        results: list[Any] = [self._process_record(record) for record in self.records]
-        parsed = [(at, result[1]) for at, result in enumerate(results) if result[0] == "success"]
-        self._parsed = [envelope for _, envelope in parsed]
-        members = (member for envelope in self._parsed for member in envelope.members)
-        self._result = aggregate(members, self._work)
-        self.success_messages = []
-        for at, envelope in parsed:
-            failure = self._failure(envelope)
-            if failure is None:
-                self.success_messages.append(self.records[at])  # type: ignore[arg-type]  # as Powertools does
-            else:
-                self._failed.append((envelope, failure))
-                results[at] = super().failure_handler(SQSRecord(self.records[at]), (type(failure), failure, None))
-        return results
-
-    def report(self) -> Report:
-        """What became of the batch, for people."""
-        return Report(len(self.records), self._parsed, self._failed, self._result)
-
-    def failure_handler(self, record: Any, exception: Any) -> Any:
-        """Keep what failed and why; called by Powertools for what could not be parsed."""
-        self._failed.append((Envelope(record.message_id, ()), exception[1]))
-        return super().failure_handler(record, exception)
-
-    def _failure(self, envelope: Envelope) -> Exception | None:
-        """Why an envelope is not acknowledged: any of its members failed; a rejection outweighs a retry."""
-        outcomes = [self._result.outcomes[self._work.ledger.identity(member)] for member in envelope.members]
-        failures = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
-        return min(failures, key=lambda failure: not isinstance(failure, PermanentError), default=None)
-
-
-def _give_back() -> None:
-    """
-    Hand the memory that is free back to the system (malloc_trim(3)).
-
-    glibc keeps it, in an arena for a thread or two. With MALLOC_ARENA_MAX=2, as the template has it, and this call, a
-    process that has bundled 200 objects of 1 MiB six times over is left with 95 MiB; with neither, with some 190.
-    """
-    with suppress(AttributeError):  # another libc
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-def _warn(settings: Settings) -> None:
-    """Say so if two bundles that do not compress, one being put and one being gathered, would not fit on the disk."""
-    free = shutil.disk_usage(tempfile.gettempdir()).free
-    if free < 2 * settings.max_bundle_input:
-        facts = {"MAX_BUNDLE_INPUT_MB": settings.max_bundle_input_mb, "free_MB": free // MEGABYTE}
-        log.warning("spool.short", setting="MAX_BUNDLE_INPUT_MB", **facts)
+        invocation = _Invocation(settings, context.aws_request_id, timetable, stack)
+        result = aggregate(
+            (wanted for one in parsed for wanted in one.envelope.wanted),
+            begin=invocation.begin,
+            request_id=context.aws_request_id,
+            limit=settings.max_bundle_input,
+        )
+        report = Report(parsed, result)
+        invocation.record(report.rejections())
+    tell(report, settings, metrics, began)
+    _give_memory_back()
+    return Processed(_response(event, context, report), report)
 
 
 def _records(event: object) -> list[dict[str, Any]]:
@@ -174,31 +121,135 @@ def _records(event: object) -> list[dict[str, Any]]:
     return records
 
 
-def _work(settings: Settings, request_id: str, timetable: Timetable, stack: ExitStack) -> Work:
-    """Build what the invocation works with; `stack` takes it down again."""
-    clients = Clients.build(timetable)
-    stack.callback(clients.close)
-    sources = Sources(
-        clients,
-        scope=settings.idempotency_scope,
-        decoding=settings.source_decoding,
-        limit=settings.max_bundle_input,
-        window=settings.read_window,
-        concurrency=settings.read_concurrency,
-        timetable=timetable,
-    )
-    stack.callback(sources.close)
-    distribution = Distribution(clients.s3, settings.distribution_bucket_name)
-    ledger = Ledger(
-        clients.dynamodb,
-        distribution,
-        table=settings.idempotency_table_name,
-        scope=settings.idempotency_scope,
-        ttl=settings.ttl,
-        request_id=request_id,
-        remaining=timetable.ends - time.monotonic(),
-        deciding=timetable.read_until - time.monotonic(),
-        clock=time.time,
-    )
-    compressors = stack.enter_context(ThreadPoolExecutor(cpu_count() or 1, thread_name_prefix="compress"))
-    return Work(settings, request_id, timetable, sources, distribution, ledger, compressors)
+def _parsed(record: dict[str, Any], settings: Settings) -> Parsed:
+    """One SQS message, as it is understood; what nobody foresaw in it is its own misfortune."""
+    try:
+        wanted = tuple(Wanted.of(member, settings.idempotency_scope) for member in _announced(record, settings))
+    except Exception as error:
+        return Parsed(Envelope(record["messageId"], ()), error)
+    return Parsed(Envelope(record["messageId"], wanted))
+
+
+def _announced(record: dict[str, Any], settings: Settings) -> Iterator[Member]:
+    """
+    The objects that a message announces.
+
+    Raises:
+        InvalidNotificationError: it is no notification that we accept.
+        LoopError: it announces an object in a bucket that we write to.
+    """
+    try:
+        body = parse(event=record, model=SqsRecord).body
+        announced = parse(event=body, model=BODY).members()  # type: ignore[call-overload]  # it takes a str
+    except ValueError as error:
+        raise InvalidNotificationError("message is refused", faults=invalid_fields(error)) from error
+    for member in announced:
+        if member.is_folder_marker:
+            continue
+        if member.bucket in {settings.distribution_bucket_name, settings.archive_bucket_name}:
+            raise LoopError("object lies in a bucket that bundles are put into", bucket=member.bucket)
+        yield member
+
+
+def _response(event: dict[str, Any], context: "LambdaContext", report: Report) -> "PartialItemFailureResponse":
+    """Name the messages that stay on the queue, by Powertools' account of those that raise what was found out."""
+    if not report.parsed:  # Powertools takes no empty batch
+        return {"batchItemFailures": []}
+    failures = {envelope.message_id: failure for envelope, failure in report.failed}
+
+    def raise_if_failed(record: "SQSRecord") -> None:
+        if failure := failures.get(record.message_id):
+            raise failure
+
+    processor = BatchProcessor(EventType.SQS, raise_on_entire_batch_failure=False)
+    return process_partial_response(event, raise_if_failed, processor, context)
+
+
+class _Invocation:
+    """What one invocation works with: built when it is needed, taken down at its end."""
+
+    def __init__(self, settings: Settings, request_id: str, timetable: Timetable, stack: ExitStack) -> None:
+        self._settings, self._request_id, self._timetable = settings, request_id, timetable
+        self._enabled = not switched_off(os.environ, "POWERTOOLS_IDEMPOTENCY_DISABLED")
+        self._clients = Clients.build(timetable)
+        stack.callback(self._clients.close)
+        self._sources = Sources(
+            self._clients,
+            scope=settings.idempotency_scope,
+            decoding=settings.source_decoding,
+            limit=settings.max_bundle_input,
+            window=settings.read_window,
+            concurrency=settings.read_concurrency,
+            timetable=timetable,
+        )
+        stack.callback(self._sources.close)
+        self._compressors = stack.enter_context(ThreadPoolExecutor(cpu_count() or 1, thread_name_prefix="compress"))
+        self._distribution = Distribution(self._clients.s3, settings.distribution_bucket_name)
+        self._records = Records(
+            self._clients.dynamodb,
+            table=settings.idempotency_table_name,
+            prefix=settings.distribution_bucket_name,  # keeps apart what shares a table: docs/decisions/0006
+            ttl=settings.ttl,
+            clock=time.time,
+        )
+        self._settle = self._records.settle if self._enabled else _forget
+        self._arbiter = Arbiter(
+            self._distribution,
+            settle=self._settle,
+            scope=settings.idempotency_scope,
+            request_id=request_id,
+            clock=time.time,
+            has_time=lambda: time.monotonic() <= timetable.read_until,
+        )
+
+    def begin(self, plan: Plan) -> Attempt:
+        """Begin a bundle."""
+        return Attempt(
+            plan,
+            settings=self._settings,
+            timetable=self._timetable,
+            sources=self._sources,
+            ledger=self._ledger,
+            distribution=self._distribution,
+            arbiter=self._arbiter,
+            compressors=self._compressors,
+        )
+
+    def record(self, rejections: Sequence[Rejection]) -> None:
+        """A dead-letter queue does not keep why a message is there: the ledger does, if it has the time."""
+        if not rejections or not self._enabled:
+            return
+        try:
+            Rejections(self._records, request_id=self._request_id, clock=time.time).record(rejections)
+        except LedgerUnavailableError as error:
+            log.warning("refusals.unrecorded", **error.facts)
+
+    @cached_property
+    def _ledger(self) -> Ledger:
+        """The ledger; its store is probed before anything is written into it."""
+        way = chosen(self._records, self._settings.ledger_writes) if self._enabled else Unwritten()
+        lapses = self._timetable.lapses
+        return Ledger(self._records, way, self._arbiter, settle=self._settle, lapses=lapses, clock=time.time)
+
+
+def _forget(bundle: str, receipt: Mapping[str, object]) -> None:
+    """Settle nothing: the ledger is switched off."""
+
+
+def _give_memory_back() -> None:
+    """
+    Hand the memory that is free back to the system (malloc_trim(3)).
+
+    glibc keeps it, in an arena for a thread or two. With MALLOC_ARENA_MAX=2, as the template has it, and this call, a
+    process that has bundled 200 objects of 1 MiB six times over is left with 95 MiB; with neither, with some 190.
+    """
+    with suppress(AttributeError):  # another libc
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _warn(settings: Settings) -> None:
+    """Say so if two bundles that do not compress, one being put and one being gathered, would not fit on the disk."""
+    free = shutil.disk_usage(tempfile.gettempdir()).free
+    if free < 2 * settings.max_bundle_input:
+        facts = {"MAX_BUNDLE_INPUT_MB": settings.max_bundle_input_mb, "free_MB": free // MEGABYTE}
+        log.warning("spool.short", setting="MAX_BUNDLE_INPUT_MB", **facts)

@@ -65,10 +65,14 @@ class Clients(NamedTuple):
         s3 = session.client("s3", config=config)
         unchecked = Config(parameter_validation=False)  # a third of what a claim costs, and DynamoDB checks anyway
         dynamodb = session.client("dynamodb", config=_config(timetable.ledger_timeout, attempts=2).merge(unchecked))
-        dynamodb.meta.events.register("before-parameter-build.dynamodb.TransactWriteItems", _set_aside)
-        dynamodb.meta.events.register("before-call.dynamodb.TransactWriteItems", _written_as_set_aside)
+        for operation, swaps in (("TransactWriteItems", "TransactItems"), ("BatchExecuteStatement", "Statements")):
+            dynamodb.meta.events.register(
+                f"before-parameter-build.dynamodb.{operation}", partial(_set_aside, swaps=swaps)
+            )
+            dynamodb.meta.events.register(f"before-call.dynamodb.{operation}", _written_as_set_aside)
         for client in (s3, dynamodb):
             client.meta.events.register("before-send", partial(_in_time, timetable, client.meta.config))
+        s3.meta.events.register("before-send.s3.PutObject", partial(_not_lapsed, timetable))
         return cls(s3, dynamodb, session)
 
     def close(self) -> None:
@@ -92,7 +96,7 @@ class Version(NamedTuple):
 
 
 class Distribution:
-    """The bucket that bundles are put into, looked up in, and whose names are closed."""
+    """The bucket that bundles are put into, looked up in, and whose names are fenced."""
 
     def __init__(self, s3: "S3Client", bucket: str) -> None:
         self.bucket = bucket
@@ -128,7 +132,7 @@ class Distribution:
             else:
                 return
 
-    def occupy(self, key: str, body: bytes) -> None:
+    def fence(self, key: str, body: bytes) -> None:
         """
         Put an empty bundle under `key`, unless there is something already; then look what is there.
 
@@ -231,6 +235,19 @@ def _in_time(timetable: Timetable, config: Any, *, request: Any, **_: object) ->
         request.body = _Watched(request.body, timetable, config.read_timeout)
 
 
+def _not_lapsed(timetable: Timetable, **_: object) -> None:
+    """
+    Refuse an attempt at a put when our claims have lapsed; botocore asks before each.
+
+    The process, or its whole machine, has been asleep, while the monotonic clock stood still (clock_gettime(2)).
+
+    Raises:
+        TooLateError: nothing is sent.
+    """
+    if time.time() > timetable.lapses:
+        raise TooLateError
+
+
 class _Watched:
     """
     A body that breaks off its being sent when the next block, or the answer, may not arrive within the invocation.
@@ -249,14 +266,14 @@ class _Watched:
         return self._body.read(size)
 
 
-def _set_aside(params: dict[str, Any], context: dict[str, Any], **_: object) -> None:
+def _set_aside(params: dict[str, Any], context: dict[str, Any], *, swaps: str, **_: object) -> None:
     """
-    Take the items of a transaction away from botocore before it looks at each value of each of them.
+    Take the swaps of a request away from botocore before it looks at each value of each of them.
 
     What it would make of them is their JSON, key for key. A claim costs 37 µs in this way, and 74 in botocore's.
     """
     context["aggregator_body"] = json.dumps(params).encode()
-    params["TransactItems"] = []
+    params[swaps] = []
 
 
 def _written_as_set_aside(params: dict[str, Any], context: dict[str, Any], **_: object) -> None:

@@ -24,9 +24,8 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from aggregator import app
-from aggregator.clients import Distribution
+from aggregator.audit.ledger_reader import LedgerReader
 from aggregator.exceptions import AggregatorError
-from aggregator.ledger import Ledger
 from aggregator.polling import EventSourceMapping, Invocation
 from aggregator.schemas import BODY, MAX_KEY_BYTES
 
@@ -81,6 +80,13 @@ class Progress(NamedTuple):
     files: int
     uploaded: int
     done: int
+
+
+class Invoked(NamedTuple):
+    """What the handler answered, and the figures of its report."""
+
+    response: Any
+    figures: Mapping[str, float]
 
 
 class Clients(NamedTuple):
@@ -150,7 +156,7 @@ def run(
     *,
     endpoint_url: str,
     name: str,
-    invoke: Callable[[dict[str, Any]], Any] | None = None,
+    invoke: "Callable[[dict[str, Any]], Invoked] | None" = None,
     log: Callable[[str], object] = lambda _: None,
     report: Callable[[Progress], object] = lambda _: None,
 ) -> Summary:
@@ -163,16 +169,22 @@ def run(
     Raises:
         LocalRunError: nothing moves any more, or the AWS does not do what it is asked.
     """
-    with _environment(endpoint_url, name), contextlib.redirect_stdout(_Lines(log)) as lines, _translated():
+    figures: Counter[str] = Counter()
+
+    def counted(event: dict[str, Any]) -> Any:
+        response, told = (invoke or _invoke)(event)
+        figures.update(told)
+        return response
+
+    with _environment(endpoint_url, name), contextlib.redirect_stdout(_Lines(log)), _translated():
         clients = _clients()
         stack = _made(clients, name)
         began = time.monotonic()
         earlier = set(_bundles(clients.s3, stack.distribution))
-        failures = _aggregate(files, clients, stack, invoke or _invoke, report)
+        failures = _aggregate(files, clients, stack, counted, report)
         seconds = time.monotonic() - began
         bundles = [key for key in _bundles(clients.s3, stack.distribution) if key not in earlier]
         bytes_out = sum(_download(clients.s3, stack.distribution, key, out) for key in bundles)
-    figures = lines.figures
     bytes_in = sum(path.stat().st_size for path in files.values())
     repeated = figures["Duplicates"] + figures["Overwritten"]
     return Summary(
@@ -210,8 +222,10 @@ def _aggregate(
     return failures
 
 
-def _invoke(event: dict[str, Any]) -> Any:
-    return app.handler(event, Invocation(function="aggregator-local", seconds=_FUNCTION_SECONDS))  # type: ignore[arg-type]
+def _invoke(event: dict[str, Any]) -> Invoked:
+    context: Any = Invocation(function="aggregator-local", seconds=_FUNCTION_SECONDS)
+    processed = app.process(event, context)
+    return Invoked(processed.response, processed.report.figures())
 
 
 def _keys(body: str) -> list[str]:
@@ -222,8 +236,11 @@ def _failures(clients: Clients, stack: Stack, waiting: set[str]) -> list[Failure
     """What has come to the dead-letter queue, with the reason that the ledger kept."""
     failures = []
     answer = clients.sqs.receive_message(QueueUrl=stack.dead_letters, MaxNumberOfMessages=10)
-    for message in answer.get("Messages", []):
-        reason = _reason(clients, stack, message["MessageId"])
+    messages = answer.get("Messages", [])
+    refused = _ledger(clients, stack).refused([message["MessageId"] for message in messages])
+    for message in messages:
+        known = refused.get(message["MessageId"])
+        reason = known.message if known else f"not bundled in {_RECEIVES} attempts"
         for key in _keys(message["Body"]):
             if key in waiting:
                 waiting.discard(key)
@@ -232,20 +249,10 @@ def _failures(clients: Clients, stack: Stack, waiting: set[str]) -> list[Failure
     return failures
 
 
-def _reason(clients: Clients, stack: Stack, message_id: str) -> str:
-    distribution = Distribution(clients.s3, stack.distribution)
-    ledger = Ledger(
-        clients.dynamodb,
-        distribution,
-        table=stack.table,
-        scope="key",
-        ttl=1,
-        request_id="local",
-        remaining=0,
-        deciding=0,
-        clock=time.time,
+def _ledger(clients: Clients, stack: Stack) -> LedgerReader:
+    return LedgerReader(
+        clients.dynamodb, table=stack.table, distribution=stack.distribution, scope="key", now=time.time()
     )
-    return ledger.refused(message_id) or f"not bundled in {_RECEIVES} attempts"
 
 
 def _clients() -> Clients:
@@ -397,18 +404,13 @@ def _environment(endpoint_url: str, name: str) -> Iterator[None]:
 
 
 class _Lines(io.TextIOBase):
-    """What the handler writes to stdout, line by line; and the sum of the figures it ends each invocation with."""
+    """What the handler writes to stdout, line by line."""
 
     def __init__(self, log: Callable[[str], object]) -> None:
-        self.figures: Counter[str] = Counter()
         self._log, self._rest = log, ""
 
     def write(self, text: str) -> int:
         *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:
             self._log(line)
-            with contextlib.suppress(ValueError):
-                said = json.loads(line)
-                if said.get("message") == "invocation.finished":
-                    self.figures.update({name: said[name] for name in ("Duplicates", "Overwritten", "MembersBundled")})
         return len(text)

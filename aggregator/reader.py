@@ -138,6 +138,15 @@ class Bundle:
         """SHA-256, in hex, of the file before its footer, as the footer names it: what tells two bundles apart."""
         return self._sha256.hex()
 
+    @property
+    def is_fence(self) -> bool:
+        """
+        Whether the bundle has no members, and only closes a name against a late put (docs/after-a-crash.md).
+
+        A consumer that deletes what it has read leaves it to the lifecycle rule.
+        """
+        return not self.entries
+
     def close(self) -> None:
         """Close what the bundle was opened from, unless it was given open. Its index can still be asked."""
         self._fetch.close()

@@ -1,37 +1,43 @@
 """
-How the ledger's records lie in DynamoDB, and how many of them are written at once.
+How the ledger's records lie in DynamoDB: read many at once, put one for good. `swaps.py` writes what may be contested.
 
-Their layout is that of Powertools' idempotency (id, status, expiration, in_progress_expiration, data), with its
-configuration and its hashing, so that its tools read them. But Powertools replaces an expired record without asking
-what it said, and settles and deletes without a condition. Our writes are transactions of conditional puts.
+Their layout is that of Powertools' idempotency (id, status, expiration, in_progress_expiration, data), under the names
+and with the configuration of its persistence layer, so that its tools read them. But nothing is written through it:
+Powertools replaces an expired record without asking what it said, and settles and deletes without a condition.
 """
 
 import json
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
-from uuid import uuid4
 
-import structlog
 from aws_lambda_powertools.utilities.idempotency import DynamoDBPersistenceLayer, IdempotencyConfig
 from botocore.exceptions import BotoCoreError, ClientError
 
-from aggregator.clients import answered_at_once, error_code
+from aggregator.clients import error_code
+from aggregator.exceptions import LedgerUnavailableError
+from aggregator.planning import runs
+from aggregator.settings import SECONDS_PER_DAY
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
 
-_ATTEMPTS = 5
+MOST_READS = 100
+"""Most records read at once (DynamoDB API reference, BatchGetItem)."""
 
-log = structlog.get_logger()
+_ROUNDS = 4
+
+Item = dict[str, Any]
+"""A record as DynamoDB takes it."""
 
 
 class Record(NamedTuple):
     """
-    A member's record as it was found: what it says, and until when, in milliseconds since the epoch.
+    An object's record: what it says, and until when, in milliseconds since the epoch.
 
-    From `expiration` on, in seconds since the epoch, DynamoDB may delete it.
+    From `expiration` on, in seconds since the epoch, it counts as gone, and DynamoDB may delete it.
     """
 
     data: str
@@ -44,94 +50,102 @@ class Record(NamedTuple):
         return json.loads(self.data)  # type: ignore[no-any-return]
 
 
-class Written(NamedTuple):
-    """What became of writes, by id: done, refused for what was there, surely not done, or nobody knows."""
-
-    applied: list[str]
-    refused: dict[str, Record | None]
-    failed: list[str]
-    unsure: list[str]
-
-
-class Records(DynamoDBPersistenceLayer):
+class Records:
     """One DynamoDB table; `prefix` keeps apart what shares it, `ttl` in seconds is how long a record is remembered."""
 
     def __init__(
         self, client: "DynamoDBClient", *, table: str, prefix: str, ttl: int, clock: Callable[[], float]
     ) -> None:
-        super().__init__(table_name=table, boto3_client=client)
-        self.configure(
-            IdempotencyConfig(expires_after_seconds=ttl, hash_function="sha256", raise_on_no_idempotency_key=True),
-            key_prefix=prefix,
-        )
-        self._clock = clock
+        self.client, self.table, self.clock = client, table, clock
+        self.names = DynamoDBPersistenceLayer(table_name=table, boto3_client=client)
+        config = IdempotencyConfig(expires_after_seconds=ttl, hash_function="sha256", raise_on_no_idempotency_key=True)
+        self.names.configure(config, key_prefix=prefix)
+        self._prefix = f"{prefix}#"
 
-    def put(self, id_: str, data: str, deadline: int, condition: str, values: dict[str, Any]) -> dict[str, Any]:
-        """A conditional put of a member's record, for `write`; `deadline` in milliseconds since the epoch."""
-        names = {
-            "#id": self.key_attr,
-            "#expiration": self.expiry_attr,
-            "#data": self.data_attr,
-            "#deadline": self.in_progress_expiry_attr,
-        }
-        item = self.item(id_, "INPROGRESS", data, int(self._clock()) + self.expires_after_seconds)
-        item[self.in_progress_expiry_attr] = {"N": str(deadline)}
+    def record(self, content: Mapping[str, object], deadline: int) -> Record:
+        """A new record of an object; `deadline` in milliseconds since the epoch."""
+        return Record(json.dumps(content), deadline, int(self.clock()) + self.names.expires_after_seconds)
+
+    def item(self, id_: str, record: Record) -> Item:
+        """A record of an object as DynamoDB takes it."""
         return {
-            "Put": {
-                "TableName": self.table_name,
-                "Item": item,
-                "ConditionExpression": condition,
-                "ExpressionAttributeNames": {name: names[name] for name in names if name in condition},
-                "ExpressionAttributeValues": values,
-                "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
-            }
+            **self._item(id_, "INPROGRESS", record.data, record.expiration),
+            self.names.in_progress_expiry_attr: {"N": str(record.deadline)},
         }
 
-    def item(self, id_: str, status: str, data: str, expiration: int) -> dict[str, Any]:
-        """A record as DynamoDB takes it; `expiration` in seconds since the epoch."""
-        return {
-            **self._get_key(id_),
-            self.status_attr: {"S": status},
-            self.data_attr: {"S": data},
-            self.expiry_attr: {"N": str(expiration)},
-        }
+    def completed(self, id_: str, content: Mapping[str, object], *, longer: int = 0) -> Item:
+        """A record that is final, and is remembered for `longer` seconds than others."""
+        expiration = int(self.clock()) + self.names.expires_after_seconds + longer
+        return self._item(id_, "COMPLETED", json.dumps(content), expiration)
 
-    def write(self, writes: Mapping[str, Any]) -> "Written":
-        """Write all at once; where records stand in the way, all others."""
-        pending, refused = dict(writes), dict[str, Record | None]()
-        for attempt in range(_ATTEMPTS):
+    def found(self, item: Item) -> Record:
+        """The record that an item is."""
+        deadline = item.get(self.names.in_progress_expiry_attr, {"N": "0"})["N"]
+        return Record(item[self.names.data_attr]["S"], int(deadline), int(item[self.names.expiry_attr]["N"]))
+
+    def look_up(self, ids: Iterable[str]) -> dict[str, Record]:
+        """
+        The records under `ids`, each as it is after this was called; those included that count as gone.
+
+        Raises:
+            LedgerUnavailableError: DynamoDB does not say.
+        """
+        found: dict[str, Record] = {}
+        for some in runs(list(dict.fromkeys(ids)), MOST_READS):
+            found |= self._look_up(some)
+        return found
+
+    def settle(self, bundle: str, receipt: Mapping[str, object]) -> None:
+        """
+        Write the settle record of `bundle`, which outlives its claims.
+
+        Raises:
+            LedgerUnavailableError: it may not have been written.
+        """
+        item = self.completed(bundle, {"bundle": bundle, **receipt}, longer=SECONDS_PER_DAY)
+        with unavailable("bundle was not settled", bundle=bundle):
+            self.client.put_item(TableName=self.table, Item=item)
+
+    def _look_up(self, ids: Sequence[str]) -> dict[str, Record]:
+        pending: Any = {self.table: {"Keys": [self._key(id_) for id_ in ids], "ConsistentRead": True}}
+        found: dict[str, Record] = {}
+        for attempt in range(_ROUNDS):
+            with unavailable("records could not be looked up"):
+                answer = self.client.batch_get_item(RequestItems=pending)
+            for item in answer["Responses"].get(self.table, []):
+                found[item[self.names.key_attr]["S"].removeprefix(self._prefix)] = self.found(item)
+            pending = answer.get("UnprocessedKeys")
             if not pending:
-                break
-            try:
-                self.client.transact_write_items(TransactItems=list(pending.values()), ClientRequestToken=str(uuid4()))
-                return Written(list(pending), refused, [], [])
-            except (ClientError, BotoCoreError) as error:
-                taken = self._taken(list(pending), error)
-                refused.update(taken)
-                pending = {id_: write for id_, write in pending.items() if id_ not in taken}
-                if not answered_at_once(error):
-                    log.warning("ledger.unsure", members=len(pending), fault=error_code(error))
-                    return Written([], refused, [], list(pending))
-                if not taken:
-                    _pause(attempt)
-        return Written([], refused, list(pending), [])
+                return found
+            pause(attempt)
+        raise LedgerUnavailableError("records could not be looked up", fault="UnprocessedKeys")
 
-    def _taken(self, ids: Sequence[str], error: Exception) -> dict[str, Record | None]:
-        """The records that stood in the way of a transaction, which names a reason for each of its writes."""
-        reasons = error.response.get("CancellationReasons", []) if isinstance(error, ClientError) else []
+    def _key(self, id_: str) -> Item:
+        return {self.names.key_attr: {"S": self._prefix + id_}}
+
+    def _item(self, id_: str, status: str, data: str, expiration: int) -> Item:
         return {
-            id_: self._record(reason.get("Item"))
-            for id_, reason in zip(ids, reasons)  # noqa: B905 - an error without reasons takes nothing
-            if reason.get("Code") == "ConditionalCheckFailed"
+            **self._key(id_),
+            self.names.status_attr: {"S": status},
+            self.names.data_attr: {"S": data},
+            self.names.expiry_attr: {"N": str(expiration)},
         }
 
-    def _record(self, item: Mapping[str, Any] | None) -> Record | None:
-        if not item:
-            return None
-        data, deadline, expiration = self.data_attr, self.in_progress_expiry_attr, self.expiry_attr
-        return Record(item[data]["S"], int(item[deadline]["N"]), int(item[expiration]["N"]))
+
+@contextmanager
+def unavailable(message: str, **facts: object) -> Iterator[None]:
+    """
+    Translate what boto3 raises in the block.
+
+    Raises:
+        LedgerUnavailableError: DynamoDB did not do what it was asked, or nobody knows whether it did.
+    """
+    try:
+        yield
+    except (ClientError, BotoCoreError) as error:
+        raise LedgerUnavailableError(message, **facts, fault=error_code(error)) from error
 
 
-def _pause(attempt: int) -> None:
-    """Let another transaction on the same records finish: 20 to 40 ms at first, and longer each time."""
+def pause(attempt: int) -> None:
+    """Let others finish: 20 to 40 ms at first, and twice as long each time."""
     time.sleep(0.02 * 2**attempt * random.uniform(1, 2))  # noqa: S311 - jitter, not a secret

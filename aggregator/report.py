@@ -1,63 +1,119 @@
 """
 What an invocation says of itself: one line for each thing that a person may act on, one with every figure, the metrics.
-
-A message that is rejected goes to a dead-letter queue, which does not keep why: so that is left in the ledger, too.
 """
 
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 from aws_lambda_powertools import Metrics
 
-from aggregator.bundling import PHASES, Result, Work
-from aggregator.exceptions import (
-    AggregatorError,
-    InFlightError,
-    LedgerUnavailableError,
-    PermanentError,
-    UnforeseenError,
-)
-from aggregator.ledger import MOST_REFUSALS, Refusal, repeated
-from aggregator.planning import Outcome, runs
-from aggregator.schemas import Envelope, Member
+from aggregator.bundling import Result
+from aggregator.exceptions import AggregatorError, InFlightError, PermanentError, UnforeseenError
+from aggregator.planning import Envelope, Outcome, repeated
+from aggregator.rejections import Rejection
+from aggregator.settings import Settings
 from aggregator.telemetry import METRICS, add_failures
+
+if TYPE_CHECKING:
+    from aggregator.schemas import Member
 
 log = structlog.get_logger()
 
 
-class Report(NamedTuple):
-    """How many envelopes there were, those that could be parsed, those that failed and why, and what was bundled."""
+class Parsed(NamedTuple):
+    """An envelope, and why it could not be understood, if it could not."""
 
-    envelopes: int
-    parsed: list[Envelope]
-    failed: list[tuple[Envelope, Exception]]
+    envelope: Envelope
+    error: Exception | None = None
+
+
+class Report(NamedTuple):
+    """What became of a batch: of each envelope, of each object, and what was published."""
+
+    parsed: list[Parsed]
     result: Result
 
+    @property
+    def failed(self) -> list[tuple[Envelope, Exception]]:
+        """The envelopes that stay on the queue, and why."""
+        failures = ((one.envelope, one.error or self._failure(one.envelope)) for one in self.parsed)
+        return [(envelope, failure) for envelope, failure in failures if failure]
 
-def tell(report: Report, work: Work, metrics: Metrics, began: float) -> None:
-    """Log what failed and why, leave it in the ledger, and close with the figures of the invocation."""
-    rejected = [(envelope, error) for envelope, error in report.failed if isinstance(error, PermanentError)]
-    retried = [error for _, error in report.failed if not isinstance(error, PermanentError)]
-    for envelope, refusal in rejected:
-        facts = {"objects": [member.key for member in envelope.members], **refusal.facts}
-        log.error(
-            "envelope.rejected", message_id=envelope.message_id, reason=refusal.reason, why=refusal.args[0], **facts
-        )
-    _tell_retried(retried)
-    _refuse(rejected, work)
-    reasons = Counter(_reason(error) for _, error in report.failed)
-    figures = _figures(report, work, len(rejected), reasons[InFlightError.reason], began)
+    def rejections(self) -> list[Rejection]:
+        """Why envelopes are rejected, for those who find them in the dead-letter queue."""
+        return [
+            Rejection(envelope.message_id, error.reason, str(error), envelope.wanted)
+            for envelope, error in self.failed
+            if isinstance(error, PermanentError)
+        ]
+
+    def outcomes(self) -> Counter[Outcome]:
+        """How often each outcome: of several notifications for one object, one brought it in, the others repeat it."""
+        return Counter(self._acknowledged())
+
+    def figures(self) -> dict[str, float]:
+        """Every figure of the batch, by the name of its metric."""
+        failed, outcomes, published = self.failed, self.outcomes(), self.result.published
+        rejected = sum(isinstance(error, PermanentError) for _, error in failed)
+        in_flight = sum(isinstance(error, InFlightError) for _, error in failed)
+        return {
+            "Envelopes": len(self.parsed),
+            "MembersBundled": outcomes[Outcome.BUNDLED],
+            "BundlesWritten": len(published),
+            "BytesIn": sum(bundle.bytes_in for bundle in published),
+            "BytesOut": sum(bundle.bytes_out for bundle in published),
+            "Duplicates": outcomes[Outcome.DUPLICATE],
+            "Overwritten": outcomes[Outcome.OVERWRITTEN],
+            "Superseded": outcomes[Outcome.SUPERSEDED],
+            "Skipped": sum(one.error is None and not one.envelope.wanted for one in self.parsed),
+            "InFlight": in_flight,
+            "Retried": len(failed) - rejected - in_flight,
+            "Rejected": rejected,
+            **{f"{phase.capitalize()}Time": round(1000 * spent) for phase, spent in self.result.seconds.items()},
+        }
+
+    def _failure(self, envelope: Envelope) -> Exception | None:
+        """Why an envelope is not acknowledged: any of its objects failed; a rejection outweighs a retry."""
+        outcomes = (self.result.outcomes[one.id] for one in envelope.wanted)
+        failures = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+        return min(failures, key=lambda failure: not isinstance(failure, PermanentError), default=None)
+
+    def _acknowledged(self) -> Iterator[Outcome]:
+        first: dict[str, Member] = {}
+        for id_, member in (wanted for one in self.parsed for wanted in one.envelope.wanted):
+            outcome = self.result.outcomes[id_]
+            if outcome is Outcome.BUNDLED and id_ in first:
+                yield repeated(member, first[id_].etag)
+            elif isinstance(outcome, Outcome):
+                first[id_] = member
+                yield outcome
+
+
+def tell(report: Report, settings: Settings, metrics: Metrics, began: float) -> None:
+    """Log what failed and why, and close with the figures of the invocation, which began at `began` (monotonic)."""
+    failed = report.failed
+    _tell_rejected(failed)
+    _tell_retried([error for _, error in failed if not isinstance(error, PermanentError)])
+    figures = {**report.figures(), "Duration": round((time.monotonic() - began) * 1000)}
     for name, value in figures.items():
         metrics.add_metric(name, METRICS[name][0], value)
-    for attempt in report.result.published:
-        metrics.add_metric(
-            "FillRatio", METRICS["FillRatio"][0], 100 * attempt.bytes_in / work.settings.max_bundle_input
-        )
-    add_failures(reasons, work.settings)
+    for bundle in report.result.published:
+        metrics.add_metric("FillRatio", METRICS["FillRatio"][0], 100 * bundle.bytes_in / settings.max_bundle_input)
+    reasons = Counter(_reason(error) for _, error in failed)
+    add_failures(reasons, settings)
     log.info("invocation.finished", **figures, reasons=dict(reasons))
+
+
+def _tell_rejected(failed: Sequence[tuple[Envelope, Exception]]) -> None:
+    for envelope, error in failed:
+        if isinstance(error, PermanentError):
+            facts = {"objects": [one.member.key for one in envelope.wanted], **error.facts}
+            log.error(
+                "envelope.rejected", message_id=envelope.message_id, reason=error.reason, why=error.args[0], **facts
+            )
 
 
 def _tell_retried(errors: Sequence[Exception]) -> None:
@@ -69,54 +125,6 @@ def _tell_retried(errors: Sequence[Exception]) -> None:
         log.warning("envelopes.retried", reason=reason, envelopes=len(alike), example=str(alike[-1]))
     for error in {id(error): error for error in told.get(UnforeseenError.reason, [])}.values():
         log.error("invocation.failed", exc_info=error)
-
-
-def _refuse(rejected: Sequence[tuple[Envelope, PermanentError]], work: Work) -> None:
-    """A dead-letter queue does not keep why a message is there: the ledger does, if it has the time."""
-    for some in runs(rejected, MOST_REFUSALS):
-        refusals = [
-            Refusal(envelope.message_id, error.reason, str(error), envelope.members) for envelope, error in some
-        ]
-        try:
-            work.ledger.refuse(refusals)
-        except LedgerUnavailableError as error:
-            log.warning("refusals.unrecorded", **error.facts)
-            return
-
-
-def _figures(report: Report, work: Work, rejected: int, in_flight: int, began: float) -> dict[str, float]:
-    outcomes = Counter(_outcomes(report, work))
-    published = report.result.published
-    seconds = {phase: sum(attempt.seconds.get(phase, 0.0) for attempt in report.result.attempts) for phase in PHASES}
-    return {
-        "Envelopes": report.envelopes,
-        "MembersBundled": outcomes[Outcome.BUNDLED],
-        "BundlesWritten": len(published),
-        "BytesIn": sum(attempt.bytes_in for attempt in published),
-        "BytesOut": sum(attempt.bytes_out for attempt in published),
-        "Duplicates": outcomes[Outcome.DUPLICATE],
-        "Overwritten": outcomes[Outcome.OVERWRITTEN],
-        "Superseded": outcomes[Outcome.SUPERSEDED],
-        "Skipped": sum(not envelope.members for envelope in report.parsed),
-        "InFlight": in_flight,
-        "Retried": len(report.failed) - rejected - in_flight,
-        "Rejected": rejected,
-        **{f"{phase.capitalize()}Time": round(1000 * spent) for phase, spent in seconds.items()},
-        "Duration": round((time.monotonic() - began) * 1000),
-    }
-
-
-def _outcomes(report: Report, work: Work) -> Iterator[Outcome]:
-    """The outcome of each notification: of several for one member, one brought it in and the others repeat it."""
-    first: dict[str, Member] = {}
-    for member in (member for envelope in report.parsed for member in envelope.members):
-        id_ = work.ledger.identity(member)
-        outcome = report.result.outcomes[id_]
-        if outcome is Outcome.BUNDLED and id_ in first:
-            yield repeated(member, first[id_].etag)
-        elif isinstance(outcome, Outcome):
-            first[id_] = member
-            yield outcome
 
 
 def _reason(error: Exception) -> str:

@@ -279,13 +279,6 @@ class SqsBatch(_Incoming):
     Records: list[SqsRecord] = Field(description="the messages of one batch")
 
 
-class Envelope(NamedTuple):
-    """One SQS message: its id, and the members that its notification announces."""
-
-    message_id: str
-    members: tuple[Member, ...]
-
-
 _T = TypeVar("_T")
 
 Column = Annotated[list[_T], FailFast()]

@@ -18,6 +18,9 @@ MEGABYTE = 1_000_000
 
 SECONDS_PER_DAY = 86_400
 
+TableName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:/-]{3,1024}$")]
+"""A table's name or ARN; it stands in the text of statements, between quotes."""
+
 LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(str.upper)]
 
 
@@ -33,7 +36,7 @@ class Settings(BaseModel):
 
     distribution_bucket_name: BucketName = Field(description="bucket that bundles are put into")
     service_name: str = Field(description="name in logs, metrics and traces")
-    idempotency_table_name: str = Field(description="DynamoDB table of the ledger")
+    idempotency_table_name: TableName = Field(description="DynamoDB table of the ledger")
     idempotency_ttl_days: int = Field(ge=1, le=3_650, description="days that a claim is remembered")
     log_level: LogLevel = Field(description="lowest level logged")
     max_bundle_input_mb: int = Field(100, ge=1, le=5_000, description="most source bytes in one bundle, in MB")
@@ -43,6 +46,9 @@ class Settings(BaseModel):
     compression_level: int = Field(1, ge=0, le=9, description="0 to 3 are isal's levels, 4 to 9 zlib-ng's")
     read_concurrency: int = Field(32, ge=1, le=256, description="objects read at once")
     read_window_mb: int = Field(64, ge=1, le=4_096, description="most bytes read ahead, in MB")
+    ledger_writes: Literal["auto", "statements", "transactions"] = Field(
+        "auto", description="how claims are written; auto probes a store that is not AWS's own"
+    )
     archive_bucket_name: BucketName | None = Field(None, description="bucket that replication fills; never a source")
 
     @classmethod

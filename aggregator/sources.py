@@ -13,7 +13,7 @@ is read ahead is bounded in bytes: a reader waits for room before it reads.
 import re
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from itertools import chain, pairwise
@@ -47,7 +47,7 @@ from aggregator.exceptions import (
     SupersededError,
     UnforeseenError,
 )
-from aggregator.planning import Timetable
+from aggregator.planning import Timetable, Wanted
 from aggregator.schemas import Member
 
 if TYPE_CHECKING:
@@ -78,11 +78,15 @@ class Reading(NamedTuple):
     chunks: Iterator[Chunk]
 
 
-class Arrival(NamedTuple):
-    """What became of reading a member."""
+class NotStarted:
+    """The object was not asked for: enough has been read."""
 
-    member: Member
-    reading: Reading | Exception
+
+class Arrival(NamedTuple):
+    """What became of reading an object."""
+
+    wanted: Wanted
+    reading: Reading | NotStarted | Exception
     held: int = 0
 
 
@@ -117,59 +121,47 @@ class Sources:
         """End the threads that read parts."""
         self._parts.shutdown(cancel_futures=True)
 
-    def read_ahead(self, members: Iterator[Member], stop: threading.Event) -> Iterator[Arrival]:
+    def read_ahead(self, wanted: Iterator[Wanted], enough: Callable[[], bool]) -> Generator[Arrival, None, None]:
         """
-        Read `members` in threads and yield them as they arrive, in any order, each exactly once.
+        Read objects in threads and yield them as they arrive, in any order, each exactly once.
 
-        A member that is not begun any more, because of the time or because `stop` is set, arrives as OutOfTimeError.
-        `members` may block: it is asked for the next one by whichever thread is free.
+        Once `enough` says so, what is not begun yet arrives as `NotStarted`; once the time is over, as OutOfTimeError.
+        `wanted` may block: it is asked for the next one by whichever thread is free, one at a time.
         """
-        arrivals: SimpleQueue[Arrival | BaseException | None] = SimpleQueue()
-        window, turn = _Window(self._window_size), threading.Lock()
-        shared = (members, turn, window, stop, arrivals)
-
+        ahead = _Ahead(wanted, enough, _Window(self._window_size))
         readers: list[threading.Thread] = []
         try:
             for number in range(self._concurrency):
-                readers.append(threading.Thread(target=self._read, args=shared, name=f"read-{number}"))
+                readers.append(threading.Thread(target=self._read, args=(ahead,), name=f"read-{number}"))
                 readers[-1].start()
-            yield from _arriving(arrivals, len(readers), window)
+            yield from ahead.arriving(len(readers))
         finally:
-            stop.set()
-            window.open()
+            ahead.end()
             for thread in readers:
                 if thread.ident is not None:  # it was started
                     thread.join()
 
-    def _read(
-        self,
-        members: Iterator[Member],
-        turn: threading.Lock,
-        window: "_Window",
-        stop: threading.Event,
-        arrivals: "SimpleQueue[Arrival | BaseException | None]",
-    ) -> None:
-        """Read one member after the other until there are no more; the life of a reader."""
+    def _read(self, ahead: "_Ahead") -> None:
+        """Read one object after the other until there are no more; the life of a reader."""
         try:
-            while True:
-                with turn:
-                    member = next(members, None)
-                if member is None:
-                    break
-                arrivals.put(self._arrival(member, window, stop))
+            while (wanted := ahead.next()) is not None:
+                ahead.arrivals.put(self._arrival(wanted, ahead))
         except BaseException as error:
-            arrivals.put(error)
+            ahead.arrivals.put(error)
         finally:
-            arrivals.put(None)
+            ahead.arrivals.put(None)
 
-    def _arrival(self, member: Member, window: "_Window", stop: threading.Event) -> Arrival:
-        held = window.take(min(_UNDECLARED if member.size is None else member.size, PART_SIZE))
+    def _arrival(self, wanted: Wanted, ahead: "_Ahead") -> Arrival:
+        member = wanted.member
+        held = ahead.window.take(min(_UNDECLARED if member.size is None else member.size, PART_SIZE))
         try:
-            if stop.is_set() or monotonic() > self._timetable.read_until:
+            if ahead.is_over():
+                return Arrival(wanted, NotStarted(), held)
+            if monotonic() > self._timetable.read_until:
                 raise OutOfTimeError("invocation ends before the object can be read", key=member.key)
-            return Arrival(member, self.read(member, at_once=held), held)
+            return Arrival(wanted, self.read(member, at_once=held), held)
         except Exception as error:
-            return Arrival(member, error, held)
+            return Arrival(wanted, error, held)
 
     def read(self, member: Member, *, at_once: int = PART_SIZE) -> Reading:
         """
@@ -344,6 +336,46 @@ class _Window:
         self.give_back(1 << 62)
 
 
+class _Ahead:
+    """
+    What the readers of one bundle share: the objects still to be read, room for their bytes, and what has arrived.
+
+        wanted ──next, one reader at a time──▶ readers ──arrivals──▶ whoever packs, who makes room in the window again
+    """
+
+    def __init__(self, wanted: Iterator[Wanted], enough: Callable[[], bool], window: _Window) -> None:
+        self.window = window
+        self.arrivals: SimpleQueue[Arrival | BaseException | None] = SimpleQueue()
+        self._wanted, self._turn, self._enough = wanted, threading.Lock(), enough
+        self._ended = False
+
+    def next(self) -> Wanted | None:
+        """The next object to be read; None, if there are no more, or nobody wants them any more."""
+        with self._turn:
+            return None if self._ended else next(self._wanted, None)
+
+    def is_over(self) -> bool:
+        """Whether no other object is to be begun."""
+        return self._ended or self._enough()
+
+    def arriving(self, readers: int) -> Iterator[Arrival]:
+        """All that arrives, until the last of so many readers has ended."""
+        while readers:
+            arrival = self.arrivals.get()
+            if arrival is None:
+                readers -= 1
+            elif isinstance(arrival, BaseException):
+                raise arrival
+            else:
+                yield arrival
+                self.window.give_back(arrival.held)
+
+    def end(self) -> None:
+        """Let the readers run out: nothing is begun any more, and nobody waits for room."""
+        self._ended = True
+        self.window.open()
+
+
 _FOREIGN = (OSError, BaseError, ClientError, BotoCoreError, ValueError)
 """What obstore and boto3 raise; obstore says ValueError for a key that it cannot name."""
 
@@ -367,20 +399,6 @@ def _taken(body: Any, length: int, until: float) -> memoryview:
     if len(taken) != length:
         raise IncompleteReadError(actual_bytes=len(taken), expected_bytes=length)
     return memoryview(taken)
-
-
-def _arriving(
-    arrivals: "SimpleQueue[Arrival | BaseException | None]", readers: int, window: _Window
-) -> Iterator[Arrival]:
-    while readers:
-        arrival = arrivals.get()
-        if arrival is None:
-            readers -= 1
-        elif isinstance(arrival, BaseException):
-            raise arrival
-        else:
-            yield arrival
-            window.give_back(arrival.held)
 
 
 def _guarded(chunks: Iterator[Chunk], member: Member) -> Iterator[Chunk]:

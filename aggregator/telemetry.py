@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, MutableMapping
 from importlib.util import find_spec
-from typing import IO, TYPE_CHECKING, Any, Protocol, cast
+from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import structlog
 from aws_lambda_powertools import Logger, Metrics
@@ -69,25 +69,30 @@ _CALLER = 5
 """Frames between the code that logs and the logger: makes `location` the caller's line."""
 
 
-class Observed(Protocol):
+Answer_co = TypeVar("Answer_co", covariant=True)
+
+
+class Observed(Protocol[Answer_co]):
     """A handler that is told its settings and given metrics to fill."""
 
-    def __call__(self, event: dict[str, Any], context: "LambdaContext", *, settings: Settings, metrics: Metrics) -> Any:
+    def __call__(
+        self, event: dict[str, Any], context: "LambdaContext", *, settings: Settings, metrics: Metrics
+    ) -> Answer_co:
         """Handle one invocation."""
 
 
-def observed(handler: Observed) -> Callable[[dict[str, Any], "LambdaContext"], dict[str, Any]]:
+def observed(handler: Observed[Answer_co]) -> Callable[[dict[str, Any], "LambdaContext"], Answer_co]:
     """Read the environment, and put Powertools' logger, metrics and (if installed) tracer around `handler`."""
 
     @functools.wraps(handler)
-    def invoke(event: dict[str, Any], context: "LambdaContext") -> dict[str, Any]:
+    def invoke(event: dict[str, Any], context: "LambdaContext") -> Answer_co:
         settings = Settings.from_env(os.environ)
         logger, metrics = configured(settings), Metrics(namespace=NAMESPACE, service=settings.service_name)
         inner: Any = _counted(handler, settings, metrics)
         if traced(os.environ):
             inner = _tracer(settings).capture_lambda_handler(inner, capture_response=False)
         inner = metrics.log_metrics(inner, raise_on_empty_metrics=False)
-        answer: dict[str, Any] = logger.inject_lambda_context(inner, clear_state=True)(event, context)
+        answer: Answer_co = logger.inject_lambda_context(inner, clear_state=True)(event, context)
         return answer
 
     return invoke
@@ -130,7 +135,7 @@ def traced(environment: MutableMapping[str, str]) -> bool:
     return not off and "LAMBDA_TASK_ROOT" in environment and find_spec("aws_xray_sdk") is not None
 
 
-def _counted(handler: Observed, settings: Settings, metrics: Metrics) -> Callable[[Any, Any], Any]:
+def _counted(handler: Observed[Any], settings: Settings, metrics: Metrics) -> Callable[[Any, Any], Any]:
     @functools.wraps(handler)
     def invoke(event: Any, context: Any) -> Any:
         try:

@@ -63,12 +63,12 @@ def _samples(contender: str, count: int, size: int, repeat: int) -> list[dict[st
     began = time.perf_counter()
     handler = getattr(importlib.import_module(home), name)
     start = {"import_seconds": time.perf_counter() - began}
-    start["first_seconds"] = _measured(handler, batch(WARM_UP, WARM_UP_SIZE, first=_OTHERS))["seconds"]
+    start["first_seconds"] = invoked(handler, batch(WARM_UP, WARM_UP_SIZE, first=_OTHERS))["seconds"]
     events = [batch(count, size, first=at * count) if size else folders(count) for at in range(repeat)]
-    return [{**_measured(handler, event), "peak_bytes": _peak(), **start} for event in events]
+    return [{**invoked(handler, event), "peak_bytes": _peak(), **start} for event in events]
 
 
-def _measured(handler: Handler, event: dict[str, Any]) -> dict[str, float]:
+def invoked(handler: Handler, event: dict[str, Any]) -> dict[str, float]:
     """Wall and CPU seconds of one invocation; it is an error if a message is left on the queue."""
     from aggregator.polling import Invocation  # noqa: PLC0415 - imports what would be missing from `import_seconds`
 

@@ -1,6 +1,7 @@
 """The batches that Lambda would hand to the handler, each notification with every field that S3 writes."""
 
 import json
+from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote_plus
 
@@ -22,9 +23,12 @@ def announced(event: dict[str, Any]) -> list[Object]:
 
 def batch(count: int, size: int, *, first: int = 0) -> dict[str, Any]:
     """A batch of SQS messages that announce `count` objects of `size` bytes, from the number `first` on."""
-    return event(
-        [notification(each.key, size, each.etag) for each in (Object(first + at, size) for at in range(count))]
-    )
+    return announcing(Object(first + at, size) for at in range(count))
+
+
+def announcing(objects: Iterable[Object]) -> dict[str, Any]:
+    """A batch of SQS messages that announce `objects`."""
+    return event([notification(each.key, each.size, each.etag) for each in objects])
 
 
 def event(bodies: list[str]) -> dict[str, Any]:

@@ -92,6 +92,12 @@ def page(results: Results) -> str:
             ],
             _lines(results),
         ),
+        "## What the ledger is charged",
+        _charged(results),
+        _table(
+            ["bundled before", "write units a message", "write units a member", "read units a message"],
+            [_ledger_line(found) for found in results["ledger"]],
+        ),
         "## Size of a bundle",
         "Bytes of a bundle, index included, to those that zlib makes of the same text at level 6.",
         _table(["text", "level", *_sizes_of_members(results)], _size_lines(results)),
@@ -227,6 +233,24 @@ def _cells(results: Results, workload: str, contender: str, each: Mapping[str, A
         f"{each['peak_bytes'] / MIB:.0f} MiB",
         f"{mine / textbook:.1f}" if textbook else "",
         f"{mine / min(limits):.0%}" if limits else "",
+    ]
+
+
+def _charged(results: Results) -> str:
+    return (
+        f"DynamoDB's units for a batch of {results['ledger'][0]['messages']:,} objects of 4 KiB, of which a part was "
+        "bundled before. The stand-in counts them as DynamoDB does, the settle record included. A duplicate costs a "
+        "claim in vain, and the reads that tell what it is."
+    )
+
+
+def _ledger_line(found: Mapping[str, float]) -> list[str]:
+    messages, bundled = found["messages"], found["messages"] - found["duplicates"]
+    return [
+        f"{found['duplicates'] / messages:.0%}",
+        f"{found['write_units'] / messages:.2f}",
+        f"{found['write_units'] / bundled:.2f}",
+        f"{found['read_units'] / messages:.2f}",
     ]
 
 

@@ -3,6 +3,7 @@ Measure, and write down what was measured.
 
     python -m benchmarks.run                                         # everything: some ten minutes on two cores
     python -m benchmarks.run --only small-1000 --contender ours      # one workload, one contender; nothing is written
+    python -m benchmarks.run --units                                 # only what the ledger is charged; the rest stays
     python -m benchmarks.run --quick --out /tmp/benchmarks           # shows only that everything runs
 
 Everything writes `results.json`, `RESULTS.md` and `charts/` beside this file, or into the folder that `--out` names.
@@ -21,6 +22,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.charts import draw
+from benchmarks.duplicates import charged
 from benchmarks.figures import figures
 from benchmarks.limits import gets_per_second
 from benchmarks.report import page, rows
@@ -38,7 +40,10 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure what the command line asks for."""
     given = _parsed(arguments)
     if given.page:
-        _present(json.loads((HERE / "results.json").read_text(encoding="utf-8")), HERE)
+        _present(_published(), HERE)
+        return
+    if given.units:
+        _write({**_published(), "ledger": _ledger(given)}, given.out or HERE)
         return
     machine = _machine()
     with Trials(_say, skip=tuple(given.skip)) as trials:
@@ -52,6 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
         "standin": _standin(0.2 if given.quick else _STANDIN_SECONDS),
         "workloads": measured,
         "figures": figures(*([65_536] if given.quick else [])),
+        "ledger": _ledger(given),
     }
     _write(results, given.out or HERE)
 
@@ -65,6 +71,7 @@ def _parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="runs of each contender, where the workload says otherwise")
     parser.add_argument("--quick", action="store_true", help="a fiftieth of the objects, one run each; wants --out")
     parser.add_argument("--page", action="store_true", help="only write RESULTS.md and charts/ anew from results.json")
+    parser.add_argument("--units", action="store_true", help="only count what the ledger is charged, and write it in")
     parser.add_argument("--out", type=Path, help="folder for results.json, RESULTS.md and charts/")
     given = parser.parse_args(arguments)
     if given.quick and not given.out and not given.only:
@@ -81,6 +88,10 @@ def _wanted(given: argparse.Namespace) -> Iterable[Workload]:
         if given.contender:
             chosen = chosen._replace(contenders=tuple(given.contender))
         yield chosen._replace(rounds=given.rounds) if given.rounds else chosen
+
+
+def _ledger(given: argparse.Namespace) -> list[dict[str, float]]:
+    return charged(*([20] if given.quick else []))
 
 
 def _measured(workload: Workload, trials: Trials) -> dict[str, Any]:
@@ -133,6 +144,10 @@ def _machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "load": os.getloadavg()[0],
     }
+
+
+def _published() -> dict[str, Any]:
+    return dict(json.loads((HERE / "results.json").read_text(encoding="utf-8")))
 
 
 def _write(results: dict[str, Any], folder: Path) -> None:

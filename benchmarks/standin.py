@@ -5,7 +5,8 @@ An S3 and a DynamoDB on the loopback, in a process of their own, fast enough not
 
 Plain asyncio, and HTTP/1.1 parsed by hand: some 50 microseconds of CPU a request, where moto takes 2,400. Every call is
 answered `latency` late, each connection carries at most `bandwidth`; what is written is forgotten when it ends.
-`GET /_standin/stats` tells the calls of each kind and the CPU seconds spent; `POST /_standin/reset` forgets.
+`GET /_standin/stats` tells the calls of each kind, the capacity units that DynamoDB would have charged and the CPU
+seconds spent; `POST /_standin/reset` forgets.
 """
 
 import argparse
@@ -24,7 +25,8 @@ from typing import IO, TYPE_CHECKING, Any, Self, cast
 
 from benchmarks.buckets import Answer, Buckets, Request, answer
 from benchmarks.objects import text
-from benchmarks.tables import RefusedError, Tables
+from benchmarks.refusals import RefusedError
+from benchmarks.tables import Tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,7 +67,7 @@ class Service:
     def _control(self, request: Request) -> Answer:
         if request.method == "POST":
             self._buckets, self._tables, self._calls = Buckets(), Tables(), Counter()
-        stats = {"calls": dict(self._calls), "cpu_seconds": time.process_time()}
+        stats = {"calls": dict(self._calls), "cpu_seconds": time.process_time(), "units": self._tables.units}
         return answer(200, "Content-Type: application/json", body=json.dumps(stats).encode())
 
 
@@ -212,17 +214,23 @@ class Standin:
         self._process.communicate()
 
     def stats(self) -> dict[str, Any]:
-        """Calls by kind, and CPU seconds since it was started."""
-        return self._control("GET", "stats")
+        """Calls by kind, DynamoDB's units by kind, and CPU seconds since it was started."""
+        return stats(self.endpoint_url)
 
     def reset(self) -> None:
         """Forget what was written."""
-        self._control("POST", "reset")
+        _controlled(self.endpoint_url, "POST", "reset")
 
-    def _control(self, method: str, verb: str) -> dict[str, Any]:
-        request = urllib.request.Request(f"{self.endpoint_url}/_standin/{verb}", method=method)
-        with urllib.request.urlopen(request, timeout=10) as got:
-            return dict(json.load(got))
+
+def stats(endpoint_url: str) -> dict[str, Any]:
+    """What the stand-in at `endpoint_url` has counted."""
+    return _controlled(endpoint_url, "GET", "stats")
+
+
+def _controlled(endpoint_url: str, method: str, verb: str) -> dict[str, Any]:
+    request = urllib.request.Request(f"{endpoint_url}/_standin/{verb}", method=method)
+    with urllib.request.urlopen(request, timeout=10) as got:
+        return dict(json.load(got))
 
 
 def main() -> None:

@@ -86,9 +86,11 @@ class Trials:
         standin.reset()
         command = [sys.executable, "-m", "benchmarks.client", contender]
         command += ["--count", str(workload.objects), "--size", str(workload.size), "--repeat", str(workload.repeat)]
-        environment = self._environment(contender, {**workload.settings, "AWS_ENDPOINT_URL": standin.endpoint_url})
+        settings = {**workload.settings, "AWS_ENDPOINT_URL": standin.endpoint_url}
+        compiled = {"PYTHONPYCACHEPREFIX": self._compiled.name}
+        given = environment({**settings, **compiled}, first=self._paths.get(contender))
         before = standin.stats()
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, env=given, capture_output=True, text=True, check=False)
         after = standin.stats()
         if done.returncode:
             raise RuntimeError(f"{contender} failed on {workload.name}:\n{done.stderr[-2000:]}")
@@ -97,12 +99,14 @@ class Trials:
         samples = [Sample(**json.loads(line)) for line in done.stdout.splitlines()]
         return Trial(samples, after["cpu_seconds"] - before["cpu_seconds"], sum(after["calls"].values()))
 
-    def _environment(self, contender: str, settings: Mapping[str, str]) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "POWERTOOLS_"))}
-        kept.pop("PYTHONDONTWRITEBYTECODE", None)
-        path = os.pathsep.join(filter(None, [self._paths.get(contender), str(Path(__file__).parent.parent)]))
-        as_deployed = {"MALLOC_ARENA_MAX": "2"}  # deploy/template.yaml
-        return {**kept, **as_deployed, **settings, "PYTHONPATH": path, "PYTHONPYCACHEPREFIX": self._compiled.name}
+
+def environment(settings: Mapping[str, str], *, first: str | None = None) -> dict[str, str]:
+    """The environment of a process that runs a handler with `settings`; modules are looked for in `first` first."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "POWERTOOLS_"))}
+    kept.pop("PYTHONDONTWRITEBYTECODE", None)
+    path = os.pathsep.join(filter(None, [first, str(Path(__file__).parent.parent)]))
+    as_deployed = {"MALLOC_ARENA_MAX": "2"}  # deploy/template.yaml
+    return {**kept, **as_deployed, **settings, "PYTHONPATH": path}
 
 
 def _check(contender: str, workload: Workload, standin: Standin) -> None:

@@ -18,7 +18,7 @@ from aggregator.planning import Plan
 from aggregator.schemas import Member
 from aggregator.settings import Settings
 from fixtures import factories, generate
-from tests.world import World
+from tests.world import CREDENTIALS, World
 
 ENVIRONMENT = {
     "DISTRIBUTION_BUCKET_NAME": "distribution",
@@ -32,6 +32,13 @@ ENVIRONMENT = {
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     factories.reseed()
+
+
+@pytest.fixture
+def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Credentials and a region, so that clients can be made; they are nobody's."""
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture

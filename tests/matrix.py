@@ -33,10 +33,11 @@ MOST_DELIVERIES = 8
 
 @dataclass(frozen=True)
 class Trial:
-    """Which call of which delivery is struck and how, and whether the batch is then split over two."""
+    """Which call of which delivery is struck and how; whether the batch is then split; how the ledger is written."""
 
     strikes: tuple[Strike | None, ...]
     split: bool
+    writes: str = "statements"
 
     def __str__(self) -> str:
         struck = [
@@ -53,7 +54,7 @@ class Outcome(Counter[str]):
 
 def outcomes(embedded: str, monkeypatch: pytest.MonkeyPatch, module: str, trials: Sequence[Trial]) -> list[Outcome]:
     """What became of each trial, four at a time."""
-    worlds = [World(monkeypatch, embedded) for _ in trials]
+    worlds = [World(monkeypatch, embedded, LEDGER_WRITES=trial.writes) for trial in trials]
     with ThreadPoolExecutor(4) as threads:
         return list(threads.map(lambda pair: _outcome(embedded, module, *pair), zip(worlds, trials, strict=True)))
 
@@ -94,7 +95,7 @@ def _delivered(
     with Proxy(embedded) as proxy:
         run = invoke(
             module,
-            _environment(world, proxy.url),
+            environment(world, proxy.url),
             event,
             seconds=SECONDS,
             later=delivery * LAPSED,
@@ -120,9 +121,11 @@ def _published(world: World, module: str) -> dict[str, list[bytes]]:
     return world.published_lines(OBJECTS)
 
 
-def calls(embedded: str, monkeypatch: pytest.MonkeyPatch, module: str, *strikes: Strike) -> list[str]:
+def calls(
+    embedded: str, monkeypatch: pytest.MonkeyPatch, module: str, *strikes: Strike, writes: str = "statements"
+) -> list[str]:
     """The calls of an undisturbed delivery, after those that are struck."""
-    world = World(monkeypatch, embedded)
+    world = World(monkeypatch, embedded, LEDGER_WRITES=writes)
     for key, body in OBJECTS.items():
         world.put(key, body)
     event = {"Records": [sqs_record(key, world.body(key)) for key in [*OBJECTS, "missing"]]}
@@ -130,7 +133,7 @@ def calls(embedded: str, monkeypatch: pytest.MonkeyPatch, module: str, *strikes:
         with Proxy(embedded) as proxy:
             invoke(
                 module,
-                _environment(world, proxy.url),
+                environment(world, proxy.url),
                 event,
                 seconds=SECONDS,
                 later=delivery * LAPSED,
@@ -139,7 +142,8 @@ def calls(embedded: str, monkeypatch: pytest.MonkeyPatch, module: str, *strikes:
     return proxy.calls
 
 
-def _environment(world: World, url: str) -> dict[str, str]:
+def environment(world: World, url: str) -> dict[str, str]:
+    """The environment of a process that works in `world` and reaches it at `url`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_ENDPOINT")}
     return {**kept, **world.environment, "AWS_ENDPOINT_URL": url, "READ_CONCURRENCY": "2"}
 

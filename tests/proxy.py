@@ -18,9 +18,15 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-Mode = Literal["kill before", "kill after", "lose the answer", "answer 503", "hang"]
+Mode = Literal["kill before", "kill after", "lose the answer", "answer 503", "hang", "answer 503 all the same"]
 
 MODES: tuple[Mode, ...] = ("kill before", "kill after", "lose the answer", "answer 503", "hang")
+"""Those of the kill matrix; the last of all is a 503 for what took effect."""
+
+Answer = tuple[int, list[tuple[str, str]], bytes]
+"""Status, headers and body."""
+
+_SLOW_DOWN: Answer = (503, [("Content-Type", "application/xml")], b"<Error><Code>SlowDown</Code></Error>")
 
 _HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length", "expect"})
 
@@ -30,6 +36,16 @@ class Strike(NamedTuple):
 
     number: int
     mode: Mode
+
+
+class Call(NamedTuple):
+    """A call on its way: its `number`, from 0 on, its operation, and how many of that operation came before it."""
+
+    number: int
+    name: str
+    earlier: int
+    path: str
+    body: bytes
 
 
 class Proxy:
@@ -42,6 +58,7 @@ class Proxy:
         self.upstream = (str(address.hostname), int(address.port or 80))
         self.calls: list[str] = []
         self.paths: list[str] = []
+        self.bodies: list[bytes] = []
         self.answered: list[int] = []
         self.over = threading.Event()
         self._strike: Strike | None = None
@@ -68,13 +85,24 @@ class Proxy:
         """Strike the process `pid` so from now on."""
         self._strike, self._kill = strike, lambda: os.kill(pid, signal.SIGKILL)
 
-    def mode_of(self, call: str, path: str) -> Mode | None:
-        """Count a call; how it is struck, if it is."""
+    def counted(self, name: str, path: str, body: bytes) -> Call:
+        """Count a call."""
         with self._lock:
-            self.calls.append(call)
+            call = Call(len(self.calls), name, self.calls.count(name), path, body)
+            self.calls.append(name)
             self.paths.append(path)
-            struck = self._strike is not None and self._strike.number == len(self.calls) - 1
-        return self._strike.mode if self._strike and struck else None
+            self.bodies.append(body)
+        return call
+
+    def mode_of(self, call: Call) -> Mode | None:
+        """How a call is struck, if it is."""
+        return self._strike.mode if self._strike and self._strike.number == call.number else None
+
+    def before(self, call: Call) -> None:
+        """Told of each call before anything happens to it; whoever is told may hold it (`gated.py`)."""
+
+    def after(self, call: Call) -> None:
+        """Told of each call that took effect, or was refused here, before it is answered."""
 
     def kill(self) -> None:
         """Kill the process; it may be dead already."""
@@ -95,22 +123,20 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         body = self._body()
-        mode = self.proxy.mode_of(_named(self.command, self.path, self.headers), self.path)
+        call = self.proxy.counted(_named(self.command, self.path, self.headers), self.path, body)
+        self.proxy.before(call)
+        mode = self.proxy.mode_of(call)
         if mode == "kill before":
             self.proxy.kill()
         elif mode == "hang":
             self.proxy.over.wait()
-        elif mode == "answer 503":
-            self._answer(503, [("Content-Type", "application/xml")], b"<Error><Code>SlowDown</Code></Error>")
-            return
         else:
-            status, headers, answer = self._forward(body)
-            self.proxy.answered.append(len(answer))
+            answer = _SLOW_DOWN if mode == "answer 503" else self._forward(body)
+            self.proxy.after(call)
             if mode == "kill after":
                 self.proxy.kill()
-            elif mode is None:
-                slowly = bool(self.proxy.trickles) and self.proxy.trickles in self.path
-                self._answer(status, headers, answer, slowly=slowly)
+            elif mode != "lose the answer":
+                self._answer(*(_SLOW_DOWN if mode == "answer 503 all the same" else answer))
                 return
         self.close_connection = True
 
@@ -127,7 +153,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return data
 
-    def _forward(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
+    def _forward(self, body: bytes) -> Answer:
         connection = http.client.HTTPConnection(*self.proxy.upstream, timeout=30)
         headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP_BY_HOP}
         try:
@@ -136,11 +162,14 @@ class _Handler(BaseHTTPRequestHandler):
             )
             answer = connection.getresponse()
             kept = [(name, value) for name, value in answer.getheaders() if name.lower() not in _HOP_BY_HOP]
-            return answer.status, kept, answer.read()
+            content = answer.read()
+            self.proxy.answered.append(len(content))
+            return answer.status, kept, content
         finally:
             connection.close()
 
-    def _answer(self, status: int, headers: list[tuple[str, str]], body: bytes, *, slowly: bool = False) -> None:
+    def _answer(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        slowly = bool(self.proxy.trickles) and self.proxy.trickles in self.path
         with contextlib.suppress(OSError):  # whoever asked has given up
             self.send_response_only(status)
             for name, value in headers:

@@ -69,7 +69,29 @@ def test_an_aggregator_asks_for_each_object_once(tiny: Path) -> None:
     objects = 20 + results["workloads"]["small-1000"]["objects"]
     assert calls["obstore"] == objects
     assert calls["textbook"] == 3 * objects + 2  # claim, read, mark as done; two bundles
-    assert calls["ours"] == objects + 6  # for each of two bundles a transaction of claims, a put and a settle record
+    assert calls["ours"] == objects + 6  # for each of two bundles its claims, a put and a settle record
+
+
+def test_a_message_costs_one_write_unit_whatever_of_its_batch_comes_again(tiny: Path) -> None:
+    results = json.loads((tiny / "results.json").read_text(encoding="utf-8"))
+    text = (tiny / "RESULTS.md").read_text(encoding="utf-8")
+
+    counted = results["ledger"]
+
+    assert [(found["messages"], found["duplicates"]) for found in counted] == [(20, 0), (20, 1), (20, 10)]
+    assert [found["write_units"] for found in counted] == [20 + 1] * 3  # each is claimed, the bundle is settled
+    assert [found["read_units"] > 0 for found in counted] == [False, True, True]
+    assert f"| 50% | {counted[-1]['write_units'] / 20:.2f} | {counted[-1]['write_units'] / 10:.2f} |" in text
+
+
+def test_what_the_ledger_is_charged_is_counted_anew_without_the_rest(tmp_path: Path) -> None:
+    run.main(["--units", "--quick", "--out", str(tmp_path)])
+
+    published, written = (
+        json.loads((folder / "results.json").read_text(encoding="utf-8")) for folder in (BENCHMARKS, tmp_path)
+    )
+    assert {name for name in written if written[name] != published[name]} == {"ledger"}
+    assert (tmp_path / "RESULTS.md").read_text(encoding="utf-8") == page(written)
 
 
 def test_the_page_has_every_target_and_what_was_measured_beside_it(tiny: Path) -> None:

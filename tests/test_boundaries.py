@@ -20,10 +20,9 @@ ONLY_IN = {
         "commands",
         "connection",
         "doctor.deployment",
-        "ledger",
         "local",
     }
-    | {"polling", "records", "replay.queues", "sources", "worker.process"},
+    | {"polling", "records", "replay.queues", "sources", "swaps", "worker.process"},
     "obstore": {"sources"},
     "urllib3": {"sources"},  # what botocore reads bodies with, and depends on
     "isal": {"core"},
@@ -32,7 +31,7 @@ ONLY_IN = {
     "polyfactory": {"contracts.agreement", "contracts.factories"},
     "pydantic": {"contracts", "indexing", "replay.inventories", "schemas", "settings"},
     "pydantic_core": {"contracts", "schemas"},
-    "structlog": {"app", "bundling", "ledger", "polling", "records", "report", "telemetry", "worker"},
+    "structlog": {"app", "arbiter", "bundling", "polling", "report", "swaps", "telemetry", "worker"},
     "typer": {"cli", "commands"},
     "rich": {"commands"},
     "subprocess": {"contracts.portability", "embedded", "packages"},
@@ -75,6 +74,7 @@ PURE = {"core", "exceptions", "indexing", "layout", "planning", "reader", "schem
     "doctor.template",
     "scaling.arrivals",
     "scaling.costs",
+    "scaling.provisioning",
 }
 """Modules that know no AWS."""
 

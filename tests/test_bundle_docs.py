@@ -115,7 +115,7 @@ def _run_python_of_the_page() -> dict[str, Any]:
     scope: dict[str, Any] = {}
     for block in blocks:
         exec(compile(block, "docs/reading-bundles.md", "exec"), scope)
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     return scope
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 import random
+import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import boto3
 import pytest
+from botocore import xform_name
+from botocore.awsrequest import AWSResponse
+from botocore.compat import HTTPHeaders
 from botocore.exceptions import ReadTimeoutError
 from botocore.stub import Stubber
 
@@ -111,7 +115,7 @@ def test_a_put_that_stays_throttled_is_given_up_after_three_attempts(
 def test_a_name_that_is_occupied_already_is_as_good_as_occupied(s3: Stubber) -> None:
     s3.add_client_error("put_object", "PreconditionFailed", http_status_code=412)
 
-    _distribution(s3).occupy(KEY, b"")
+    _distribution(s3).fence(KEY, b"")
 
 
 def test_only_the_versions_of_the_very_name_count(s3: Stubber) -> None:
@@ -183,7 +187,7 @@ def test_only_a_first_answer_below_500_says_that_nothing_was_done() -> None:
 
 
 def test_on_aws_boto3_chooses_the_address_and_nothing_is_repeated_on_s3() -> None:
-    clients = Clients.build(Timetable.of(0, 60, 1))
+    clients = Clients.build(_timetable())
 
     config: Any = clients.s3.meta.config
     clients.close()
@@ -195,16 +199,29 @@ def test_on_aws_boto3_chooses_the_address_and_nothing_is_repeated_on_s3() -> Non
 def test_elsewhere_buckets_are_named_in_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://store:9000")
 
-    clients = Clients.build(Timetable.of(0, 60, 1))
+    clients = Clients.build(_timetable())
 
     config: Any = clients.s3.meta.config
     clients.close()
     assert (clients.s3.meta.endpoint_url, config.s3["addressing_style"]) == ("http://store:9000", "path")
 
 
-def test_a_transaction_is_sent_as_botocore_would_send_it() -> None:
-    ours, plain = Clients.build(Timetable.of(0, 60, 1)).dynamodb, boto3.client("dynamodb")
-    put: Any = {"TableName": "ledger", "Item": {"id": {"S": "é"}, "expiration": {"N": "1"}}, "ConditionExpression": "c"}
+PUT: Any = {
+    "TableName": "ledger",
+    "Item": {"id": {"S": "é"}, "expiration": {"N": "1"}},
+    "ConditionExpression": "attribute_not_exists(id)",
+}
+
+
+@pytest.mark.parametrize(
+    ("operation", "request_"),
+    [
+        ("TransactWriteItems", {"TransactItems": [{"Put": PUT}], "ClientRequestToken": "token"}),
+        ("BatchExecuteStatement", {"Statements": [{"Statement": "INSERT", "Parameters": [{"S": "é"}, {"N": "1"}]}]}),
+    ],
+)
+def test_swaps_are_sent_as_botocore_would_send_them(operation: str, request_: dict[str, Any]) -> None:
+    ours, plain = Clients.build(_timetable()).dynamodb, boto3.client("dynamodb")
     sent: list[tuple[Any, str]] = []
 
     def remember(params: Any, **_: object) -> Any:
@@ -212,20 +229,58 @@ def test_a_transaction_is_sent_as_botocore_would_send_it() -> None:
         return type("Answer", (), {"status_code": 200})(), {}
 
     for client in (ours, plain):
-        client.meta.events.register_last("before-call.dynamodb.TransactWriteItems", remember)
-        client.transact_write_items(TransactItems=[{"Put": put}], ClientRequestToken="token")
+        client.meta.events.register_last(f"before-call.dynamodb.{operation}", remember)
+        getattr(client, xform_name(operation))(**request_)
         client.close()
 
-    assert sent[0] == sent[1] == ({"TransactItems": [{"Put": put}], "ClientRequestToken": "token"}, sent[1][1])
+    assert sent[0] == sent[1] == (request_, f"DynamoDB_20120810.{operation}")
+
+
+def test_a_put_is_not_attempted_once_its_claims_have_lapsed_while_a_look_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first attempt is throttled; then the machine is suspended, and the monotonic clock stands still."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
+    timetable = Timetable.of(time.monotonic(), 600, 1, wall=time.time())
+    clients = Clients.build(timetable)
+    attempts: list[str] = []
+    now = [time.time()]
+
+    def answer(event_name: str, **_: object) -> Any:
+        attempts.append(event_name.rpartition(".")[2])
+        now[0] = timetable.lapses + 1
+        if attempts[-1] == "PutObject":
+            return AWSResponse("", 503, HTTPHeaders(), _Raw(b"<Error><Code>SlowDown</Code></Error>"))
+        return AWSResponse("", 200, HTTPHeaders(), _Raw(b"<ListVersionsResult/>"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time", lambda: now[0])
+        patch.setattr(time, "sleep", lambda _: None)
+        clients.s3.meta.events.register_last("before-send", answer)
+        with pytest.raises(AmbiguousPutError) as caught:
+            Distribution(clients.s3, "distribution").put(KEY, io.BytesIO(b"bundle"), size=6, sha256=bytes(32))
+    clients.close()
+
+    assert attempts == ["PutObject", "ListObjectVersions"]
+    assert caught.value.facts["fault"] == "TooLateError"
+
+
+class _Raw(io.BytesIO):
+    """What botocore reads an answer from."""
+
+    def stream(self, **_: object) -> Iterator[bytes]:
+        yield self.read()
 
 
 def test_two_invocations_share_no_session_and_no_client() -> None:
-    first, second = Clients.build(Timetable.of(0, 60, 1)), Clients.build(Timetable.of(0, 60, 1))
+    first, second = Clients.build(_timetable()), Clients.build(_timetable())
 
     first.close()
     second.close()
     assert {first.session, first.s3, first.dynamodb}.isdisjoint({second.session, second.s3, second.dynamodb})
     assert first.session.events is not second.session.events
+
+
+def _timetable() -> Timetable:
+    return Timetable.of(0, 60, 1, wall=time.time())
 
 
 def _distribution(s3: Stubber) -> Distribution:

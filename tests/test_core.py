@@ -24,7 +24,7 @@ from aggregator.exceptions import (
     StoreUnavailableError,
 )
 from aggregator.layout import END, FOOTER_SIZE, HEADER
-from aggregator.planning import Plan
+from aggregator.planning import Plan, Wanted
 from aggregator.reader import Bundle
 from aggregator.schemas import BundleIndex, Member, MemberColumns
 
@@ -329,7 +329,7 @@ def test_the_same_members_give_the_same_bytes(level: int, executor: Executor) ->
 def test_the_index_says_what_was_read_not_what_was_announced(executor: Executor) -> None:
     spool = io.BytesIO()
     packer = _packer(spool, executor)
-    plan = Plan("b.gz", "2026-11-23T11:54:56Z", "request", (Member("not", "packed"),))
+    plan = Plan("b.gz", "2026-11-23T11:54:56Z", "request", (Wanted("not", Member("not", "packed")),))
 
     packer.add(Source(Member("one", "a", 9, "old", "v0"), 5, "e1", "v1"), [b"hello"])
     packer.add(Source(Member("two", "é\n🦊", None, None, None), 30, None, None, gzipped=True), [b"hello\n"])

@@ -6,14 +6,17 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from aggregator import bundling, sources
+from aggregator import claiming, sources
 from aggregator.cli import app
 from aggregator.commands.plan import lines
-from aggregator.ledger import MOST_CLAIMS
+from aggregator.doctor.template import read
 from aggregator.polling import MOST_PAYLOAD
 from aggregator.scaling import arrivals, costs
 from aggregator.scaling.costs import FIGURES, PRICES, PlanError, Workload, duration, plan, priced
+from aggregator.scaling.provisioning import CAPACITIES, TARGET, Demand, Provisioned, provisioned
 from aggregator.settings import Settings
+from aggregator.swaps import Statements
+from tests.stack import PATH
 
 FULL = Workload(50e6, 4_096)
 
@@ -22,7 +25,7 @@ def test_the_constants_are_those_of_the_code() -> None:
     fields = Settings.model_fields
 
     assert arrivals.PAYLOAD == MOST_PAYLOAD
-    assert (costs._PART, costs._CLAIMS, costs._CLAIMERS) == (sources.PART_SIZE, MOST_CLAIMS, bundling._CLAIMERS)
+    assert (sources.PART_SIZE, Statements.most, claiming.CLAIMERS) == (costs._PART, costs._CLAIMS, costs._CLAIMERS)
     assert fields["read_concurrency"].default == costs._READERS
     assert FULL.bundle_limit == fields["max_bundle_input_mb"].default * 1e6
 
@@ -40,8 +43,9 @@ def test_of_a_million_objects_every_request_is_counted() -> None:
         "SQS sent by S3": 1e6,
         "SQS receives": pytest.approx(made.seen.receives / made.seen.handled * 1e6),
         "SQS deletes": pytest.approx(1e5, rel=0.01),
-        "DynamoDB claims": 2e6,
+        "DynamoDB claims": 1e6,
         "DynamoDB settle records": pytest.approx(batches),
+        "DynamoDB reads": 0,
         "CloudWatch logs": pytest.approx(batches * FIGURES.log_bytes / 1e9),
     }
     assert made.dollars == pytest.approx(sum(line.dollars for line in made.lines))
@@ -54,6 +58,17 @@ def test_a_batch_that_holds_more_than_a_bundle_may_makes_several() -> None:
     assert made.bound == {"bundle limit": 1.0}
     puts = next(line.amount for line in made.lines if line.what == "S3 PUT of bundles")
     assert puts == pytest.approx(1e6 / made.members)
+
+
+def test_what_comes_again_is_claimed_in_vain_and_looked_up_but_neither_read_nor_bundled() -> None:
+    fresh, again = plan(FULL), plan(FULL._replace(duplicates=0.5))
+
+    amounts = {line.what: line.amount for line in again.lines}
+    assert amounts["DynamoDB claims"] == 1e6
+    assert amounts["DynamoDB reads"] == 1e6
+    assert amounts["S3 GET of members"] == 0.5e6
+    assert again.members == pytest.approx(fresh.members / 2, rel=0.01)
+    assert again.seconds < fresh.seconds
 
 
 def test_large_objects_are_read_in_parts_and_each_part_is_a_request() -> None:
@@ -105,6 +120,43 @@ def test_a_function_that_cannot_keep_up_is_said_so() -> None:
     assert any(line.startswith("keeps up    no: ") for line in lines(made))
 
 
+def test_what_may_be_provisioned_is_what_the_template_offers() -> None:
+    template = read(PATH)
+    bounds = template["Mappings"]["Capacity"]
+    offered = {int(most): found["Least"] for most, found in bounds.items() if most != "on-demand"}
+    policies = [each["Properties"] for name, each in template["Resources"].items() if name.endswith("sPolicy")]
+    targets = [each.get("TargetTrackingScalingPolicyConfiguration", {}).get("TargetValue") for each in policies]
+
+    assert offered == CAPACITIES
+    assert [target for target in targets if target] == [100 * TARGET] * 2
+
+
+def test_steady_traffic_pays_less_by_the_hour_and_bursts_pay_more() -> None:
+    steady, bursts = plan(FULL), plan(FULL._replace(burst=12))
+
+    assert steady.provisioned is not None
+    assert bursts.provisioned is not None
+    assert steady.provisioned.dollars < 0.5 * steady.ledger_dollars
+    assert bursts.provisioned.dollars > 4 * bursts.ledger_dollars
+
+
+def test_as_much_is_provisioned_as_holds_the_peak_at_the_target_and_no_less_than_the_parameter_allows() -> None:
+    demand = Demand(write_units=1, read_units=0.2, rate=700, peak=2_100)
+
+    both = provisioned(demand, write_price=3.6, read_price=0.36)
+    no_reads = provisioned(demand._replace(read_units=0), write_price=3.6, read_price=0.36)
+
+    assert both == pytest.approx(Provisioned(4_000, 3_000, 600, (3_000 * 0.001 + 600 * 0.0001) / 700 * 1e6))
+    assert no_reads == pytest.approx(Provisioned(4_000, 3_000, 200, (3_000 * 0.001 + 200 * 0.0001) / 700 * 1e6))
+
+
+def test_more_than_a_table_may_have_is_not_provisioned() -> None:
+    beyond = plan(Workload(10e9, 4_096))
+
+    assert beyond.provisioned is None
+    assert "provisioned: more than the quota of a table" in lines(beyond)
+
+
 def test_every_price_names_its_page() -> None:
     assert all(price > 0 and page.split(":")[0].endswith("pricing") for price, page in PRICES.values())
 
@@ -117,7 +169,7 @@ def test_other_prices_replace_ours_and_only_those_that_are_named(tmp_path: Path)
 
     dollars = {line.what: line.dollars for line in made.lines}
     assert dollars["S3 GET of members"] == pytest.approx(1.0)
-    assert dollars["DynamoDB claims"] == pytest.approx(1.25)
+    assert dollars["DynamoDB claims"] == pytest.approx(0.625)
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"s3_get": "cheap"}', '{"s3_got": 1}'])
@@ -129,7 +181,10 @@ def test_a_price_list_that_is_none_is_refused(tmp_path: Path, text: str) -> None
         priced(path)
 
 
-@pytest.mark.parametrize("wrong", [Workload(0, 1), Workload(1, -1), Workload(1e6, 200e6), Workload(0.0001, 1)])
+@pytest.mark.parametrize(
+    "wrong",
+    [Workload(0, 1), Workload(1, -1), Workload(1e6, 200e6), Workload(0.0001, 1), Workload(1e6, 1, duplicates=1.0)],
+)
 def test_what_is_no_workload_is_refused(wrong: Workload) -> None:
     with pytest.raises(PlanError):
         plan(wrong)
@@ -151,6 +206,7 @@ def test_the_command_prints_everything_as_json() -> None:
     assert told["dollars_per_million_objects"] == pytest.approx(
         sum(line["dollars"] for line in told["per_million_objects"])
     )
+    assert told["ledger"] == {"on_demand": pytest.approx(0.625, rel=0.01), "provisioned": None}
 
 
 @pytest.mark.parametrize("text", ["many", "50X", "-1", "5e6"])

@@ -17,13 +17,22 @@ from tests.world import World, log_lines
 
 pytestmark = pytest.mark.integration
 
+WRITES = {"statements": "BatchExecuteStatement", "transactions": "TransactWriteItems"}
+
 OBJECTS = {f"{at}": f"content of {at}\n".encode() for at in range(5)}
 ONCE = {key: [body] for key, body in OBJECTS.items()}
 
 
+@pytest.fixture(params=WRITES, autouse=True)
+def writes(request: pytest.FixtureRequest, world: World, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The call that writes claims and releases, in each of the two ways."""
+    monkeypatch.setenv("LEDGER_WRITES", request.param)
+    return WRITES[request.param]
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_crash_at_any_call_costs_a_repeat_never_a_loss(
-    world: World, monkeypatch: pytest.MonkeyPatch, when: str
+    world: World, writes: str, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
     for struck in itertools.count():
         world.put_all(_objects(struck))
@@ -38,8 +47,8 @@ def test_a_crash_at_any_call_costs_a_repeat_never_a_loss(
         if not killed:
             break
     assert [call.operation for call in calls] == [
-        "TransactWriteItems",
-        "TransactWriteItems",
+        writes,
+        writes,
         "PutObject",
         "PutItem",
         "BatchWriteItem",
@@ -88,7 +97,7 @@ def test_a_put_whose_answer_is_lost_is_found_and_acknowledged_at_once(
 
 
 def test_a_put_that_never_arrived_leaves_its_claims_to_lapse_because_it_may_yet_land(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, writes: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.put_all(OBJECTS)
 
@@ -96,7 +105,7 @@ def test_a_put_that_never_arrived_leaves_its_claims_to_lapse_because_it_may_yet_
         stayed = world.deliver(OBJECTS)
 
     assert stayed == set(OBJECTS)
-    assert [call.operation for call in calls] == ["TransactWriteItems", "PutObject", "ListObjectVersions"]
+    assert [call.operation for call in calls] == [writes, "PutObject", "ListObjectVersions"]
     assert world.deliver(OBJECTS) == set(OBJECTS)
     world.lapse()
     assert world.deliver(OBJECTS) == set()
@@ -156,7 +165,7 @@ def test_a_put_whose_name_was_closed_meanwhile_gives_the_members_back(
 
 
 def test_a_put_that_is_refused_gives_the_members_back_without_asking(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, writes: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.put_all(OBJECTS)
 
@@ -166,7 +175,7 @@ def test_a_put_that_is_refused_gives_the_members_back_without_asking(
         stayed = world.deliver(OBJECTS)
 
     assert stayed == set(OBJECTS)
-    assert [call.operation for call in calls] == ["TransactWriteItems", "PutObject", "TransactWriteItems"]
+    assert [call.operation for call in calls] == [writes, "PutObject", writes]
     assert world.deliver(OBJECTS) == set()
 
 
@@ -186,7 +195,9 @@ def test_a_bundle_that_nobody_can_decide_is_left_to_its_claims(world: World, mon
     assert world.published() == ONCE
 
 
-def test_an_invocation_that_ends_too_soon_does_not_begin_to_put(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invocation_that_ends_too_soon_does_not_begin_to_put(
+    world: World, writes: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world.put_all(OBJECTS)
 
     with monkeypatch.context() as patch, faults(monkeypatch, lambda _: None) as calls:
@@ -194,7 +205,7 @@ def test_an_invocation_that_ends_too_soon_does_not_begin_to_put(world: World, mo
         stayed = world.deliver(OBJECTS)
 
     assert stayed == set(OBJECTS)
-    assert [call.operation for call in calls] == ["TransactWriteItems", "TransactWriteItems"]
+    assert [call.operation for call in calls] == [writes, writes]
     assert world.deliver(OBJECTS) == set()
 
 
@@ -239,12 +250,12 @@ def test_an_object_that_arrives_too_late_to_be_packed_is_given_back(
 
 
 def test_a_bundle_is_not_put_while_a_stray_claim_may_carry_its_name(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, writes: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.put_all(OBJECTS)
 
     def plan(call: Call) -> Exception | None:
-        return LOST if call.is_before("TransactWriteItems") and call.number > 0 else None
+        return LOST if call.is_before(writes) and call.number > 0 else None
 
     with faults(monkeypatch, plan) as calls:
         stayed = world.deliver([*OBJECTS, "missing"])
@@ -257,14 +268,14 @@ def test_a_bundle_is_not_put_while_a_stray_claim_may_carry_its_name(
 
 
 def test_a_claim_that_lands_after_its_bundle_was_put_does_not_hide_its_member(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, writes: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     objects = {f"{at:03}": b"x" for at in range(101)}
     world.put_all(objects)
     delayed: list[Call] = []
 
     def plan(call: Call) -> Exception | None:
-        if delayed or not call.is_before("TransactWriteItems") or call.parameters["body"].count(b'"Put"') != 1:
+        if delayed or not call.is_before(writes) or _writes_in(call) != 1:
             return None
         delayed.append(call)
         return LOST
@@ -272,16 +283,16 @@ def test_a_claim_that_lands_after_its_bundle_was_put_does_not_hide_its_member(
     with faults(monkeypatch, plan):
         stayed = world.deliver(objects)
     (late,) = delayed
-    with pytest.raises(world.dynamodb.exceptions.TransactionCanceledException):
-        world.dynamodb.transact_write_items(**_request(late))
+    landed = _land(world, late)
 
+    assert not landed
     assert stayed == {"100"}
     assert world.deliver(objects) == set()
     assert world.published() == {key: [body] for key, body in objects.items()}
 
 
 def test_a_claim_that_lands_after_an_old_record_has_expired_does_not_hide_its_member(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, writes: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A release that finds an old record in its place proves nothing once DynamoDB has deleted that record."""
     objects = {f"{at:03}": b"x" for at in range(101)}
@@ -292,7 +303,7 @@ def test_a_claim_that_lands_after_an_old_record_has_expired_does_not_hide_its_me
     delayed: list[Call] = []
 
     def plan(call: Call) -> Exception | None:
-        if delayed or not call.is_before("TransactWriteItems") or call.parameters["body"].count(b'"Put"') != 1:
+        if delayed or not call.is_before(writes) or _writes_in(call) != 1:
             return None
         delayed.append(call)
         return LOST
@@ -300,7 +311,7 @@ def test_a_claim_that_lands_after_an_old_record_has_expired_does_not_hide_its_me
     with faults(monkeypatch, plan):
         world.deliver(objects)
     world.dynamodb.delete_item(TableName=world.table, Key={"id": {"S": old}})
-    world.dynamodb.transact_write_items(**_request(delayed[0]))
+    assert _land(world, delayed[0])
     world.lapse()
 
     assert world.deliver(objects) == set()
@@ -323,7 +334,7 @@ def test_a_bundle_that_somebody_wrote_over_is_still_found(world: World, monkeypa
 
 
 def test_a_process_that_was_asleep_while_its_claims_lapsed_does_not_put(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, writes: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The monotonic clock stands still while a machine is suspended: clock_gettime(2)."""
     world.put_all(OBJECTS)
@@ -332,7 +343,7 @@ def test_a_process_that_was_asleep_while_its_claims_lapsed_does_not_put(
 
     def plan(call: Call) -> None:
         nonlocal asleep
-        asleep = 3_600.0 if call.is_after("TransactWriteItems") else asleep
+        asleep = 3_600.0 if call.is_after(writes) else asleep
 
     with monkeypatch.context() as patch, faults(monkeypatch, plan) as calls:
         patch.setattr(time, "time", lambda: now() + asleep)
@@ -406,9 +417,9 @@ def _fails_whole(
 
 
 def test_refusals_that_there_is_no_time_to_record_are_in_the_log(
-    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    world: World, writes: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with monkeypatch.context() as patch, faults(monkeypatch, _last(patch, "TransactWriteItems", "after", None)):
+    with monkeypatch.context() as patch, faults(monkeypatch, _last(patch, writes, "after", None)):
         stayed = world.deliver(["missing"])
 
     lines = log_lines(capsys.readouterr().out)
@@ -469,7 +480,7 @@ def _last(patch: pytest.MonkeyPatch, operation: str, when: str, error: Exception
 
 
 def _no_time_to_pack(of: Callable[..., Timetable]) -> Callable[..., Timetable]:
-    return lambda *given: of(*given)._replace(gather_until=0)
+    return lambda *given, **told: of(*given, **told)._replace(gather_until=0)
 
 
 def _objects(trial: int) -> dict[str, bytes]:
@@ -504,5 +515,19 @@ def _killed(world: World, keys: Iterable[str]) -> bool:
     return False
 
 
-def _request(call: Call) -> Any:
-    return json.loads(call.parameters["body"])
+def _writes_in(call: Call) -> int:
+    request = json.loads(call.parameters["body"])
+    return len(request.get("TransactItems") or request["Statements"])
+
+
+def _land(world: World, call: Call) -> bool:
+    """Let a request arrive late; whether what it writes took effect."""
+    request = json.loads(call.parameters["body"])
+    if call.operation == "BatchExecuteStatement":
+        answer: Any = world.dynamodb.batch_execute_statement(**request)
+        return not any("Error" in response for response in answer["Responses"])
+    try:
+        world.dynamodb.transact_write_items(**request)
+    except world.dynamodb.exceptions.TransactionCanceledException:
+        return False
+    return True

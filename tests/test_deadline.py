@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from aggregator import bundling, ledger, sources
+from aggregator import sources
 from aggregator.clients import Clients, Distribution
 from aggregator.core import Packed, Packer
 from aggregator.exceptions import AmbiguousPutError
-from aggregator.ledger import GRACE
-from aggregator.planning import Plan, Timetable
+from aggregator.planning import GRACE, Plan, Timetable
+from aggregator.swaps import Statements
 from tests.faults import LOST, Call, answered, faults
 from tests.world import World, log_lines
 
@@ -62,10 +62,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
 def test_an_invocation_ends_by_itself_however_slow_aws_is(
     world: World, clock: Clock, monkeypatch: pytest.MonkeyPatch, seconds: int
 ) -> None:
-    """Two bundles, nine transactions of claims, three of members that are not there and so are released."""
+    """Two bundles, nine requests for claims, three for members that are not there and so are released."""
     monkeypatch.setenv("MAX_BUNDLE_INPUT_MB", "1")
-    for module in (bundling, ledger):
-        monkeypatch.setattr(module, "MOST_CLAIMS", 2)
+    monkeypatch.setattr(Statements, "most", 2)
     world.put_all(OBJECTS)
 
     late = []
@@ -97,7 +96,7 @@ def test_the_figures_say_where_the_time_went(
     world: World, clock: Clock, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world.put("a", b"1")
-    seconds = {"TransactWriteItems": 1, "PutObject": 3, "PutItem": 2}
+    seconds = {"BatchExecuteStatement": 1, "PutObject": 3, "PutItem": 2}
 
     def take(call: Call) -> None:
         clock.sleep(seconds[call.operation] if call.when == "before" else 0)
@@ -117,7 +116,7 @@ def test_the_figures_say_where_the_time_went(
 
 
 def test_a_put_that_takes_its_bundle_slowly_is_broken_off_in_time(world: World, clock: Clock) -> None:
-    timetable = Timetable.of(clock.now, 60, 1)
+    timetable = Timetable.of(clock.now, 60, 1, wall=time.time())
     s3 = Clients.build(timetable).s3
     body = _Slow(b"x" * 5_000_000)
     s3.meta.events.register_last("before-send", lambda **_: body.become_slow(clock))

@@ -17,7 +17,7 @@ from tests.stack import PATH, REQUIRED
 
 DOCUMENT = read(PATH)
 
-ONLY_WHEN_IT_RUNS = {"replicas", "permissions", "conditional writes", "clock"}
+ONLY_WHEN_IT_RUNS = {"replicas", "permissions", "conditional writes", "ledger writes", "clock"}
 
 Edit = Callable[[dict[str, Any]], object]
 

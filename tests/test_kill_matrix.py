@@ -14,29 +14,34 @@ from tests.proxy import MODES, Mode, Strike
 pytestmark = [pytest.mark.integration, pytest.mark.chaos]
 
 
+WRITES = {"statements": "BatchExecuteStatement", "transactions": "TransactWriteItems"}
+
+
+@pytest.mark.parametrize("writes", WRITES)
 @pytest.mark.parametrize("split", [False, True], ids=["in one batch", "split over two"])
 @pytest.mark.parametrize("mode", MODES)
 def test_struck_at_any_call_each_source_is_published_once(
-    embedded: str, monkeypatch: pytest.MonkeyPatch, mode: Mode, *, split: bool
+    embedded: str, monkeypatch: pytest.MonkeyPatch, mode: Mode, writes: str, *, split: bool
 ) -> None:
-    made = calls(embedded, monkeypatch, OURS)
-    trials = [Trial((Strike(number, mode),), split) for number in range(len(made))]
+    made = calls(embedded, monkeypatch, OURS, writes=writes)
+    trials = [Trial((Strike(number, mode),), split, writes) for number in range(len(made))]
 
     struck = outcomes(embedded, monkeypatch, OURS, trials)
 
     assert _wrong(trials, struck) == []
-    assert {"TransactWriteItems", "GetObject", "PutObject", "PutItem", "BatchWriteItem"} <= set(made)
+    assert {WRITES[writes], "GetObject", "PutObject", "PutItem", "BatchWriteItem"} <= set(made)
 
 
+@pytest.mark.parametrize("writes", WRITES)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("first", ["before the put", "after the put"])
 def test_the_invocation_that_heals_may_be_struck_as_well(
-    embedded: str, monkeypatch: pytest.MonkeyPatch, first: str, mode: Mode
+    embedded: str, monkeypatch: pytest.MonkeyPatch, first: str, mode: Mode, writes: str
 ) -> None:
-    made = calls(embedded, monkeypatch, OURS)
+    made = calls(embedded, monkeypatch, OURS, writes=writes)
     death = Strike(made.index("PutObject"), "kill before" if first == "before the put" else "kill after")
-    healing = calls(embedded, monkeypatch, OURS, death)
-    trials = [Trial((death, Strike(number, mode)), split=False) for number in range(len(healing))]
+    healing = calls(embedded, monkeypatch, OURS, death, writes=writes)
+    trials = [Trial((death, Strike(number, mode)), split=False, writes=writes) for number in range(len(healing))]
 
     struck = outcomes(embedded, monkeypatch, OURS, trials)
 

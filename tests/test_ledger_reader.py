@@ -1,5 +1,7 @@
 """The auditor finds the records and the bundles that the handler wrote, by rules of its own."""
 
+import json
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import pytest
@@ -8,11 +10,28 @@ from hypothesis import strategies as st
 
 from aggregator.audit.ledger_reader import LedgerReader
 from aggregator.audit.listings import prefixes
-from aggregator.clients import Distribution
-from aggregator.ledger import Ledger
+from aggregator.planning import identity
+from aggregator.records import Record
 from aggregator.schemas import Member
+from tests.stubs import NOW, OURS, THEIRS, TTL, Bench, released, theirs
 
 HOUR = 3_600.0
+
+
+@pytest.fixture
+def bench(credentials: None) -> Iterator[Bench]:
+    bench = Bench()
+    with bench.dynamodb:
+        yield bench
+        bench.done()
+
+
+def reader_of(bench: Bench) -> LedgerReader:
+    return LedgerReader(bench.client, table="ledger", distribution="distribution", scope="key", now=NOW)
+
+
+def settle_of(bundle: str) -> Record:
+    return Record(json.dumps({"bundle": bundle}), 0, NOW + TTL)
 
 
 @pytest.mark.parametrize("scope", ["key", "version"])
@@ -22,24 +41,43 @@ def test_an_id_is_the_one_that_the_ledger_gives(
 ) -> None:
     client: Any = object()  # nothing is asked
     reader = LedgerReader(client, table="t", distribution="d", scope=scope, now=0)
-    ledger = Ledger(
-        client,
-        Distribution(client, "d"),
-        table="t",
-        scope=scope,
-        ttl=1,
-        request_id="r",
-        remaining=0,
-        deciding=0,
-        clock=lambda: 0.0,
-    )
 
     ids = reader.ids(bucket, key, version, etag)
 
-    assert ids[0] == ledger.identity(Member(bucket, key, None, etag, version))
-    assert set(ids) == {
-        ledger.identity(Member(bucket, key, None, *told)) for told in ((etag, version), (etag, None), (None, None))
-    }
+    told = ((etag, version), (etag, None), (None, None))
+    members = [Member(bucket, key, None, *each) for each in told]
+    assert ids[0] == f"d#{identity(members[0], scope)}"
+    assert set(ids) == {f"d#{identity(member, scope)}" for member in members}
+
+
+def test_an_object_is_known_as_bundled_whose_claim_still_names_its_bundle_once_that_is_seen_settled(
+    bench: Bench,
+) -> None:
+    bench.expect_look_up({"one": theirs("e"), "two": theirs("e", bundle=OURS)})
+    bench.expect_look_up({THEIRS: settle_of(THEIRS), OURS: None})
+    bench.expect_look_up({"one": theirs("e")})
+
+    assert reader_of(bench).bundled(["distribution#one", "distribution#two"]) == {"distribution#one"}
+
+
+@pytest.mark.parametrize("then", [released(), theirs("e", bundle=OURS), None], ids=["released", "claimed anew", "gone"])
+def test_an_object_given_back_before_its_bundle_was_settled_is_not_known_as_bundled(
+    bench: Bench, then: Record | None
+) -> None:
+    bench.expect_look_up({"one": theirs("e")})
+    bench.expect_settled(THEIRS, settled=True)
+    bench.expect_look_up({"one": then})
+
+    assert reader_of(bench).bundled(["distribution#one"]) == frozenset()
+
+
+@pytest.mark.parametrize("record", [released(), theirs("e")._replace(expiration=NOW - 1), None])
+def test_an_object_that_was_released_or_never_seen_or_forgotten_is_not_known_as_bundled(
+    bench: Bench, record: Record | None
+) -> None:
+    bench.expect_look_up({"one": record})
+
+    assert reader_of(bench).bundled(["distribution#one"]) == frozenset()
 
 
 def test_the_prefixes_of_a_time_are_its_hours_and_one_on_either_side() -> None:

@@ -6,8 +6,9 @@ which the process is killed after each of its calls in turn and another heals wh
 AWS's service authorization reference; the statements are those of the template.
 """
 
+import json
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -19,13 +20,14 @@ from tests.stack import resources, statements
 from tests.trial import invoke
 from tests.world import World, sqs_record
 
-LEDGER = {
-    "TransactWriteItems": "dynamodb:PutItem",  # all of them are puts; it is authorised by the writes it holds
-    "PutItem": "dynamodb:PutItem",
-    "BatchGetItem": "dynamodb:BatchGetItem",
-    "BatchWriteItem": "dynamodb:BatchWriteItem",
-}
-"""What a call to the table needs (DynamoDB developer guide, "IAM and DynamoDB transactions", for the first)."""
+LEDGER = {"PutItem", "BatchGetItem", "BatchWriteItem"}
+"""Calls to the table that need the permission of their own name."""
+
+STATEMENTS = {"INSERT": "dynamodb:PartiQLInsert", "UPDATE": "dynamodb:PartiQLUpdate"}
+"""What a statement needs, by its first word (DynamoDB developer guide, "IAM security policies with PartiQL")."""
+
+TRANSACTION = {"Put": "dynamodb:PutItem"}
+"""What a transaction needs, by the writes that it holds (same guide, "IAM and DynamoDB transactions")."""
 
 BY_LAMBDA = {
     ("queue", "sqs:ReceiveMessage"),
@@ -54,15 +56,23 @@ class Scene(NamedTuple):
 def test_the_function_may_do_what_its_calls_need_and_no_more(
     embedded: str, monkeypatch: pytest.MonkeyPatch, scope: str
 ) -> None:
-    quiet = _needs(embedded, monkeypatch, Scene((None, None), {"IDEMPOTENCY_SCOPE": scope}))
+    settings = {"IDEMPOTENCY_SCOPE": scope, "LEDGER_WRITES": "statements"}  # as on AWS, where nothing is probed
+    quiet = _needs(embedded, monkeypatch, Scene((None, None), settings))
     struck = [
-        _needs(embedded, monkeypatch, Scene((Strike(number, "kill after"), None), {"IDEMPOTENCY_SCOPE": scope}))
-        for number in range(_calls(embedded, monkeypatch))
+        _needs(embedded, monkeypatch, Scene((Strike(number, "kill after"), None), settings))
+        for number in range(_calls(embedded, monkeypatch, settings))
     ]
 
     needed = quiet.union(*struck) | BY_LAMBDA | {TO_TELL_MISSING}
 
     assert needed == _granted(scope)
+
+
+@pytest.mark.integration
+def test_claims_in_transactions_need_no_more(embedded: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    needed = _needs(embedded, monkeypatch, Scene((None, None), {"LEDGER_WRITES": "transactions"}))
+
+    assert needed <= _granted("key")
 
 
 def test_the_doctor_asks_for_what_the_template_grants() -> None:
@@ -103,13 +113,13 @@ def _needs(embedded: str, monkeypatch: pytest.MonkeyPatch, scene: Scene) -> set[
     needs: set[Need] = set()
     for delivery, strike in enumerate(scene.strikes):
         calls = _delivered(embedded, world, scene.settings, strike, delivery)
-        needs.update(_need(call, path, world) for call, path in calls)
+        needs.update(need for call in calls for need in _needed(*call, world))
     return needs
 
 
-def _calls(embedded: str, monkeypatch: pytest.MonkeyPatch) -> int:
+def _calls(embedded: str, monkeypatch: pytest.MonkeyPatch, settings: Mapping[str, str]) -> int:
     """How many calls an invocation makes in which nothing fails."""
-    return len(list(_delivered(embedded, _world(embedded, monkeypatch), {}, None, 0)))
+    return len(list(_delivered(embedded, _world(embedded, monkeypatch), settings, None, 0)))
 
 
 def _world(embedded: str, monkeypatch: pytest.MonkeyPatch) -> World:
@@ -122,7 +132,7 @@ def _world(embedded: str, monkeypatch: pytest.MonkeyPatch) -> World:
 
 def _delivered(
     embedded: str, world: World, settings: Mapping[str, str], strike: Strike | None, delivery: int
-) -> Iterable[tuple[str, str]]:
+) -> Iterable[tuple[str, str, bytes]]:
     version = world.s3.head_object(Bucket=world.source, Key="in/a")["VersionId"]
     bodies = {
         "announced with a version": world.body("in/a", versionId=version),
@@ -140,13 +150,25 @@ def _delivered(
             later=delivery * LAPSED,
             started=lambda pid: proxy.strike(strike, pid),
         )
-    return zip(proxy.calls, proxy.paths, strict=True)
+    return zip(proxy.calls, proxy.paths, proxy.bodies, strict=True)
 
 
-def _need(call: str, path: str, world: World) -> Need:
+def _needed(call: str, path: str, body: bytes, world: World) -> set[Need]:
     """What one call needs; a call that nobody has thought of has no entry, and fails the test."""
     if call in LEDGER:
-        return "table", LEDGER[call]
+        return {("table", f"dynamodb:{call}")}
+    if call == "BatchExecuteStatement":
+        return {("table", STATEMENTS[each["Statement"].split()[0]]) for each in _told(body, "Statements")}
+    if call == "TransactWriteItems":
+        return {("table", TRANSACTION[kind]) for write in _told(body, "TransactItems") for kind in write}
+    return {_needed_of_s3(call, path, world)}
+
+
+def _told(body: bytes, part: str) -> list[dict[str, Any]]:
+    return list(json.loads(body)[part])
+
+
+def _needed_of_s3(call: str, path: str, world: World) -> Need:
     address = urlsplit(path)
     bucket, versioned = address.path.split("/")[1], "versionId" in parse_qs(address.query)
     return {

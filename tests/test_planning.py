@@ -3,12 +3,15 @@
 from collections.abc import Iterable
 from itertools import pairwise
 from math import isclose
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from aws_lambda_powertools.utilities.idempotency import DynamoDBPersistenceLayer, IdempotencyConfig
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregator.planning import Plan, Timetable, bundle_key, planned, runs, split
+from aggregator.planning import Outcome, Plan, Timetable, Wanted, bundle_key, identity, planned, repeated, runs, split
 from aggregator.schemas import Member
 
 NOVEMBER_2026 = 1_795_434_896.789
@@ -31,7 +34,7 @@ def test_an_hour_begins_on_the_hour(now: float, hour: str) -> None:
 
 
 def test_a_plan_says_what_when_and_by_whom() -> None:
-    members = (Member("source", "a"), Member("source", "b"))
+    members = tuple(Wanted(key, Member("source", key)) for key in "ab")
 
     plan = planned(members, now=NOVEMBER_2026, request_id="request", suffix="0a1b2c3d")
 
@@ -59,7 +62,7 @@ def test_members_are_cut_into_runs_of_at_most_the_limit(
 ) -> None:
     found = split(_sized(sizes), 10)
 
-    assert [[member.size for member in run] for run in found] == expected
+    assert [[one.member.size for one in run] for run in found] == expected
 
 
 @PROPERTY
@@ -69,10 +72,56 @@ def test_every_member_is_in_one_run_and_no_run_could_take_the_next_one(sizes: li
 
     found = split(members, limit)
 
-    totals = [sum(member.size or 0 for member in run) for run in found]
-    assert [member for run in found for member in run] == members
+    totals = [sum(one.member.size or 0 for one in run) for run in found]
+    assert [one for run in found for one in run] == members
     assert all(total <= limit or len(run) == 1 for run, total in zip(found, totals, strict=True))
-    assert all(total + (run[0].size or 0) > limit for total, (_, run) in zip(totals, pairwise(found), strict=False))
+    assert all(
+        total + (run[0].member.size or 0) > limit for total, (_, run) in zip(totals, pairwise(found), strict=False)
+    )
+
+
+# Identity
+
+
+def test_an_object_is_identified_by_its_bucket_and_key() -> None:
+    one = Member("source", "one", 1, "e1")
+
+    ids = {identity(Member(bucket, key, 1, "e", "v"), "key") for bucket in ("ab", "a") for key in ("c", "bc")}
+
+    assert len(ids) == 4
+    assert identity(one, "key") == identity(one._replace(etag="other", version_id="v2", size=9), "key")
+
+
+def test_with_the_scope_version_it_is_the_version_too_or_else_the_entity_tag() -> None:
+    one = Member("source", "one", 1, "e1")
+    versioned = one._replace(version_id="v1")
+
+    assert identity(versioned, "version") == identity(versioned._replace(etag="whatever"), "version")
+    assert len({identity(member, "version") for member in (one, one._replace(etag="e9"), versioned)}) == 3
+
+
+@pytest.mark.parametrize("member", [Member("source", "é/😀", 1, "e1"), Member("source", "a", None, None, "v1")])
+def test_an_id_is_hashed_as_powertools_hashes_an_idempotency_key(member: Member) -> None:
+    layer = DynamoDBPersistenceLayer("ledger", boto3_client=cast("Any", SimpleNamespace(meta=None)))
+    layer.configure(IdempotencyConfig(hash_function="sha256"), key_prefix="prefix")
+    data: Any = {"bucket": member.bucket, "key": member.key, "version": member.version_id or member.etag}
+
+    assert layer._get_hashed_idempotency_key(data) == f"prefix#{identity(member, 'version')}"
+
+
+@pytest.mark.parametrize(
+    ("etag", "known", "outcome"),
+    [
+        ("e1", "e1", Outcome.DUPLICATE),
+        ("e1", "e2", Outcome.OVERWRITTEN),
+        (None, "e2", Outcome.DUPLICATE),
+        ("e1", None, Outcome.DUPLICATE),
+    ],
+)
+def test_another_entity_tag_tells_an_overwritten_object_from_a_duplicate(
+    etag: str | None, known: str | None, outcome: Outcome
+) -> None:
+    assert repeated(Member("source", "one", 1, etag), known) is outcome
 
 
 # Time
@@ -81,7 +130,7 @@ def test_every_member_is_in_one_run_and_no_run_could_take_the_next_one(sizes: li
 @PROPERTY
 @given(st.floats(0, 1e7), st.floats(12, 900), st.integers(1_000_000, 5_000_000_000))
 def test_a_timetable_keeps_its_order_and_leaves_time_to_publish(now: float, remaining: float, limit: int) -> None:
-    table = Timetable.of(now, remaining, limit)
+    table = Timetable.of(now, remaining, limit, wall=0)
 
     publish = table.put_timeout + 3 * table.ledger_timeout
     assert now < table.read_until < table.gather_until < table.ends == now + remaining
@@ -96,7 +145,7 @@ def test_a_timetable_keeps_its_order_and_leaves_time_to_publish(now: float, rema
 @PROPERTY
 @given(st.floats(0, 12), st.integers(1_000_000, 5_000_000_000))
 def test_a_timetable_of_too_short_an_invocation_still_ends_in_time(remaining: float, limit: int) -> None:
-    table = Timetable.of(100.0, remaining, limit)
+    table = Timetable.of(100.0, remaining, limit, wall=0)
 
     assert table.read_until <= table.gather_until <= table.ends == 100 + remaining
 
@@ -104,7 +153,7 @@ def test_a_timetable_of_too_short_an_invocation_still_ends_in_time(remaining: fl
 @PROPERTY
 @given(st.floats(12, 900), st.integers(1_000_000, 5_000_000_000), st.integers(1, 1_000_000_000))
 def test_a_larger_bundle_leaves_no_more_time_to_gather(remaining: float, limit: int, more: int) -> None:
-    smaller, larger = Timetable.of(0, remaining, limit), Timetable.of(0, remaining, limit + more)
+    smaller, larger = Timetable.of(0, remaining, limit, wall=0), Timetable.of(0, remaining, limit + more, wall=0)
 
     assert larger.gather_until <= smaller.gather_until
 
@@ -112,15 +161,15 @@ def test_a_larger_bundle_leaves_no_more_time_to_gather(remaining: float, limit: 
 @pytest.mark.parametrize(
     ("remaining", "limit", "table"),
     [
-        (900, 100_000_000, Timetable(919, 939, 1000, 10, 5, 20)),
-        (60, 5_000_000_000, Timetable(122.5, 130, 160, 3.75, 5, 10)),
-        (60, 100_000_000, Timetable(135.25, 147, 160, 5.875, 13 / 6, 13 / 3)),
-        (12, 100_000_000, Timetable(104, 106, 112, 1, 1, 2)),
-        (0, 100_000_000, Timetable(98, 100, 100, 1, 0.8, 1.5)),
+        (900, 100_000_000, Timetable(919, 939, 1000, 10, 5, 20, 1910)),
+        (60, 5_000_000_000, Timetable(122.5, 130, 160, 3.75, 5, 10, 1070)),
+        (60, 100_000_000, Timetable(135.25, 147, 160, 5.875, 13 / 6, 13 / 3, 1070)),
+        (12, 100_000_000, Timetable(104, 106, 112, 1, 1, 2, 1022)),
+        (0, 100_000_000, Timetable(98, 100, 100, 1, 0.8, 1.5, 1010)),
     ],
 )
 def test_a_timetable_in_numbers(remaining: float, limit: int, table: Timetable) -> None:
-    assert tuple(Timetable.of(100.0, remaining, limit)) == pytest.approx(tuple(table))
+    assert tuple(Timetable.of(100.0, remaining, limit, wall=1000)) == pytest.approx(tuple(table))
 
 
 @pytest.mark.parametrize(
@@ -128,14 +177,14 @@ def test_a_timetable_in_numbers(remaining: float, limit: int, table: Timetable) 
     [(0, 99.5, True), (0, 99.6, False), (9.5, 90, True), (9.6, 90, False), (9.5, 90.1, False)],
 )
 def test_a_timetable_allows_what_ends_before_the_invocation_closes(seconds: float, now: float, allowed: bool) -> None:
-    table = Timetable(0, 0, ends=100, request_timeout=10, ledger_timeout=5, put_timeout=20)
+    table = Timetable(0, 0, ends=100, request_timeout=10, ledger_timeout=5, put_timeout=20, lapses=110)
 
     assert table.allows(seconds, now) == allowed
 
 
 @pytest.mark.parametrize(("now", "allowed"), [(0, True), (77.5, True), (77.6, False)])
 def test_a_put_takes_its_time_out_and_that_of_the_connection(now: float, allowed: bool) -> None:
-    table = Timetable(0, 0, ends=100, request_timeout=10, ledger_timeout=5, put_timeout=20)
+    table = Timetable(0, 0, ends=100, request_timeout=10, ledger_timeout=5, put_timeout=20, lapses=110)
 
     assert table.allows_put(now) == allowed
 
@@ -143,7 +192,7 @@ def test_a_put_takes_its_time_out_and_that_of_the_connection(now: float, allowed
 @PROPERTY
 @given(st.floats(12, 900), st.integers(1_000_000, 5_000_000_000))
 def test_a_timetable_allows_a_put_once_all_is_gathered(remaining: float, limit: int) -> None:
-    table = Timetable.of(0, remaining, limit)
+    table = Timetable.of(0, remaining, limit, wall=0)
 
     assert table.allows_put(table.gather_until)
 
@@ -156,5 +205,5 @@ def test_runs_are_of_one_size_but_the_last(values: str, cut: list[str]) -> None:
     assert list(runs(values, 3)) == cut
 
 
-def _sized(sizes: Iterable[int | None]) -> list[Member]:
-    return [Member("source", f"in/{n}.json", size) for n, size in enumerate(sizes)]
+def _sized(sizes: Iterable[int | None]) -> list[Wanted]:
+    return [Wanted.of(Member("source", f"in/{n}.json", size), "key") for n, size in enumerate(sizes)]

@@ -224,13 +224,14 @@ def test_a_bundle_knows_how_many_members_it_has(bundle: bytes) -> None:
     opened = Bundle.open(io.BytesIO(bundle))
 
     assert len(opened) == len(list(opened)) == len(MEMBERS)
+    assert not opened.is_fence
 
 
-def test_a_bundle_without_members_has_none() -> None:
+def test_a_bundle_without_members_has_none_and_says_what_it_is_for() -> None:
     opened = Bundle.open(io.BytesIO(empty_bundle("b.gz", 0, "r")))
 
     opened.verify()
-    assert (len(opened), list(opened)) == (0, [])
+    assert (len(opened), list(opened), opened.is_fence) == (0, [], True)
 
 
 def test_of_several_versions_under_one_key_the_last_is_read(executor: Executor) -> None:

@@ -26,6 +26,7 @@ DEFAULTS: dict[str, object] = {
     "compression_level": 1,
     "read_concurrency": 32,
     "read_window_mb": 64,
+    "ledger_writes": "auto",
     "archive_bucket_name": None,
 }
 LIMITS = {
@@ -40,6 +41,7 @@ WORDS = {
     "IDEMPOTENCY_SCOPE": ("key", "version"),
     "BUNDLE_FRAMING": ("lines", "none"),
     "SOURCE_DECODING": ("auto", "none"),
+    "LEDGER_WRITES": ("auto", "statements", "transactions"),
 }
 
 
@@ -63,6 +65,7 @@ def test_every_setting_is_the_variable_of_its_name_in_upper_case() -> None:
         "compression_level": 9,
         "read_concurrency": 4,
         "read_window_mb": 128,
+        "ledger_writes": "transactions",
         "archive_bucket_name": "archive",
     }
 
@@ -75,6 +78,12 @@ def test_variables_of_others_are_ignored() -> None:
     settings = Settings.from_env({**REQUIRED, "PATH": "/bin", "AWS_REGION": "eu-central-1", "compression_level": "9"})
 
     assert settings.model_dump() == DEFAULTS
+
+
+@pytest.mark.parametrize("name", ['a" VALUE', "a'b", "a b", "ab"])
+def test_the_name_of_a_table_is_no_part_of_a_statement(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="IDEMPOTENCY_TABLE_NAME is"):
+        Settings.from_env({**REQUIRED, "IDEMPOTENCY_TABLE_NAME": name})
 
 
 @pytest.mark.parametrize("missing", REQUIRED)

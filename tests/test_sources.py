@@ -4,7 +4,7 @@ import gzip
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 
@@ -25,9 +25,9 @@ from aggregator.exceptions import (
     SupersededError,
     UnforeseenError,
 )
-from aggregator.planning import Timetable
+from aggregator.planning import Timetable, Wanted
 from aggregator.schemas import Member
-from aggregator.sources import PART_SIZE, Arrival, Sources, nameable
+from aggregator.sources import PART_SIZE, Arrival, NotStarted, Reading, Sources, nameable
 from tests.world import CREDENTIALS
 
 Serve = Callable[["Request"], None]
@@ -110,7 +110,7 @@ def sources(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
     def make(
         scope: Literal["key", "version"] = "key", *, limit: int = 100_000_000, window: int = 64_000_000, **times: float
     ) -> Sources:
-        timetable = Timetable.of(time.monotonic(), 60, limit)._replace(request_timeout=0.5, **times)
+        timetable = Timetable.of(time.monotonic(), 60, limit, wall=time.time())._replace(request_timeout=0.5, **times)
         clients = Clients.build(timetable)
         opened = Sources(
             clients, scope=scope, decoding="auto", limit=limit, window=window, concurrency=4, timetable=timetable
@@ -348,16 +348,16 @@ def test_every_member_arrives_once_and_its_bytes_with_it(server: Server, sources
     server.serve(lambda request: request.answer_range(request.path.encode()))
     members = [Member("source", f"{at}", size) for at, size in enumerate([1, 0, None, 10**9] * 25)]
 
-    arrivals = list(sources(window=PART_SIZE * 6).read_ahead(iter(members), threading.Event()))
+    arrivals = list(sources(window=PART_SIZE * 6).read_ahead(_wanted(members), _going_on))
 
-    assert sorted(arrival.member.key for arrival in arrivals) == sorted(member.key for member in members)
-    assert all(_bytes(arrival) == f"/source/{arrival.member.key}".encode() for arrival in arrivals)
+    assert sorted(arrival.wanted.member.key for arrival in arrivals) == sorted(member.key for member in members)
+    assert all(_bytes(arrival) == f"/source/{arrival.wanted.member.key}".encode() for arrival in arrivals)
 
 
 def test_what_is_read_ahead_is_bounded_in_bytes(server: Server, sources: Callable[..., Sources]) -> None:
     server.serve(lambda request: request.answer(b"x"))
     members = [Member("source", f"{at}", PART_SIZE) for at in range(8)]
-    arriving = sources(window=PART_SIZE * 6).read_ahead(iter(members), threading.Event())
+    arriving = sources(window=PART_SIZE * 6).read_ahead(_wanted(members), _going_on)
 
     first = next(arriving)
     _until(lambda: len(server.seen) >= 2)
@@ -366,7 +366,7 @@ def test_what_is_read_ahead_is_bounded_in_bytes(server: Server, sources: Callabl
     rest = list(arriving)
 
     assert begun == 2
-    assert len({arrival.member for arrival in [first, *rest]}) == 8
+    assert len({arrival.wanted.member for arrival in [first, *rest]}) == 8
 
 
 def test_an_object_that_is_larger_than_announced_is_not_held_in_memory(
@@ -374,7 +374,7 @@ def test_an_object_that_is_larger_than_announced_is_not_held_in_memory(
 ) -> None:
     server.serve(lambda request: request.answer_range(bytes(5_000_000)))
 
-    (arrival,) = sources().read_ahead(iter([Member("source", "grown", 10)]), threading.Event())
+    (arrival,) = sources().read_ahead(_wanted([Member("source", "grown", 10)]), _going_on)
 
     assert server.seen == ["/source/grown"]
     assert _bytes(arrival) == bytes(5_000_000)
@@ -393,7 +393,7 @@ def test_a_gzip_object_that_is_larger_than_announced_is_not_held_in_memory_eithe
 
     server.serve(ranged)
 
-    (arrival,) = sources().read_ahead(iter([Member("source", "grown.gz", size)]), threading.Event())
+    (arrival,) = sources().read_ahead(_wanted([Member("source", "grown.gz", size)]), _going_on)
 
     assert asked == [None, "bytes=0-1"]
     assert _bytes(arrival) == gzip.decompress(content)
@@ -427,7 +427,7 @@ def test_what_goes_wrong_with_one_member_unforeseen_stays_with_it(
     monkeypatch.setattr("aggregator.sources.decoded", _unforeseen)
     members = [Member("source", "packed.gz"), Member("source", "plain")]
 
-    arrivals = {arrival.member.key: arrival for arrival in sources().read_ahead(iter(members), threading.Event())}
+    arrivals = {arrival.wanted.member.key: arrival for arrival in sources().read_ahead(_wanted(members), _going_on)}
 
     assert _bytes(arrivals["plain"]) == b"\x1f\x8bx"
     with pytest.raises(UnforeseenError) as caught:
@@ -435,18 +435,17 @@ def test_what_goes_wrong_with_one_member_unforeseen_stays_with_it(
     assert isinstance(caught.value.__cause__, RecursionError)
 
 
-def test_members_that_are_not_begun_any_more_arrive_as_out_of_time(
+def test_objects_that_are_not_begun_any_more_say_whether_there_is_enough_or_no_time(
     server: Server, sources: Callable[..., Sources]
 ) -> None:
     server.serve(lambda request: request.answer(b"x"))
     members = [Member("source", f"{at}") for at in range(9)]
-    stop = threading.Event()
-    stop.set()
 
-    stopped = list(sources().read_ahead(iter(members), stop))
-    late = list(sources(read_until=time.monotonic()).read_ahead(iter(members), threading.Event()))
+    stopped = list(sources().read_ahead(_wanted(members), lambda: True))
+    late = list(sources(read_until=time.monotonic()).read_ahead(_wanted(members), _going_on))
 
-    assert all(isinstance(arrival.reading, OutOfTimeError) for arrival in [*stopped, *late])
+    assert {type(arrival.reading) for arrival in stopped} == {NotStarted}
+    assert {type(arrival.reading) for arrival in late} == {OutOfTimeError}
     assert (len(stopped), len(late), server.seen) == (9, 9, [])
 
 
@@ -459,7 +458,7 @@ def test_an_error_in_a_reader_ends_the_reading_and_all_threads(server: Server, s
 
     before = threading.active_count()
     with pytest.raises(RuntimeError, match="unforeseen"):
-        list(sources().read_ahead(members(), threading.Event()))
+        list(sources().read_ahead(_wanted(members()), _going_on))
 
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("read-")]
     assert threading.active_count() <= before + 2  # what the test's own server is still answering
@@ -468,10 +467,10 @@ def test_an_error_in_a_reader_ends_the_reading_and_all_threads(server: Server, s
 def test_who_stops_listening_leaves_no_thread_behind(server: Server, sources: Callable[..., Sources]) -> None:
     server.serve(lambda request: request.answer(b"x"))
     members = [Member("source", f"{at}", PART_SIZE) for at in range(50)]
-    arriving = sources(window=PART_SIZE * 6).read_ahead(iter(members), threading.Event())
+    arriving = sources(window=PART_SIZE * 6).read_ahead(_wanted(members), _going_on)
     next(arriving)
 
-    arriving.close()  # type: ignore[attr-defined]
+    arriving.close()
 
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("read-")]
 
@@ -496,7 +495,7 @@ def test_a_key_is_nameable_if_and_only_if_it_stays_as_it_is_as_a_path(key: str) 
 
 
 def test_without_credentials_nothing_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    timetable = Timetable.of(0, 60, 1)
+    timetable = Timetable.of(0, 60, 1, wall=time.time())
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
@@ -544,8 +543,16 @@ def test_bucket_names_stay_in_the_path_on_an_endpoint_that_is_not_aws(
     assert server.seen == ["/source/plain", "/source/not//plain"]
 
 
+def _wanted(members: Iterable[Member]) -> Iterator[Wanted]:
+    return (Wanted.of(member, "key") for member in members)
+
+
+def _going_on() -> bool:
+    return False
+
+
 def _bytes(arrival: Arrival) -> bytes:
-    assert not isinstance(arrival.reading, Exception)
+    assert isinstance(arrival.reading, Reading)
     return b"".join(arrival.reading.chunks)
 
 

@@ -135,7 +135,13 @@ def test_the_environment_is_the_settings(made: dict[str, Resource]) -> None:
 def test_a_parameter_allows_only_what_its_setting_allows(name: str) -> None:
     parameter = PARAMETERS.get("".join(word.capitalize() for word in name.split("_")))
     if parameter is None:
-        assert name in {"distribution_bucket_name", "service_name", "idempotency_table_name", "archive_bucket_name"}
+        assert name in {
+            "distribution_bucket_name",
+            "service_name",
+            "idempotency_table_name",
+            "archive_bucket_name",
+            "ledger_writes",
+        }
         return
     field = Settings.model_fields[name]
 
@@ -157,6 +163,7 @@ def test_a_parameter_that_is_one_of_few_words_offers_all_that_the_setting_has() 
         ({"FunctionTimeoutSeconds": "90"}, "FunctionTimeoutSeconds is '90': AllowedValues"),
         ({"BatchingWindowSeconds": "301"}, "BatchingWindowSeconds is '301': MinValue 1, MaxValue 300"),
         ({"MaxBundleInputMb": "5000"}, "MaxBundleInputMb is '5000': AllowedValues"),
+        ({"LedgerCapacity": "500"}, "LedgerCapacity is '500': AllowedValues"),
         ({"SourceBucketName": "My_Objects"}, "SourceBucketName is 'My_Objects': must be the name of an S3 bucket"),
         ({"KmsKeyArn": "alias/mine"}, "KmsKeyArn is 'alias/mine': is not such a value"),
         ({"Timeout": "60"}, "the template has no parameter Timeout"),
@@ -366,6 +373,34 @@ def test_the_ledger_expires_by_itself_and_survives_mistakes(made: dict[str, Reso
         "PointInTimeRecoverySpecification": {"PointInTimeRecoveryEnabled": True},
         "DeletionProtectionEnabled": True,
     }
+
+
+@pytest.mark.parametrize("most", PARAMETERS["LedgerCapacity"]["AllowedValues"][1:])
+def test_what_is_provisioned_follows_the_use_between_bounds_that_one_parameter_sets(most: str) -> None:
+    made = resources(LedgerCapacity=most)
+
+    least = int(most) // 20
+    assert made["Ledger"].properties["BillingMode"] == "PROVISIONED"
+    assert made["Ledger"].properties["ProvisionedThroughput"] == {
+        "ReadCapacityUnits": least,
+        "WriteCapacityUnits": least,
+    }
+    for kind in ("Read", "Write"):
+        target, policy = made[f"Ledger{kind}s"].properties, made[f"Ledger{kind}sPolicy"].properties
+        assert (target["MinCapacity"], target["MaxCapacity"]) == (least, int(most))
+        assert target["ResourceId"] == "table/stack-ledger"
+        assert target["ScalableDimension"] == f"dynamodb:table:{kind}CapacityUnits"
+        assert policy["ScalingTargetId"] == f"stack-ledger{kind.lower()}s"
+        assert policy["TargetTrackingScalingPolicyConfiguration"] == {
+            "TargetValue": 70,
+            "PredefinedMetricSpecification": {"PredefinedMetricType": f"DynamoDB{kind}CapacityUtilization"},
+        }
+
+
+def test_on_demand_nothing_scales(made: dict[str, Resource]) -> None:
+    provisioned = set(resources(LedgerCapacity="4000"))
+
+    assert provisioned - set(made) == {"LedgerWrites", "LedgerWritesPolicy", "LedgerReads", "LedgerReadsPolicy"}
 
 
 # Buckets

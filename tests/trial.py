@@ -16,10 +16,13 @@ import time
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from multiprocessing.sharedctypes import Synchronized
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["aggregator.app", "benchmarks.textbook", "tests.trial"])
+_FORKS.set_forkserver_preload(["aggregator.app", "benchmarks.textbook", "tests.trial", "tests.warmed"])
 
 
 class Run(NamedTuple):
@@ -29,19 +32,25 @@ class Run(NamedTuple):
     seconds: float
 
 
+def clock(later: float = 0) -> "Synchronized[float]":
+    """A clock that is `later` seconds ahead, for `invoke`; it may be put forward while the process runs."""
+    return _FORKS.Value("d", later)
+
+
 def invoke(
     module: str,
     environment: Mapping[str, str],
     event: dict[str, Any],
     *,
     seconds: float,
-    later: float = 0,
+    later: "float | Synchronized[float]" = 0,
     started: Callable[[int], object] = lambda _: None,
 ) -> Run:
     """
     Invoke `handler` of `module` with `event`, and kill it as Lambda would when its `seconds` are over.
 
-    Its clock is `later` seconds ahead. `started` is told the process id before the handler begins.
+    Its clock is `later` seconds ahead, or as far as a `clock` says. `started` is told the process id before the handler
+    begins.
     """
     ours, theirs = _FORKS.Pipe()
     child = _FORKS.Process(target=_child, args=(theirs, module, dict(environment), event, seconds, later), daemon=True)
@@ -64,7 +73,12 @@ def invoke(
 
 
 def _child(
-    pipe: Connection, module: str, environment: dict[str, str], event: dict[str, Any], seconds: float, later: float
+    pipe: Connection,
+    module: str,
+    environment: dict[str, str],
+    event: dict[str, Any],
+    seconds: float,
+    later: "float | Synchronized[float]",
 ) -> None:
     from aggregator.polling import Invocation
 
@@ -72,7 +86,7 @@ def _child(
     os.environ.clear()
     os.environ.update(environment)
     now = time.time
-    time.time = lambda: now() + later
+    time.time = lambda: now() + (later if isinstance(later, int | float) else later.value)
     handler = importlib.import_module(module).handler
     with contextlib.redirect_stdout(io.StringIO()):
         answer = handler(event, Invocation(function="aggregator", seconds=seconds))

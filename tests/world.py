@@ -12,7 +12,7 @@ import json
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -30,6 +30,7 @@ from aggregator.local import make_ledger
 from aggregator.planning import planned
 from aggregator.polling import Invocation
 from aggregator.reader import Bundle
+from aggregator.schemas import Member
 from fixtures import factories
 
 CREDENTIALS = {
@@ -51,6 +52,7 @@ class World:
             "IDEMPOTENCY_TABLE_NAME": self.table,
             "IDEMPOTENCY_TTL_DAYS": "30",
             "LOG_LEVEL": "INFO",
+            "LEDGER_WRITES": "statements",
             **({"AWS_ENDPOINT_URL": endpoint_url, **CREDENTIALS} if endpoint_url else {}),
             **settings,
         }
@@ -85,7 +87,7 @@ class World:
         """Invoke the handler for messages by name; the names of those that stay on the queue."""
         event = {"Records": [sqs_record(name, body) for name, body in bodies.items()]}
         answer = app.handler(event, Invocation(function=self.name, seconds=seconds))  # type: ignore[arg-type]
-        return {failure["itemIdentifier"] for failure in answer["batchItemFailures"]}
+        return {str(failure["itemIdentifier"]) for failure in answer["batchItemFailures"]}
 
     def bundles(self) -> Iterator[Bundle]:
         """All bundles ever put, also deleted ones, empty ones left out."""
@@ -163,6 +165,29 @@ class World:
         """The ledger, to be read as of `now`."""
         return LedgerReader(self.dynamodb, table=self.table, distribution=self.distribution, scope=scope, now=now)
 
+    def gives_back(self, key: str) -> Callable[[], None]:
+        """What the invocation that has claimed `key` may do next: give it back, put its bundle without it, settle."""
+        (claim,) = [
+            record
+            for record in self.records()
+            if record["id"] in self.reader("key", 0).ids(self.source, key, None, None)
+        ]
+        bundle = json.loads(claim["data"])["bundle"]
+        settle = {"status": "COMPLETED", "data": json.dumps({"bundle": bundle}), "expiration": claim["expiration"]}
+
+        def go_on() -> None:
+            self.write({**claim, "data": json.dumps({"released": bundle})})
+            self.plant(bundle, [Source(Member(self.source, "another"), 1, "tag")])
+            self.write({"id": f"{self.distribution}#{bundle}", **settle})
+
+        return go_on
+
+    def write(self, record: Mapping[str, str]) -> None:
+        """Write a record of the ledger, as `records` shows it."""
+        numbers = {"expiration", "in_progress_expiration"}
+        item = {name: {"N" if name in numbers else "S": value} for name, value in record.items()}
+        self.dynamodb.put_item(TableName=self.table, Item=item)
+
     def audit(self, *, later: float = 0, grace: float = 0, **given: Any) -> Audit:
         """What the auditor finds, `later` seconds from now, of all that was put."""
         now = time.time() + later
@@ -195,6 +220,21 @@ class World:
                     UpdateExpression="SET in_progress_expiration = :past",
                     ExpressionAttributeValues={":past": {"N": "1"}},
                 )
+
+
+class Meanwhile(LedgerReader):
+    """A reader beside which something happens, once: after it has read the claims, before it asks what is settled."""
+
+    def __init__(self, reader: LedgerReader, happens: Callable[[], None]) -> None:
+        vars(self).update(vars(reader))
+        self._happens: Callable[[], None] | None = happens
+
+    def receipts(self, bundles: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """The settle records, after what happens."""
+        happens, self._happens = self._happens, None
+        if happens:
+            happens()
+        return super().receipts(bundles)
 
 
 def sqs_record(message_id: str, body: Any) -> dict[str, Any]:

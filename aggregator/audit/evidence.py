@@ -118,6 +118,21 @@ class Evidence:
                 end=begin + PAGE,
             )
 
+    def forget_stale_claims(self) -> bool:
+        """
+        Forget the claims of objects that are in no bundle that was read; whether there are any.
+
+        They were read before the bundles and the settle records that they would be judged by: docs/decisions/0018.
+        """
+        stale = """
+            SELECT number FROM claims JOIN objects USING (number)
+            ANTI JOIN entries ON entries.key = objects.key AND entries.version = objects.version
+            WHERE NOT released
+        """
+        found = bool(self._rows(f"{stale} LIMIT 1"))
+        self._run(f"DELETE FROM claims WHERE number IN ({stale})")  # noqa: S608 - our own query
+        return found
+
     def unread_bundles(self) -> list[str]:
         """Bundles that claims name and that were not read, of objects that are in none that was."""
         rows = self._rows("""

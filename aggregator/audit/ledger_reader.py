@@ -94,6 +94,33 @@ class LedgerReader:
         ids = {f"{self._distribution}#{bundle}": bundle for bundle in bundles}
         return {ids[id_]: json.loads(item["data"]["S"]) for id_, item in self._records(list(ids)).items()}
 
+    def bundled(self, ids: Sequence[str]) -> frozenset[str]:
+        """
+        Those of `ids`, at most `MOST_READS`, whose object surely is in a bundle.
+
+        A claim that was read before the settle record of its bundle proves nothing: the object may have been given back
+        in between. So it is read once more (docs/decisions/0018).
+
+        Raises:
+            LedgerUnavailableError: DynamoDB does not say.
+        """
+        claimed = {id_: claim for id_, claim in self.claims(ids).items() if not claim.released}
+        settled = self.receipts(list(dict.fromkeys(claim.bundle for claim in claimed.values())))
+        named = {id_: claim for id_, claim in claimed.items() if claim.bundle in settled}
+        now = self.claims(list(named))
+        return frozenset(id_ for id_, claim in named.items() if now.get(id_) == claim)
+
+    def refused(self, message_ids: Sequence[str]) -> dict[str, Refused]:
+        """
+        Why messages were rejected, at most `MOST_READS`, by message id, of those that the ledger knows.
+
+        Raises:
+            LedgerUnavailableError: DynamoDB does not say.
+        """
+        ids = {f"{self._distribution}#refused#{message_id}": message_id for message_id in message_ids}
+        found = self._records(list(ids))
+        return {ids[id_]: _refused(ids[id_], json.loads(item["data"]["S"])) for id_, item in found.items()}
+
     def refusals(self) -> Iterator[Refused]:
         """
         All refusals. This reads the whole table: DynamoDB finds a record by nothing but its id.
@@ -120,6 +147,8 @@ class LedgerReader:
         return f"{self._distribution}#{hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()}"
 
     def _records(self, ids: Sequence[str]) -> dict[str, Any]:
+        if not ids:
+            return {}
         found: list[Any] = []
         request: Any = {self._table: {"Keys": [{"id": {"S": id_}} for id_ in ids], "ConsistentRead": True}}
         for attempt in range(_ATTEMPTS):

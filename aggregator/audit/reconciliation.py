@@ -162,12 +162,15 @@ class _Gathering:
         """
         What the ledger says of each object; and the bundles that it names and that were not read yet.
 
-        Whether they are settled is asked before they are looked for: a settled bundle that is not there is gone.
+        Whether they are settled is asked before they are looked for: a settled bundle that is not there is gone. Then
+        the claims of objects that are in none are read again: what they said before proves nothing by now.
         """
         self._ask(ledger)
         unread = self._evidence.unread_bundles()
         self._evidence.add("settled", ((key,) for some in runs(unread, MOST_READS) for key in ledger.receipts(some)))
         self._read("following claims", chain.from_iterable(map(self._found, unread)))
+        if self._evidence.forget_stale_claims():
+            self._ask(ledger)
         if refusals and self._evidence.any_unexplained():
             told = ((url, one.reason, one.message, one.time) for one in ledger.refusals() for url in one.objects)
             self._evidence.add("refusals", self._counted("searching for refusals", told))

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from aggregator.audit.ledger_reader import LedgerReader, Refused
+from aggregator.audit.ledger_reader import Claim, LedgerReader, Refused
 from aggregator.audit.listings import (
     Stored,
     in_parallel,
@@ -44,6 +44,9 @@ MEANING: dict[State, str] = {
 }
 
 _THREADS = 8
+_LOOKS = 3
+"""How often an object is looked for that changes hands meanwhile."""
+
 _LATEST = 20
 """Bundles that are asked which buckets they were made from."""
 
@@ -174,9 +177,23 @@ def _versions(wanted: Object, places: Places) -> list[Object]:
 
 
 def _state(wanted: Object, places: Places, now: float) -> tuple[State, dict[str, Any]]:
+    """The state of an object, judged by a claim that still said the same after everything else was looked up."""
+    claim = _claim(wanted, places)
+    for _ in range(_LOOKS):
+        state = _judged(claim, wanted, places, now)
+        before, claim = claim, _claim(wanted, places)
+        if claim == before:
+            break
+    return state
+
+
+def _claim(wanted: Object, places: Places) -> Claim | None:
     ids = places.ledger.ids(*wanted)
     claims = places.ledger.claims(ids)
-    claim = next((claims[id_] for id_ in ids if id_ in claims), None)
+    return next((claims[id_] for id_ in ids if id_ in claims), None)
+
+
+def _judged(claim: Claim | None, wanted: Object, places: Places, now: float) -> tuple[State, dict[str, Any]]:
     if claim is None:
         return "never seen", {}
     if claim.released:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
     from mypy_boto3_sqs.client import SQSClient
 
-    from aggregator.ledger import Ledger
+    from aggregator.audit.ledger_reader import LedgerReader
 
 
 class NowhereError(AggregatorError):
@@ -37,28 +37,17 @@ class Clients(NamedTuple):
             dynamodb_client(connections=connections),
         )
 
-    def ledger(self, table: str, distribution: str, scope: Literal["key", "version"] = "key") -> "Ledger":
+    def ledger(self, table: str, distribution: str, scope: Literal["key", "version"] = "key") -> "LedgerReader":
         """
-        The ledger of the bundles in the bucket `distribution`, to look things up in.
+        The ledger of the bundles in the bucket `distribution`, to look things up in, as of now.
 
         Raises:
             NowhereError: there is no such bucket, of whose bundles a ledger would know nothing.
         """
-        from aggregator.clients import Distribution
-        from aggregator.ledger import Ledger
+        from aggregator.audit.ledger_reader import LedgerReader
 
         bucket_exists(self.s3, distribution)
-        return Ledger(
-            self.dynamodb,
-            Distribution(self.s3, distribution),
-            table=table,
-            scope=scope,
-            ttl=1,
-            request_id="command-line",
-            remaining=0,
-            deciding=0,
-            clock=time.time,
-        )
+        return LedgerReader(self.dynamodb, table=table, distribution=distribution, scope=scope, now=time.time())
 
 
 def bucket_exists(s3: "S3Client", bucket: str) -> None:

@@ -20,7 +20,7 @@ from aggregator.commands.options import Scope, ScopeOption, Table, WithTable, mo
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from aggregator.ledger import Ledger
+    from aggregator.audit.ledger_reader import LedgerReader
     from aggregator.replay.backfill import Ending
     from aggregator.replay.pages import Page, Position
     from aggregator.replay.queues import Delivery
@@ -117,7 +117,7 @@ def _pages(
 
 def _ledger(
     clients: Clients, target: str, table: str | None, distribution: str | None, scope: Scope
-) -> "Ledger | None":
+) -> "LedgerReader | None":
     from aggregator.replay.backfill import BackfillError
     from aggregator.replay.pages import place
 

@@ -27,6 +27,7 @@ def plan(
     burst: Annotated[float, typer.Option(min=1, help="All comes in this fraction of every ten minutes.")] = 1,
     max_bundle_input: Annotated[int, typer.Option(metavar="MB", min=1, help="MAX_BUNDLE_INPUT_MB.")] = 100,
     ratio: Annotated[float, typer.Option(min=1, help="How well the objects compress.")] = 4,
+    duplicates: Annotated[float, typer.Option(metavar="PERCENT", min=0, max=99, help="Objects that come again.")] = 0,
     replicated: Annotated[bool, typer.Option("--replicated", help="Count the archive's PUTs too.")] = False,
     prices: Annotated[Path | None, typer.Option(metavar="FILE", help="JSON: other prices by name, in dollars.")] = None,
     seed: Annotated[int, typer.Option(help="Of the simulation.")] = 1,
@@ -52,6 +53,7 @@ def plan(
         bundle_limit=max_bundle_input * 1e6,
         ratio=ratio,
         replicated=replicated,
+        duplicates=duplicates / 100,
     )
     made = costs.plan(workload, seed=seed, prices=costs.priced(prices) if prices else costs.PRICES)
     if as_json:
@@ -84,12 +86,22 @@ def lines(made: "Plan") -> list[str]:
     rows += ["", f"{'for a million objects':<32}{'amount':>14}{'':<13}{'dollars':>9}"]
     rows += [f"{line.what:<32}{line.amount:>14,.2f} {line.unit:<12}{line.dollars:>9.4f}" for line in made.lines]
     rows += [f"{'together':<59}{made.dollars:>9.4f}", f"{'a day':<59}{made.dollars * work.objects_per_day / 1e6:>9.2f}"]
+    rows += ["", *_ledger_rows(made)]
     rows += ["", f"{'limit of AWS, by default':<48}{'needed':>12}{'there is':>12}"]
     rows += [
         f"{limit.what:<48}{limit.needed:>12,.0f}{limit.default:>12,.0f}{'  raise it' * limit.exceeded}"
         for limit in made.limits
     ]
     return [*rows, "", f"prices: us-east-1, {PRICES_DATE}; times: {FIGURES.source}"]
+
+
+def _ledger_rows(made: "Plan") -> list[str]:
+    """The ledger, by the write and by the hour: what a million objects cost, and what is to be provisioned."""
+    hourly, told = made.provisioned, f"{'the ledger on demand':<59}{made.ledger_dollars:>9.4f}"
+    if hourly is None:
+        return [told, "provisioned: more than the quota of a table"]
+    needed = f"provisioned, LedgerCapacity {hourly.most}"
+    return [told, f"{needed:<32}{hourly.write_units:>14,.0f} {'writes/s':<12}{hourly.dollars:>9.4f}"]
 
 
 def _everything(made: "Plan") -> dict[str, object]:
@@ -105,6 +117,7 @@ def _everything(made: "Plan") -> dict[str, object]:
         "simulated": {**seen, "batches": len(made.seen.batches), "mean_batch": made.seen.mean_batch},
         "per_million_objects": [line._asdict() for line in made.lines],
         "dollars_per_million_objects": made.dollars,
+        "ledger": {"on_demand": made.ledger_dollars, "provisioned": made.provisioned and made.provisioned._asdict()},
         "limits": [{**limit._asdict(), "exceeded": limit.exceeded} for limit in made.limits],
         "figures": FIGURES._asdict(),
         "prices_date": PRICES_DATE,

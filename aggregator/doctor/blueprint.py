@@ -65,6 +65,7 @@ def _facts(template: Template) -> Facts:
         failed_replicas=_NOT_RUNNING,
         access=_NOT_RUNNING,
         second_put=_NOT_RUNNING,
+        honoured=_NOT_RUNNING,
         skew=_NOT_RUNNING,
     )
 

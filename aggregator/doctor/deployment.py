@@ -2,8 +2,9 @@
 The facts of a deployment that runs, asked of AWS.
 
 Every question may be refused or go unanswered; the fact is then unknown, with the reason, and the rest is asked all the
-same. Nothing is changed but for one thing, and only if wanted: a probe is put into the distribution bucket, an empty
-bundle under a fixed name, to see whether the endpoint honours `If-None-Match`.
+same. Nothing is changed but for two probes, and only if wanted: an empty bundle under a fixed name in the distribution
+bucket, to see whether the endpoint honours `If-None-Match`, and records that expire within the hour in the ledger's
+table, to see whether it honours the conditions of claims.
 """
 
 import io
@@ -33,7 +34,9 @@ from aggregator.doctor.diagnosis import (
     Table,
     Unknown,
 )
-from aggregator.exceptions import AggregatorError
+from aggregator.exceptions import AggregatorError, LedgerUnavailableError
+from aggregator.records import Records
+from aggregator.swaps import WAYS, honours
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudwatch.client import CloudWatchClient
@@ -52,7 +55,13 @@ ACTIONS: dict[str, tuple[str, ...]] = {
     "members": ("s3:GetObject",),
     "distribution": ("s3:ListBucketVersions",),
     "bundles": ("s3:PutObject", "s3:GetObjectVersion"),
-    "table": ("dynamodb:PutItem", "dynamodb:BatchGetItem", "dynamodb:BatchWriteItem"),
+    "table": (
+        "dynamodb:PartiQLInsert",
+        "dynamodb:PartiQLUpdate",
+        "dynamodb:PutItem",
+        "dynamodb:BatchGetItem",
+        "dynamodb:BatchWriteItem",
+    ),
 }
 """What the function must be allowed to do, and to what; where each version is a member, `VERSIONS` as well."""
 
@@ -132,7 +141,7 @@ def of_environment(environment: Mapping[str, str], *, queue_url: str | None, sou
 
 def facts(place: Place, *, probe: bool, now: Callable[[], float]) -> Facts:
     """
-    All that AWS tells of the deployment at `place`; with `probe`, one object is put (see `PROBE`).
+    All that AWS tells of the deployment at `place`; with `probe`, an object (see `PROBE`) and two records are written.
 
     Raises:
         DeploymentError: AWS answers none of the questions.
@@ -173,7 +182,7 @@ class _Inquiry:
     def facts(self, *, probe: bool, now: Callable[[], float]) -> Facts:
         place = self._place
         queue = _asked(lambda: self._queue(_known(place.queue_url)))
-        rules = _asked(self._replication_rules)
+        rules, table = _asked(self._replication_rules), _asked(self._table)
         wanted = (
             queue if isinstance(queue, Unknown) else Notification(queue.arn, (CREATED,), place.prefix, place.suffix)
         )
@@ -183,7 +192,7 @@ class _Inquiry:
             event_source=_asked(self._event_source),
             queue=queue,
             dead_letters=_asked(self._dead_letters),
-            table=_asked(self._table),
+            table=table,
             source=place.source,
             wanted=wanted,
             notifications=_asked(self._notifications),
@@ -193,6 +202,7 @@ class _Inquiry:
             failed_replicas=_asked(lambda: self._failed_replicas(_known(rules), now())),
             access=_asked(lambda: self._access(_known(queue))),
             second_put=_asked(lambda: self._second_put(now())) if probe else Unknown("--no-probe is given"),
+            honoured=_asked(lambda: self._honoured(_known(table), now)) if probe else Unknown("--no-probe is given"),
             skew=_asked(lambda: self._skew(now)),
         )
 
@@ -340,6 +350,20 @@ class _Inquiry:
                 raise
             return status
         return int(answer["ResponseMetadata"]["HTTPStatusCode"])
+
+    def _honoured(self, _table: Table, now: Callable[[], float]) -> list[str]:
+        """The ways of writing the ledger whose conditions its store honours, if there is a table."""
+        name, bucket = self._named("IDEMPOTENCY_TABLE_NAME"), self._named("DISTRIBUTION_BUCKET_NAME")
+        records = Records(self._dynamodb, table=name, prefix=bucket, ttl=_DAY, clock=now)
+        honoured, unknown = [], None
+        for name, way in WAYS.items():
+            try:
+                honoured += [name] if honours(way(records), records) else []
+            except LedgerUnavailableError as error:
+                unknown = error
+        if unknown and not honoured:
+            raise _NotKnownError(_Unanswered(str(unknown)))
+        return honoured
 
     def _skew(self, now: Callable[[], float]) -> float:
         answer = self._s3.head_bucket(Bucket=self._named("DISTRIBUTION_BUCKET_NAME"))

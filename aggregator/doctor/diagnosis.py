@@ -102,7 +102,8 @@ class Facts(NamedTuple):
 
     `wanted` is the notification that there must be. `replicas` are the buckets that enabled rules of the distribution
     bucket copy to, `failed_replicas` the copies that failed in the last day. `second_put` is how the endpoint answered
-    a put with `If-None-Match: *` of an object that was there. `skew` is in seconds.
+    a put with `If-None-Match: *` of an object that was there; `honoured` are the ways of writing the ledger whose
+    conditions its store honours. `skew` is in seconds.
     """
 
     environment: Mapping[str, str] | Unknown
@@ -120,6 +121,7 @@ class Facts(NamedTuple):
     failed_replicas: int | Unknown
     access: Access | Unknown
     second_put: int | Unknown
+    honoured: Sequence[str] | Unknown
     skew: float | Unknown
 
 
@@ -318,6 +320,12 @@ def _conditional_writes(facts: Facts) -> tuple[bool, str]:
     return status == 412, f"a second put with If-None-Match was answered {status}"
 
 
+def _ledger_writes(facts: Facts) -> tuple[bool, str]:
+    honoured, wanted = _known(facts.honoured), _settings(facts).ledger_writes
+    says = f"LEDGER_WRITES is {wanted}; the store honours the conditions of {' and '.join(honoured) or 'neither way'}"
+    return bool(honoured) if wanted == "auto" else wanted in honoured, says
+
+
 def _clock(facts: Facts) -> tuple[bool, str]:
     skew = _known(facts.skew)
     return abs(skew) <= MOST_SKEW, f"this machine's clock and that of S3 differ by {abs(skew):.0f} s"
@@ -344,6 +352,7 @@ CHECKS: dict[str, tuple[Callable[[Facts], tuple[bool, str]], str]] = {
     "notification": (_notification, "let s3:ObjectCreated:* of the right keys go to the queue"),
     "permissions": (_permissions, "give the role the statements of deploy/template.yaml, and no other"),
     "conditional writes": (_conditional_writes, "use a store that honours If-None-Match on PutObject"),
+    "ledger writes": (_ledger_writes, "use DynamoDB, or set LEDGER_WRITES to a way that the store honours"),
     "clock": (_clock, "set this machine's clock by NTP"),
 }
 """What is checked, in order: the check, and the fix where it finds something wrong."""

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote_plus
 
+from aggregator.audit.ledger_reader import MOST_READS, LedgerReader
 from aggregator.exceptions import AggregatorError, ArchivedObjectError, InvalidNotificationError
-from aggregator.ledger import MOST_LOOKED_UP, Ledger
 from aggregator.planning import runs, timestamp
 from aggregator.replay.pages import Listed, Page, Position
 from aggregator.replay.queues import Delivery
@@ -160,7 +160,7 @@ def run(
     choice: Choice,
     *,
     deliver: Callable[[Sequence[str]], Delivery],
-    ledger: Ledger | None,
+    ledger: LedgerReader | None,
     bookmark: Bookmark | None,
     stop: threading.Event,
     report: Callable[[Totals], object] = lambda _: None,
@@ -232,7 +232,7 @@ def notification(listed: Listed) -> str:
     return body
 
 
-def _bodies(page: Page, choice: Choice, ledger: Ledger | None, totals: Totals) -> list[str]:
+def _bodies(page: Page, choice: Choice, ledger: LedgerReader | None, totals: Totals) -> list[str]:
     """The notifications of a page; what is not sent is counted."""
     totals.listed += len(page.objects)
     meant = [listed for listed in page.objects if choice.includes(listed)]
@@ -252,14 +252,15 @@ def _bodies(page: Page, choice: Choice, ledger: Ledger | None, totals: Totals) -
     return bodies
 
 
-def _unbundled(wanted: Sequence[Listed], ledger: Ledger | None) -> list[Listed]:
+def _unbundled(wanted: Sequence[Listed], ledger: LedgerReader | None) -> list[Listed]:
     """Those that the ledger does not know as bundled; all, if there is no ledger to ask."""
     if ledger is None:
         return list(wanted)
     new: list[Listed] = []
-    for some in runs(wanted, MOST_LOOKED_UP):
-        known = ledger.bundled(listed.member for listed in some)
-        new += [listed for listed in some if ledger.identity(listed.member) not in known]
+    for some in runs(wanted, MOST_READS):
+        ids = [ledger.ids(member.bucket, member.key, member.version_id, member.etag)[0] for member, *_ in some]
+        known = ledger.bundled(ids)
+        new += [listed for listed, id_ in zip(some, ids, strict=True) if id_ not in known]
     return new
 
 

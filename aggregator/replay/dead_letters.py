@@ -11,11 +11,11 @@ poison only comes round again.
 
 import fnmatch
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+from aggregator.audit.ledger_reader import LedgerReader
 from aggregator.exceptions import AggregatorError
-from aggregator.ledger import Ledger
 from aggregator.planning import runs
 from aggregator.replay.queues import MOST_IN_A_CALL, Delivery
 from aggregator.schemas import BODY
@@ -83,7 +83,7 @@ class DeadLetters:
         self,
         sqs: "SQSClient",
         queue_url: str,
-        ledger: Ledger | None,
+        ledger: LedgerReader | None,
         *,
         most: int,
         clock: Callable[[], float] = time.monotonic,
@@ -151,9 +151,10 @@ class DeadLetters:
 
     def _letters(self, messages: "Sequence[MessageTypeDef]") -> list[Letter]:
         ids = [message["MessageId"] for message in messages]
-        known = self._ledger.refusals(ids) if self._ledger and ids else {}
-        otherwise = {"reason": NOT_REFUSED if self._ledger else UNKNOWN, "message": ""}
-        return [_letter(message, known.get(message["MessageId"], otherwise)) for message in messages]
+        known = self._ledger.refused(ids) if self._ledger else {}
+        otherwise = (NOT_REFUSED if self._ledger else UNKNOWN, "")
+        why = {id_: (refused.reason, refused.message) for id_, refused in known.items()}
+        return [_letter(message, *why.get(message["MessageId"], otherwise)) for message in messages]
 
 
 class Returned(NamedTuple):
@@ -201,14 +202,14 @@ def _by_queue(letters: Sequence[Letter], queue_url: str | None) -> dict[str, lis
     return found
 
 
-def _letter(message: "MessageTypeDef", known: Mapping[str, Any]) -> Letter:
+def _letter(message: "MessageTypeDef", reason: str, why: str) -> Letter:
     body = message["Body"]
     return Letter(
         message["MessageId"],
         body,
         message["ReceiptHandle"],
-        known["reason"],
-        known["message"],
+        reason,
+        why,
         _objects(body),
         message.get("Attributes", {}).get("DeadLetterQueueSourceArn"),
     )

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from aggregator.exceptions import AggregatorError
 from aggregator.scaling.arrivals import IN_FLIGHT, Mapping, Seen, Stream, simulate
+from aggregator.scaling.provisioning import Demand, Provisioned, provisioned
 
 DAY = 86_400
 MIB = 1024 * 1024
@@ -52,20 +53,34 @@ PRICES: Dict[str, tuple[float, str]] = {
     "s3_put": (5.00e-6, "Amazon S3 pricing: PUT, COPY, POST, LIST requests, S3 Standard"),
     "sqs_request": (0.40e-6, "Amazon SQS pricing: standard queues, each 64 KB one request, first tier"),
     "dynamodb_write_unit": (0.625e-6, "Amazon DynamoDB pricing: on-demand write request units, Standard class"),
+    "dynamodb_read_unit": (0.125e-6, "Amazon DynamoDB pricing: on-demand read request units, Standard class"),
+    "dynamodb_write_unit_hour": (0.65e-3, "Amazon DynamoDB pricing: provisioned write capacity units, Standard class"),
+    "dynamodb_read_unit_hour": (0.13e-3, "Amazon DynamoDB pricing: provisioned read capacity units, Standard class"),
     "logs_gb": (0.50, "Amazon CloudWatch pricing: logs, collect"),
 }
 """Dollars in us-east-1, and the AWS page they are from. Free tiers and discounts are left out."""
 
 PRICES_DATE = "2026-11-23"
 
-_READERS, _CLAIMERS, _CLAIMS = 32, 4, 100
+_READERS, _CLAIMERS, _CLAIMS = 32, 8, 25
+_CLAIM_WRITES = 1
+"""Write units of a claim, granted or not (DynamoDB developer guide, "DynamoDB read and write operations")."""
+
+_DUPLICATE_READS = 2
+"""Read units that tell a duplicate: its record, and once more when its bundle is known to be settled."""
+
+_LEDGER, _WRITES, _READS = "DynamoDB", "write units", "read units"
 _PART = 8 * MIB
 _ONE_CPU = 1_769
 """MB of memory that come with one CPU (Lambda developer guide, "Configure Lambda function memory")."""
 
 
 class Workload(NamedTuple):
-    """What comes, and how the function is set up; sizes in bytes, `memory` in MB, `window` in seconds."""
+    """
+    What comes, and how the function is set up; sizes in bytes, `memory` in MB, `window` in seconds.
+
+    `duplicates` is the share of messages that announce what is in a bundle already.
+    """
 
     objects_per_day: float
     object_size: float
@@ -79,11 +94,17 @@ class Workload(NamedTuple):
     ratio: float = 4.0
     notification_bytes: int = 1_600
     replicated: bool = False
+    duplicates: float = 0.0
 
     @property
     def rate(self) -> float:
         """Objects a second, in the mean."""
         return self.objects_per_day / DAY
+
+    @property
+    def fresh(self) -> float:
+        """Share of messages whose objects are read and bundled."""
+        return 1 - self.duplicates
 
 
 class Line(NamedTuple):
@@ -113,7 +134,8 @@ class Plan(NamedTuple):
     """
     What is to be expected of a workload.
 
-    Members and sizes are those of one bundle, in the mean; `keeps_up` says whether the queue stays short.
+    Members and sizes are those of one bundle, in the mean; `keeps_up` says whether the queue stays short. `provisioned`
+    is what the ledger would cost by the hour; None, if its table cannot have as much.
     """
 
     workload: Workload
@@ -126,11 +148,17 @@ class Plan(NamedTuple):
     keeps_up: bool
     lines: list[Line]
     limits: list[Limit]
+    provisioned: Provisioned | None
 
     @property
     def dollars(self) -> float:
         """Dollars for a million objects."""
         return sum(line.dollars for line in self.lines)
+
+    @property
+    def ledger_dollars(self) -> float:
+        """Dollars of them for the ledger."""
+        return sum(line.dollars for line in self.lines if line.what.startswith(_LEDGER))
 
 
 def duration(members: int, workload: Workload, figures: Figures = FIGURES) -> float:
@@ -141,10 +169,11 @@ def duration(members: int, workload: Workload, figures: Figures = FIGURES) -> fl
     gets no more than one CPU, compression gets all.
     """
     cpus = workload.memory / _ONE_CPU
-    size = members * workload.object_size
+    read = members * workload.fresh
+    size = read * workload.object_size
     work = members * figures.object_cpu / min(cpus, 1.0) + size / (figures.compression * cpus)
     parts = max(1, math.ceil(workload.object_size / _PART))
-    waits = max(members * parts / _READERS, members / _CLAIMS / _CLAIMERS) * figures.latency
+    waits = max(read * parts / _READERS, members / _CLAIMS / _CLAIMERS) * figures.latency
     publishing = 3 * figures.latency  # the first claim, the put, the settle record
     return figures.invocation / min(cpus, 1.0) + max(work, waits, size / figures.network) + publishing
 
@@ -179,6 +208,8 @@ def plan(
     members, split = _bundle(seen, workload)
     closed = {why: count / len(seen.batches) for why, count in seen.closed_by.most_common()}
     text = members * workload.object_size
+    listed = {name: price for name, (price, _) in prices.items()}
+    lines = _lines(seen, workload, split, figures, listed)
     return Plan(
         workload=workload,
         seen=seen,
@@ -188,8 +219,9 @@ def plan(
         seconds=seen.busy_seconds / len(seen.batches),
         bound={"bundle limit": 1.0} if split > 1 else closed,
         keeps_up=seen.handled >= 0.97 * seen.arrived,
-        lines=_lines(seen, workload, split, figures, {name: price for name, (price, _) in prices.items()}),
+        lines=lines,
         limits=_limits(seen, workload),
+        provisioned=_provisioned(lines, workload, listed),
     )
 
 
@@ -214,6 +246,8 @@ def priced(path: Path) -> dict[str, tuple[float, str]]:
 def _checked(workload: Workload) -> None:
     if workload.objects_per_day <= 0 or workload.object_size < 0:
         raise PlanError("a workload has more than no objects, and no negative sizes")
+    if not 0 <= workload.duplicates < 1:
+        raise PlanError("some of the objects must be new")
     if workload.object_size > workload.bundle_limit:
         raise PlanError("an object is larger than a bundle may be: raise MAX_BUNDLE_INPUT_MB")
 
@@ -221,8 +255,9 @@ def _checked(workload: Workload) -> None:
 def _bundle(seen: Seen, workload: Workload) -> tuple[float, float]:
     """Members of a bundle in the mean, and bundles for a batch: a batch with more than fits makes several."""
     fits = max(1, math.floor(workload.bundle_limit / workload.object_size)) if workload.object_size else math.inf
-    bundles = sum(max(1, math.ceil(batch / fits)) for batch in seen.batches)  # of empty objects any number fits
-    return seen.handled / bundles, bundles / len(seen.batches)
+    made = (math.ceil(batch * workload.fresh / fits) for batch in seen.batches)
+    bundles = sum(max(1, number) for number in made)  # of empty objects any number fits
+    return seen.handled * workload.fresh / bundles, bundles / len(seen.batches)
 
 
 def _lines(seen: Seen, workload: Workload, split: float, figures: Figures, prices: Dict[str, float]) -> list[Line]:
@@ -235,22 +270,31 @@ def _lines(seen: Seen, workload: Workload, split: float, figures: Figures, price
     counted = (
         ("Lambda invocations", batches, "requests", prices["lambda_request"]),
         ("Lambda time", gigabyte_seconds, "GB-seconds", prices["lambda_gb_second"]),
-        ("S3 GET of members", 1e6 * parts, "requests", prices["s3_get"]),
+        ("S3 GET of members", 1e6 * workload.fresh * parts, "requests", prices["s3_get"]),
         ("S3 PUT of bundles", bundles * (2 if workload.replicated else 1), "requests", prices["s3_put"]),
         ("SQS sent by S3", 1e6, "requests", prices["sqs_request"]),
         ("SQS receives", seen.receives * million, "requests", prices["sqs_request"]),
         ("SQS deletes", deletes, "requests", prices["sqs_request"]),
-        ("DynamoDB claims", 2e6, "write units", prices["dynamodb_write_unit"]),
-        ("DynamoDB settle records", bundles, "write units", prices["dynamodb_write_unit"]),
+        (f"{_LEDGER} claims", 1e6 * _CLAIM_WRITES, _WRITES, prices["dynamodb_write_unit"]),
+        (f"{_LEDGER} settle records", bundles, _WRITES, prices["dynamodb_write_unit"]),
+        (f"{_LEDGER} reads", 1e6 * workload.duplicates * _DUPLICATE_READS, _READS, prices["dynamodb_read_unit"]),
         ("CloudWatch logs", batches * figures.log_bytes / 1e9, "GB", prices["logs_gb"]),
     )
     return [Line(what, amount, unit, amount * price) for what, amount, unit, price in counted]
 
 
+def _provisioned(lines: list[Line], workload: Workload, prices: Dict[str, float]) -> Provisioned | None:
+    """What the ledger costs by the hour."""
+    writes, reads = (sum(line.amount for line in lines if line.unit == unit) / 1e6 for unit in (_WRITES, _READS))
+    demand = Demand(writes, reads, workload.rate, workload.rate * workload.burst)
+    hour = {"write_price": prices["dynamodb_write_unit_hour"], "read_price": prices["dynamodb_read_unit_hour"]}
+    return provisioned(demand, **hour)
+
+
 def _limits(seen: Seen, workload: Workload) -> list[Limit]:
     """What is needed at the peak, against what AWS gives by default."""
     peak = workload.rate * workload.burst
-    writes = 2 * peak
+    writes = _CLAIM_WRITES * peak
     return [
         Limit("concurrent invocations", seen.most_running * workload.queues, 1_000, "Lambda quotas: account, region"),
         Limit("pollers of one queue", seen.most_pollers, 1_250, "Lambda guide: scaling, SQS"),

@@ -29,7 +29,7 @@ from aggregator import app
 from aggregator.clients import error_code
 from aggregator.connection import dynamodb_client, s3_client
 from aggregator.exceptions import AggregatorError
-from aggregator.ledger import GRACE
+from aggregator.planning import GRACE
 from aggregator.polling import BEATS, EventSourceMapping, Invocation, Polled
 from aggregator.settings import Settings
 from aggregator.telemetry import configured

@@ -17,7 +17,7 @@ from aggregator.exceptions import LedgerUnavailableError, StoreUnavailableError
 from aggregator.planning import bundle_key
 from aggregator.schemas import Member
 from tests.faults import Killed, faults
-from tests.world import World, environment
+from tests.world import Meanwhile, World, environment
 
 pytestmark = pytest.mark.integration
 
@@ -41,6 +41,20 @@ def test_an_object_that_no_bundle_holds_is_missing(world: World) -> None:
         {**SOUND, "once": 4, "missing": 1},
         [{"finding": "missing", "object": _url(world, "in/0"), "bundle": bundle, "why": "its bundle does not hold it"}],
     )
+
+
+def test_an_object_given_back_while_the_audit_runs_is_not_judged_by_the_claim_that_was_read_before(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.put("a", b"1")
+    with faults(monkeypatch, lambda call: Killed() if call.is_before("PutObject") else None), pytest.raises(Killed):
+        world.deliver("a")
+    reader = Meanwhile(world.reader("key", time.time()), world.gives_back("a"))
+    monkeypatch.setattr(world, "reader", lambda *_: reader)
+
+    totals, findings = world.verdict(grace=600)
+
+    assert (totals["in_flight"], findings) == (1, [])
 
 
 def test_an_object_that_two_bundles_hold_is_there_twice(world: World) -> None:

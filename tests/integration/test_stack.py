@@ -21,6 +21,7 @@ from aggregator.doctor.deployment import ACTIONS, FORBIDDEN, PROBE, DeploymentEr
 from aggregator.doctor.diagnosis import CHECKS, Finding, State, diagnosed
 from aggregator.polling import EventSourceMapping, Invocation
 from aggregator.reader import Bundle
+from aggregator.swaps import Statements, Swapped, Transactions
 from aggregator.telemetry import NAMESPACE
 from tests.stack import ROOT, Stack, watched
 from tests.world import log_lines
@@ -332,7 +333,11 @@ def test_what_is_named_and_not_there_is_wrong_and_so_is_what_needs_it(stack: Sta
         table,
         "GetFunctionConfiguration is answered ResourceNotFoundException",
     }
-    assert {check for check, (says, _) in wrong.items() if says == table} == {"table key", "table expiry"}
+    assert {check for check, (says, _) in wrong.items() if says == table} == {
+        "table key",
+        "table expiry",
+        "ledger writes",
+    }
     assert {fix for _, fix in wrong.values()} == {fix}
     assert wrong["redrive"][0].startswith(queue)
     assert wrong["notification"][0].startswith(queue)
@@ -412,6 +417,28 @@ def test_a_store_that_ignores_if_none_match_is_found(stack: Stack, monkeypatch: 
     )
 
 
+@pytest.mark.parametrize(
+    ("writes", "ignored", "state"),
+    [
+        ("auto", {Statements, Transactions}, State.WRONG),
+        ("auto", {Statements}, State.OK),
+        ("statements", {Statements}, State.WRONG),
+        ("transactions", {Statements}, State.OK),
+    ],
+)
+def test_a_ledgers_store_that_ignores_conditions_is_found(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, writes: str, ignored: set[Any], state: State
+) -> None:
+    for way in ignored:
+        monkeypatch.setattr(way, "request", lambda _, swaps: Swapped([swap.id for swap in swaps], {}, {}, {}))
+    environment = {**stack.environment, "LEDGER_WRITES": writes}
+    place = deployment.of_environment(environment, queue_url=stack.ids["Queue"], source=stack.ids["Source"])
+
+    findings = diagnosed(deployment.facts(place, probe=True, now=time.time))
+
+    assert _of(findings, "ledger writes")[0] is state
+
+
 def test_what_runs_without_lambda_is_looked_at_by_its_environment(stack: Stack) -> None:
     place = deployment.of_environment(stack.environment, queue_url=stack.ids["Queue"], source=stack.ids["Source"])
 
@@ -441,7 +468,7 @@ def test_the_command_prints_a_line_for_each_check_and_ends_with_what_it_found(st
     wrong = _doctor("--stack", "nowhere")
 
     assert (well.returncode, len(well.stdout.splitlines())) == (0, len(CHECKS))
-    assert "20 ok, 1 not checked" in well.stderr
+    assert "21 ok, 1 not checked" in well.stderr
     assert ill.returncode == 1
     assert {each["check"]: each["state"] for each in json.loads(ill.stdout)}["replication"] == "wrong"
     assert wrong.returncode == 2

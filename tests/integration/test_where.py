@@ -12,7 +12,7 @@ from aggregator.cli import app
 from aggregator.core import Source, empty_bundle
 from aggregator.schemas import Member
 from tests.faults import LOST, Killed, faults
-from tests.world import World, environment
+from tests.world import Meanwhile, World, environment
 
 pytestmark = pytest.mark.integration
 
@@ -55,6 +55,20 @@ def test_a_bundle_that_is_not_settled_or_deleted_still_holds_its_members(
     (found,) = _locate(world, "a")
 
     assert (found.state, found.facts["settled"], found.facts["deleted"]) == ("bundled", False, True)
+
+
+def test_an_object_given_back_while_it_is_looked_for_is_not_told_by_the_claim_that_was_read_before(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.put("a", b"1")
+    with faults(monkeypatch, lambda call: Killed() if call.is_before("PutObject") else None), pytest.raises(Killed):
+        world.deliver("a")
+    reader = Meanwhile(world.reader("key", time.time()), world.gives_back("a"))
+    places = Places(world.s3, world.distribution, None, reader)
+
+    (found,) = locate(Object(world.source, "a"), places, now=time.time())
+
+    assert found.state == "released"
 
 
 def test_a_bundle_that_is_left_in_the_archive_only_is_found_there(world: World) -> None:
