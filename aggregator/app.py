@@ -31,10 +31,12 @@ from aws_lambda_powertools.utilities.parser import parse
 from aggregator.arbiter import Arbiter
 from aggregator.bundling import Attempt, aggregate
 from aggregator.clients import Clients, Distribution
+from aggregator.events import FOLDER_MARKER
 from aggregator.exceptions import (
     InvalidNotificationError,
     LedgerUnavailableError,
     LoopError,
+    UnknownEventError,
     WrongTriggerError,
 )
 from aggregator.ledger import Ledger
@@ -42,7 +44,7 @@ from aggregator.planning import Envelope, Plan, Timetable, Wanted
 from aggregator.records import Records
 from aggregator.rejections import Rejection, Rejections
 from aggregator.report import Parsed, Report, tell
-from aggregator.schemas import BODY, Member, SqsRecord, invalid_fields
+from aggregator.schemas import BODY, Body, Member, SqsRecord, invalid_fields, unknown_events
 from aggregator.settings import MEGABYTE, Settings, switched_off
 from aggregator.sources import Sources
 from aggregator.swaps import Unwritten, chosen
@@ -54,6 +56,11 @@ if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
 log = structlog.get_logger()
+
+_UNKNOWN_EVENT = (
+    "event may create an object and is not known: send only object-created events to the queue, "
+    "or announce its objects with `aggregator backfill`"
+)
 
 
 class Processed(NamedTuple):
@@ -124,25 +131,41 @@ def _records(event: object) -> list[dict[str, Any]]:
 def _parsed(record: dict[str, Any], settings: Settings) -> Parsed:
     """One SQS message, as it is understood; what nobody foresaw in it is its own misfortune."""
     try:
-        wanted = tuple(Wanted.of(member, settings.idempotency_scope) for member in _announced(record, settings))
+        body = _body(record)
+        announced = body.members()
+        wanted = tuple(Wanted.of(member, settings.idempotency_scope) for member in _bundled(announced, settings))
     except Exception as error:
         return Parsed(Envelope(record["messageId"], ()), error)
-    return Parsed(Envelope(record["messageId"], wanted))
+    markers = sum(member.is_folder_marker for member in announced)
+    return Parsed(Envelope(record["messageId"], wanted), skipped=(*body.skipped(), *[FOLDER_MARKER] * markers))
 
 
-def _announced(record: dict[str, Any], settings: Settings) -> Iterator[Member]:
+def _body(record: dict[str, Any]) -> Body:
     """
-    The objects that a message announces.
+    The notification that a message is.
 
     Raises:
         InvalidNotificationError: it is no notification that we accept.
-        LoopError: it announces an object in a bucket that we write to.
+        UnknownEventError: it tells of an event of which nobody knows whether it creates an object.
     """
     try:
-        body = parse(event=record, model=SqsRecord).body
-        announced = parse(event=body, model=BODY).members()  # type: ignore[call-overload]  # it takes a str
+        text = parse(event=record, model=SqsRecord).body
+        body: Body = parse(event=text, model=BODY)  # type: ignore[call-overload]  # it takes a str
     except ValueError as error:
-        raise InvalidNotificationError("message is refused", faults=invalid_fields(error)) from error
+        faults = invalid_fields(error)
+        if events := unknown_events(error):
+            raise UnknownEventError(_UNKNOWN_EVENT, events=events, faults=faults) from error
+        raise InvalidNotificationError("message is refused", faults=faults) from error
+    return body
+
+
+def _bundled(announced: Sequence[Member], settings: Settings) -> Iterator[Member]:
+    """
+    The objects that are to be bundled, of those that a message announces.
+
+    Raises:
+        LoopError: it announces an object in a bucket that we write to.
+    """
     for member in announced:
         if member.is_folder_marker:
             continue

@@ -10,6 +10,7 @@ What each failure means for the envelope that brought it.
     ├── SupersededError              acknowledge: a newer version brings its own notification
     ├── PermanentError               reject: the redrive policy takes it to the dead-letter queue
     │   ├── InvalidNotificationError
+    │   ├── UnknownEventError
     │   ├── LoopError
     │   ├── MissingObjectError
     │   ├── ForbiddenObjectError
@@ -93,6 +94,12 @@ class InvalidNotificationError(PermanentError):
     """The body is not JSON, not a shape we accept, or not from S3."""
 
     reason = "invalid_notification"
+
+
+class UnknownEventError(PermanentError):
+    """The event neither creates an object that we understand nor is known to create none: to skip it might lose one."""
+
+    reason = "unknown_event"
 
 
 class LoopError(PermanentError):

@@ -15,7 +15,7 @@ from aggregator.exceptions import AggregatorError, InFlightError, PermanentError
 from aggregator.planning import Envelope, Outcome, repeated
 from aggregator.rejections import Rejection
 from aggregator.settings import Settings
-from aggregator.telemetry import METRICS, add_failures
+from aggregator.telemetry import METRICS, add_counts
 
 if TYPE_CHECKING:
     from aggregator.schemas import Member
@@ -24,10 +24,11 @@ log = structlog.get_logger()
 
 
 class Parsed(NamedTuple):
-    """An envelope, and why it could not be understood, if it could not."""
+    """An envelope, why it could not be understood, if it could not, and the kinds of what it has that is skipped."""
 
     envelope: Envelope
     error: Exception | None = None
+    skipped: tuple[str, ...] = ()
 
 
 class Report(NamedTuple):
@@ -53,6 +54,11 @@ class Report(NamedTuple):
     def outcomes(self) -> Counter[Outcome]:
         """How often each outcome: of several notifications for one object, one brought it in, the others repeat it."""
         return Counter(self._acknowledged())
+
+    def skips(self) -> Counter[str]:
+        """How often each kind of event was acknowledged and bundles nothing."""
+        failed = {id(envelope) for envelope, _ in self.failed}
+        return Counter(kind for one in self.parsed if id(one.envelope) not in failed for kind in one.skipped)
 
     def figures(self) -> dict[str, float]:
         """Every figure of the batch, by the name of its metric."""
@@ -103,8 +109,10 @@ def tell(report: Report, settings: Settings, metrics: Metrics, began: float) -> 
     for bundle in report.result.published:
         metrics.add_metric("FillRatio", METRICS["FillRatio"][0], 100 * bundle.bytes_in / settings.max_bundle_input)
     reasons = Counter(_reason(error) for _, error in failed)
-    add_failures(reasons, settings)
-    log.info("invocation.finished", **figures, reasons=dict(reasons))
+    skips = report.skips()
+    add_counts("Failures", "reason", reasons, settings)
+    add_counts("Skips", "kind", skips, settings)
+    log.info("invocation.finished", **figures, reasons=dict(reasons), skips=dict(skips))
 
 
 def _tell_rejected(failed: Sequence[tuple[Envelope, Exception]]) -> None:

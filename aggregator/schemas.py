@@ -1,16 +1,18 @@
 """
 The contracts at our edges: the SQS envelope, the notification inside it, and the index inside a bundle.
 
-A body passes two gates. The first is tolerant and asks only what kind of message this is; whatever is from S3 but
-announces no new object (a test event, a deletion, a tagging) is skipped without a look at its fields. The second is
-strict and small: of an object-created notification it validates the fields we use and ignores the others, because AWS
-adds fields and event types without notice (S3 user guide, "Event message structure": ignore what you do not know).
+A body passes two gates. The first asks only what kind of message this is. What is from S3 and known to create no object
+(a test event, a deletion, a tagging: the closed list of `events.py`) is skipped without a look at its other fields.
+Any other event that is no creation is refused. The second gate is strict and small: of an object-created notification
+it validates the fields we use and ignores the others, because AWS adds fields without notice (S3 user guide, "Event
+message structure": ignore what you do not know).
 
 What comes out is a tuple of small frozen `Member` values; thousands of retained models would cost more in garbage
 collection than they cost to parse.
 """
 
-from typing import Annotated, Literal, NamedTuple, TypeVar
+import re
+from typing import Annotated, Literal, NamedTuple, Never, TypeVar
 from urllib.parse import unquote_plus
 
 from pydantic import (
@@ -26,9 +28,14 @@ from pydantic import (
     Tag,
     TypeAdapter,
     ValidationError,
+    ValidationInfo,
     WithJsonSchema,
+    field_validator,
+    model_validator,
 )
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from aggregator.events import CONFIGURATION, CREATION, CREATION_TYPE, TEST_EVENT, kind_of_record, kind_of_type
 
 MAX_KEY_BYTES = 1024
 """Longest object key in bytes of UTF-8 (S3 user guide, "Naming Amazon S3 objects")."""
@@ -37,6 +44,9 @@ MAX_TAG_CHARACTERS = 1026
 """Longest entity tag or version: a version id has at most 1,024 bytes (S3 user guide, "Using S3 Versioning")."""
 
 MAX_ENCODED_KEY_CHARACTERS = 3 * MAX_KEY_BYTES
+
+_UNKNOWN = "unknown_event"
+_EVENT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9 :*._-]{0,63}")
 
 
 class Member(NamedTuple):
@@ -95,6 +105,18 @@ class _Incoming(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
 
+class _Message(_Incoming):
+    """What may lie on the queue."""
+
+    def members(self) -> tuple[Member, ...]:
+        """The objects announced as created."""
+        return ()
+
+    def skipped(self) -> tuple[str, ...]:
+        """The kinds of the events that are known to create no object."""
+        return ()
+
+
 class Bucket(_Incoming):
     """The bucket of the object."""
 
@@ -130,24 +152,52 @@ class CreatedRecord(_Incoming):
     s3: S3Entity
 
 
+class PrefixedRecord(CreatedRecord):
+    """A record that announces a new object under the name of the configuration, as stores that speak S3 write it."""
+
+    eventName: str = Field(pattern=r"^s3:ObjectCreated:", description="s3:ObjectCreated:Put, and what may follow")
+
+
 class OtherRecord(_Incoming):
     """A record that announces no new object: skipped."""
 
     eventSource: Literal["aws:s3"] = Field(description="always aws:s3")
     eventName: str = Field(min_length=1, description="any event that is not a creation")
 
+    @field_validator("eventName")
+    @classmethod
+    def _is_known(cls, name: str, info: ValidationInfo) -> str:
+        return _known(name, kind_of_record(name), info, "eventSource")
+
+    @property
+    def kind(self) -> str:
+        """The family of its event."""
+        return str(kind_of_record(self.eventName))
+
+
+def _known(name: str, kind: str | None, info: ValidationInfo, source: str) -> str:
+    """The name of an event that is known to create no object; where its source is wrong, that is what is wrong."""
+    if kind is None and source in info.data:
+        raise PydanticCustomError(_UNKNOWN, "creates no object that is understood, and is not known to create none")
+    return name
+
 
 def _record_kind(record: object) -> str:
     name = record.get("eventName") if isinstance(record, dict) else getattr(record, "eventName", None)
-    return "created" if isinstance(name, str) and name.startswith("ObjectCreated:") else "other"
+    if not isinstance(name, str) or not name.removeprefix(CONFIGURATION).startswith(CREATION):
+        return "other"
+    return "created" if name.startswith(CREATION) else "prefixed"
 
 
 Record = Annotated[
-    Annotated[CreatedRecord, Tag("created")] | Annotated[OtherRecord, Tag("other")], Discriminator(_record_kind)
+    Annotated[CreatedRecord, Tag("created")]
+    | Annotated[PrefixedRecord, Tag("prefixed")]
+    | Annotated[OtherRecord, Tag("other")],
+    Discriminator(_record_kind),
 ]
 
 
-class S3Notification(_Incoming):
+class S3Notification(_Message):
     """
     What S3 sends to a queue when an object was created.
 
@@ -160,15 +210,19 @@ class S3Notification(_Incoming):
         """The objects announced as created."""
         return tuple(_notified(record.s3) for record in self.Records if isinstance(record, CreatedRecord))
 
+    def skipped(self) -> tuple[str, ...]:
+        """The kinds of the events that create no object."""
+        return tuple(record.kind for record in self.Records if isinstance(record, OtherRecord))
 
-class S3TestEvent(_Incoming):
+
+class S3TestEvent(_Message):
     """What S3 sends once when notifications are configured: skipped."""
 
     Event: Literal["s3:TestEvent"] = Field(description="always s3:TestEvent")
 
-    def members(self) -> tuple[Member, ...]:
-        """None."""
-        return ()
+    def skipped(self) -> tuple[str, ...]:
+        """The kind of a test event."""
+        return (TEST_EVENT,)
 
 
 class EventBridgeObject(_Incoming):
@@ -187,7 +241,7 @@ class EventBridgeDetail(_Incoming):
     object: EventBridgeObject
 
 
-class EventBridgeNotification(_Incoming):
+class EventBridgeNotification(_Message):
     """
     What S3 sends through EventBridge when an object was created.
 
@@ -204,40 +258,70 @@ class EventBridgeNotification(_Incoming):
         return (Member(self.detail.bucket.name, named.key, named.size, named.etag, named.version_id),)
 
 
-class EventBridgeOther(_Incoming):
+class EventBridgeOther(_Message):
     """An S3 event in EventBridge that announces no new object: skipped."""
 
     source: Literal["aws.s3"] = Field(description="always aws.s3")
     detail_type: str = Field(alias="detail-type", min_length=1, description="any event that is not a creation")
 
-    def members(self) -> tuple[Member, ...]:
-        """None."""
-        return ()
+    @field_validator("detail_type")
+    @classmethod
+    def _is_known(cls, name: str, info: ValidationInfo) -> str:
+        return _known(name, kind_of_type(name), info, "source")
+
+    def skipped(self) -> tuple[str, ...]:
+        """Its detail type."""
+        return (self.detail_type,)
+
+
+class Several(_Message):
+    """A body that is several notifications at once: refused, because to read one of them would lose the others."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse(cls, _body: object) -> Never:
+        raise PydanticCustomError("several", "is several notifications at once")
 
 
 def kind_of(body: object) -> str | None:
-    """What kind of message a body is, by the tolerant gate; None if it is nothing of S3's."""
+    """
+    What kind of message a body is, by the first gate; None if it is nothing of S3's.
+
+    A test event is one only if nothing of a notification stands beside it; else the body is that notification, or none.
+    """
     if not isinstance(body, dict):
         return None
-    if body.get("Event") == "s3:TestEvent":
-        return "test"
-    if "detail-type" in body:
-        return "eventbridge" if body["detail-type"] == "Object Created" else "eventbridge-other"
-    if body.get("Type") == "Notification":
-        return "sns"
-    return "s3" if "Records" in body else None
+    told = [field for field in ("Records", "detail-type") if field in body]
+    told += ["Type"] if body.get("Type") == "Notification" else []
+    match told:
+        case ["Records"]:
+            return "s3"
+        case ["detail-type"]:
+            return "eventbridge" if body["detail-type"] == CREATION_TYPE else "eventbridge-other"
+        case ["Type"]:
+            return "sns"
+        case []:
+            return "test" if body.get("Event") == "s3:TestEvent" and not any(map(_is_part, body.items())) else None
+    return "several"
+
+
+def _is_part(field: tuple[str, object]) -> bool:
+    """Whether a field may belong to a notification: S3's test event has none of these, and nothing but texts."""
+    name, value = field
+    return name in {"detail", "Type", "Message"} or isinstance(value, dict | list)
 
 
 Unwrapped = Annotated[
     Annotated[S3Notification, Tag("s3")]
     | Annotated[S3TestEvent, Tag("test")]
     | Annotated[EventBridgeNotification, Tag("eventbridge")]
-    | Annotated[EventBridgeOther, Tag("eventbridge-other")],
+    | Annotated[EventBridgeOther, Tag("eventbridge-other")]
+    | Annotated[Several, Tag("several")],
     Discriminator(kind_of),
 ]
 
 
-class SnsEnvelope(_Incoming):
+class SnsEnvelope(_Message):
     """An SNS message around a notification (without raw message delivery)."""
 
     Type: Literal["Notification"] = Field(description="always Notification")
@@ -247,13 +331,18 @@ class SnsEnvelope(_Incoming):
         """The objects announced as created by the notification inside."""
         return self.Message.members()
 
+    def skipped(self) -> tuple[str, ...]:
+        """The kinds of the events that create no object in the notification inside."""
+        return self.Message.skipped()
+
 
 Body = Annotated[
     Annotated[S3Notification, Tag("s3")]
     | Annotated[S3TestEvent, Tag("test")]
     | Annotated[EventBridgeNotification, Tag("eventbridge")]
     | Annotated[EventBridgeOther, Tag("eventbridge-other")]
-    | Annotated[SnsEnvelope, Tag("sns")],
+    | Annotated[SnsEnvelope, Tag("sns")]
+    | Annotated[Several, Tag("several")],
     Discriminator(kind_of),
 ]
 
@@ -338,6 +427,18 @@ def invalid_fields(error: ValueError) -> list[str]:
         return ["body: is not Unicode text"]
     faults = error.errors(include_input=False, include_url=False, include_context=False)
     return [f"{'.'.join(map(str, fault['loc'])) or 'body'}: {_described(fault)}" for fault in faults[:5]]
+
+
+def unknown_events(error: ValueError) -> list[str]:
+    """
+    The events for which a body is refused because nobody knows whether they create an object, the first five.
+
+    A name is told, because it says what to do, if it looks like one: it comes from whoever wrote the message.
+    """
+    if not isinstance(error, ValidationError):
+        return []
+    names = [str(fault["input"]) for fault in error.errors(include_url=False) if fault["type"] == _UNKNOWN]
+    return [name if _EVENT_NAME.fullmatch(name) else "…" for name in names[:5]]
 
 
 def _described(fault: ErrorDetails) -> str:

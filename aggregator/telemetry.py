@@ -60,6 +60,7 @@ METRICS = {
     "SettleTime": (MetricUnit.Milliseconds, "time to record that all bundles are published"),
     "Duration": (MetricUnit.Milliseconds, "time of the invocation"),
     "Failures": (MetricUnit.Count, "messages left on the queue or rejected, by the dimension `reason`"),
+    "Skips": (MetricUnit.Count, "events and folder markers that bundle nothing, by the dimension `kind`"),
 }
 
 NAMESPACE = "DataAggregator"
@@ -98,15 +99,15 @@ def observed(handler: Observed[Answer_co]) -> Callable[[dict[str, Any], "LambdaC
     return invoke
 
 
-def add_failures(reasons: Mapping[str, int], settings: Settings) -> None:
-    """Count the envelopes that failed, by reason: each is a metric of its own, with the dimension `reason`."""
+def add_counts(name: str, dimension: str, counts: Mapping[str, int], settings: Settings) -> None:
+    """Count by a dimension: the envelopes that failed by `reason`, what was skipped by `kind`."""
     if switched_off(os.environ, "POWERTOOLS_METRICS_DISABLED"):
         return
-    unit = METRICS["Failures"][0]
-    for reason, count in reasons.items():
+    unit = METRICS[name][0]
+    for value, count in counts.items():
         dimensions = {"service": settings.service_name}
-        with single_metric("Failures", unit, count, namespace=NAMESPACE, default_dimensions=dimensions) as metric:
-            metric.add_dimension("reason", reason)
+        with single_metric(name, unit, count, namespace=NAMESPACE, default_dimensions=dimensions) as metric:
+            metric.add_dimension(dimension, value)
 
 
 def configured(settings: Settings) -> Logger:

@@ -10,6 +10,20 @@ const CONTRACT_OF_KIND = { s3: "s3-notification", eventbridge: "eventbridge-noti
 const TELLING = ["Records", "detail-type"];
 const SKIPPED_KINDS = ["test", "eventbridge-other"];
 
+// aggregator/events.py has the list, with its sources
+const NO_CREATION = [
+  "ObjectRemoved", "ObjectRestore", "ObjectTagging", "ObjectAcl", "ObjectAnnotation", "ObjectRetention",
+  "LifecycleExpiration", "LifecycleTransition", "IntelligentTiering", "Replication", "ReducedRedundancyLostObject",
+];
+const NO_CREATION_TYPES = [
+  "Object Deleted", "Object Restore Initiated", "Object Restore Completed", "Object Restore Expired",
+  "Object Storage Class Changed", "Object Access Tier Changed", "Object ACL Updated", "Object Tags Added",
+  "Object Tags Deleted",
+];
+const NEITHER = "creates no object that is understood, and is not known to create none";
+const ONLY_CREATIONS = "send only events that create objects, such as ObjectCreated:Put";
+const SEVERAL = "is several notifications at once";
+
 /** Judges by one contract, or by the one that each message is made for; `contracts` are those of the page. */
 class Judge {
   constructor(contracts, profile, label) {
@@ -45,12 +59,36 @@ class Judge {
     const one = this.chosen ?? this.named(CONTRACT_OF_KIND[kind]);
     if (one) {
       const faults = faultsOf(one.profiles[this.profile], content);
-      const isParsed = !faults.length && one.name === CONTRACT_OF_KIND[kind];
-      return { at, contract: one.label, faults: isParsed ? byTheLambda(kind, content) : faults };
+      const isParsed = !faults.length && Object.values(CONTRACT_OF_KIND).includes(one.name);
+      return { at, contract: one.label, faults: isParsed ? this.byTheLambda(kind, content) : faults };
     }
-    const isSkipped = SKIPPED_KINDS.includes(kind);
-    const isTaken = isSkipped && this.profile === "consumer";
-    return { at, contract: null, faults: isTaken ? skipped(kind, content) : [unknown(isSkipped, content)] };
+    const faults = SKIPPED_KINDS.includes(kind) ? skipped(kind, content) : [];
+    const isTaken = SKIPPED_KINDS.includes(kind) && this.profile === "consumer";
+    return { at, contract: null, faults: isTaken || faults.length ? faults : [unknown(kind, content)] };
+  }
+
+  /** What no schema says: aggregator/contracts/agreement.py has the whole list. */
+  byTheLambda(kind, content) {
+    if (kind === "several") return [fault([], "lambda", SEVERAL, LAST_WORD)];
+    if (kind === "eventbridge") return objectFaults(content.get("detail").get("object"), ["detail", "object"], utf8);
+    if (kind !== "s3") return [];
+    return content.get("Records").flatMap((record, index) => this.recordFaults(record, index));
+  }
+
+  recordFaults(record, index) {
+    const name = record.get("eventName");
+    const at = ["Records", index];
+    if (name.startsWith("s3:ObjectCreated:")) {
+      const plain = new Map(record).set("eventName", name.slice("s3:".length));
+      const schema = this.named("s3-notification").profiles.consumer;
+      const before = new Array(index).fill(new Map([["eventSource", "aws:s3"], ["eventName", "x"]]));
+      const found = faultsOf(schema, new Map([["Records", [...before, plain]]]));
+      if (found.length) return found.map((one) => ({ ...one, keyword: "lambda" }));
+    } else if (!name.startsWith("ObjectCreated:")) {
+      const isKnown = NO_CREATION.includes(name.replace(/^s3:/u, "").split(":")[0]);
+      return isKnown ? [] : [fault([...at, "eventName"], "lambda", NEITHER, ONLY_CREATIONS)];
+    }
+    return objectFaults(record.get("s3").get("object"), [...at, "s3", "object"], decoded);
   }
 
   named(name) {
@@ -80,22 +118,17 @@ function outOfSns(message) {
 
 function kindOf(body) {
   if (!(body instanceof Map)) return null;
-  if (body.get("Event") === "s3:TestEvent") return "test";
-  const detail = body.get("detail-type");
-  if (detail !== undefined) return detail === "Object Created" ? "eventbridge" : "eventbridge-other";
-  if (body.get("Type") === "Notification") return "sns";
-  return body.has("Records") ? "s3" : null;
+  const isSns = body.get("Type") === "Notification";
+  const told = [...["Records", "detail-type"].filter((field) => body.has(field)), ...(isSns ? ["Type"] : [])];
+  if (told.length > 1) return "several";
+  if (isSns) return "sns";
+  if (told[0] === "Records") return "s3";
+  if (told.length) return body.get("detail-type") === "Object Created" ? "eventbridge" : "eventbridge-other";
+  const isPart = ([name, value]) =>
+    ["detail", "Type", "Message"].includes(name) || value instanceof Map || Array.isArray(value);
+  return body.get("Event") === "s3:TestEvent" && ![...body].some(isPart) ? "test" : null;
 }
 
-/** What no schema says: aggregator/contracts/agreement.py has the whole list. */
-function byTheLambda(kind, content) {
-  if (kind === "eventbridge") return objectFaults(content.get("detail").get("object"), ["detail", "object"], utf8);
-  if (kind !== "s3") return [];
-  return content.get("Records").flatMap((record, index) => {
-    if (!record.get("eventName").startsWith("ObjectCreated:")) return [];
-    return objectFaults(record.get("s3").get("object"), ["Records", index, "s3", "object"], decoded);
-  });
-}
 
 function objectFaults(object, at, bytesOf) {
   const found = [];
@@ -112,10 +145,11 @@ function objectFaults(object, at, bytesOf) {
 function skipped(kind, content) {
   if (kind === "test") return [];
   const found = [];
-  const refuse = (name, problem) => found.push(fault([name], "lambda", problem, LAST_WORD));
+  const refuse = (name, problem, remedy = LAST_WORD) => found.push(fault([name], "lambda", problem, remedy));
   if (content.get("source") !== "aws.s3") refuse("source", 'must be "aws.s3"');
   const detail = content.get("detail-type");
   if (typeof detail !== "string" || !detail) refuse("detail-type", "must be the name of an event");
+  else if (!found.length && !NO_CREATION_TYPES.includes(detail)) refuse("detail-type", NEITHER, ONLY_CREATIONS);
   return found;
 }
 
@@ -166,11 +200,14 @@ function noDocument(error, line) {
   return { ...unreadable(error), problem, line: line + error.line - 1 };
 }
 
-function unknown(isSkipped, content) {
+function unknown(kind, content) {
+  if (kind === "several") {
+    return { pointer: "", keyword: "contract", problem: SEVERAL, remedy: "send each of them as a message of its own" };
+  }
   const letters = (name) => name.toLowerCase().replace(/[^a-z0-9]/gu, "");
   const names = content instanceof Map ? [...content.keys()].map(letters) : [];
   const instead = TELLING.find((name) => names.includes(letters(name)));
-  const [problem, remedy] = isSkipped
+  const [problem, remedy] = SKIPPED_KINDS.includes(kind)
     ? ["announces no object that was created", "the Lambda would skip it: do not send it"]
     : ["is nothing that any contract describes", instead ? `write ${instead}` : "choose the contract that it should keep"];
   return { pointer: "", keyword: "contract", problem, remedy };

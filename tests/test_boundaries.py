@@ -65,7 +65,18 @@ NOT_IN_LAMBDA = {
 AUDITOR = {"audit.evidence", "audit.ledger_reader", "audit.listings", "audit.reconciliation", "audit.verdicts"}
 """Modules that judge what the handler wrote."""
 
-PURE = {"core", "exceptions", "indexing", "layout", "planning", "reader", "schemas", "settings", "verification"} | {
+PURE = {
+    "core",
+    "events",
+    "exceptions",
+    "indexing",
+    "layout",
+    "planning",
+    "reader",
+    "schemas",
+    "settings",
+    "verification",
+} | {
     "audit.figures",
     "audit.figures_page",
     "audit.verdicts",

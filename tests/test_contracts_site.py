@@ -16,6 +16,7 @@ from aggregator.contracts.examples import load
 from aggregator.contracts.lint import KEYWORDS
 from aggregator.contracts.mutations import VALUES, mutants
 from aggregator.contracts.validation import MAX_FAULTS, Judge, faults_of
+from aggregator.events import NO_CREATION
 from contracts_site import fields
 from contracts_site.fields import UnshowableError
 from contracts_site.page import page
@@ -75,6 +76,59 @@ def test_the_page_unwraps_and_reads_what_the_command_line_does(tmp_path: Path) -
     ]  # fmt: skip
 
     calls = [Call(profile, None, text) for text in texts for profile in ("producer", "consumer")]
+
+    _assert_agreement(calls, tmp_path)
+
+
+def _changed_event(**fields: Any) -> str:
+    """A deletion and a creation in one notification, with other fields in the creation or beside both."""
+    document = json.loads(json.dumps(published("s3-notification/v1/examples/valid/put.json")))
+    record = document["Records"][0]
+    document["Records"].insert(0, {"eventSource": "aws:s3", "eventName": "ObjectRemoved:Delete"})
+    record.update({name: value for name, value in fields.items() if name in record})
+    document.update({name.replace("_", "-"): value for name, value in fields.items() if name not in record})
+    return json.dumps(document)
+
+
+NAMES = [
+    *NO_CREATION,
+    "ObjectCreated:Put",
+    "ObjectCreated:",
+    "ObjectTagging:Put",
+    "s3:ObjectTagging:Put",
+    "PutObject",
+    "s3:ObjectCreated:Put",
+    "s3:s3:ObjectCreated:Put",
+    " ObjectCreated:Put",
+    "s3:",
+    ":",
+    "toString",
+    "Object Created",
+]
+EVENTS = [
+    *(_changed_event(eventName=name) for name in NAMES),
+    *(json.dumps({"source": "aws.s3", "detail-type": name}) for name in NAMES),
+    json.dumps({"source": "my.app", "detail-type": "New"}), json.dumps({"source": "aws.s3", "detail-type": ""}),
+    _changed_event(eventName="s3:ObjectCreated:Put", eventVersion="3.0"),
+    _changed_event(eventName="s3:ObjectCreated:Put", s3={"bucket": {"name": "source"}, "object": {"key": "%C3"}}),
+    _changed_event(eventName="s3:ObjectCreated:Put", s3={"bucket": {"name": ""}, "object": {"size": "1"}}),
+    _changed_event(eventName="s3:ObjectCreated:Put", s3="gone"),
+    _changed_event(eventName="s3:ObjectCreated:Put", eventSource="minio:s3"),
+    _changed_event(detail_type="Object Deleted"), _changed_event(Type="Notification"), _changed_event(Type="Other"),
+    _changed_event(Event="s3:TestEvent"), json.dumps({"Event": "s3:TestEvent", "detail": {}}),
+    json.dumps({"Event": "s3:TestEvent", "records": []}), json.dumps({"Event": "s3:TestEvent", "body": {}}),
+    json.dumps({"Event": "s3:TestEvent", "Message": "{}"}), json.dumps({"Event": "s3:TestEvent", "Bucket": "a"}),
+    json.dumps({"Type": "Notification", "Message": "{}", "detail-type": "Object Deleted"}),
+]  # fmt: skip
+
+
+@pytest.mark.once
+@node_is_here
+def test_the_page_knows_the_same_events_by_whatever_contract_they_are_judged(tmp_path: Path) -> None:
+    labels = [None, *(one.label for one in CONTRACTS if one.name.endswith("-notification"))]
+    profiles: tuple[Profile, ...] = ("producer", "consumer")
+
+    calls = [Call(profile, label, text) for text in EVENTS for profile in profiles for label in labels]
 
     _assert_agreement(calls, tmp_path)
 

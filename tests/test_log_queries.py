@@ -21,6 +21,7 @@ _WORDS = {"as", "by", "asc", "desc", "bin", "sum", "avg", "count", "latest"}
 def test_every_field_of_a_query_is_in_a_line_of_its_event(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     world.put_all({"a": b"1", "cut.gz": b"\x1f\x8b\x08nonsense"})
     world.deliver(["a", "gone", "cut.gz"])
+    world.deliver_bodies({"unknown": '{"source": "aws.s3", "detail-type": "New"}'})
     world.deliver_bodies({"retried": world.body("b")}, seconds=0.1)
 
     said = {line["message"]: set(line) for line in log_lines(capsys.readouterr().out) if "message" in line}

@@ -92,7 +92,7 @@ def test_every_metric_of_an_invocation_is_emitted_in_one_document(capsys: pytest
     (directive,) = document["_aws"]["CloudWatchMetrics"]
     assert directive["Namespace"] == telemetry.NAMESPACE
     assert directive["Dimensions"] == [["service"]]
-    of_other_occasions = {"InvocationsFailed", "FillRatio", "Failures"}
+    of_other_occasions = {"InvocationsFailed", "FillRatio", "Failures", "Skips"}
     assert {metric["Name"] for metric in directive["Metrics"]} == set(telemetry.METRICS) - of_other_occasions
 
 
@@ -104,16 +104,22 @@ def test_an_invocation_that_raises_is_counted(capsys: pytest.CaptureFixture[str]
     assert document["InvocationsFailed"] == [1.0]
 
 
-def test_failures_are_counted_by_their_reason(capsys: pytest.CaptureFixture[str], settings: Any) -> None:
-    telemetry.add_failures({"in_flight": 2, "missing_object": 1}, settings())
+@pytest.mark.parametrize(
+    ("metric", "dimension", "values"),
+    [("Failures", "reason", ["in_flight", "missing_object"]), ("Skips", "kind", ["Object Deleted", "FolderMarker"])],
+)
+def test_failures_are_counted_by_their_reason_and_skips_by_their_kind(
+    capsys: pytest.CaptureFixture[str], settings: Any, metric: str, dimension: str, values: list[str]
+) -> None:
+    telemetry.add_counts(metric, dimension, dict(zip(values, (2, 1), strict=True)), settings())
 
     documents = log_lines(capsys.readouterr().out)
-    assert [(line["reason"], line["Failures"], line["service"]) for line in documents] == [
-        ("in_flight", [2.0], "aggregator-test"),
-        ("missing_object", [1.0], "aggregator-test"),
+    assert [(line[dimension], line[metric], line["service"]) for line in documents] == [
+        (values[0], [2.0], "aggregator-test"),
+        (values[1], [1.0], "aggregator-test"),
     ]
     assert {tuple(line["_aws"]["CloudWatchMetrics"][0]["Dimensions"][0]) for line in documents} == {
-        ("service", "reason")
+        ("service", dimension)
     }
 
 

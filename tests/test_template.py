@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 
 from aggregator.doctor.diagnosis import LARGEST_NOTIFICATION, MEBIBYTE
 from aggregator.doctor.template import Resource, Template, TemplateError, read
-from aggregator.exceptions import PermanentError
+from aggregator.exceptions import PermanentError, UnknownEventError
 from aggregator.settings import MEGABYTE, SECONDS_PER_DAY, Settings
 from aggregator.telemetry import METRICS, NAMESPACE
 from tests.stack import PATH, REQUIRED, ROOT, actions, resources, statements, transformed, watched
@@ -41,9 +41,13 @@ AWS_METRICS = {
 }
 """Metrics that exist: the pages "CloudWatch metrics" of the developer guides of SQS, Lambda, S3 and DynamoDB."""
 
+OURS = {"service": "stack"}
+"""The dimension of the function's metrics."""
+
 ALARMS = {
     "OldestMessageAlarm",
     "DeadLettersAlarm",
+    "UnknownEventsAlarm",
     "BundlesAlarm",
     "ReplicationLatencyAlarm",
     "ReplicationFailuresAlarm",
@@ -594,7 +598,7 @@ def test_an_alarm_watches_metrics_that_exist(made: dict[str, Resource], name: st
     assert metrics
     for namespace, metric, dimensions in metrics:
         assert metric in (METRICS if namespace == NAMESPACE else AWS_METRICS[namespace])
-        assert namespace != NAMESPACE or dimensions == {"service": "stack"}
+        assert namespace != NAMESPACE or dimensions in (OURS, {**OURS, "reason": UnknownEventError.reason})
 
 
 @pytest.mark.parametrize("name", sorted(ALARMS))
@@ -649,6 +653,14 @@ def test_the_dashboard_answers_four_questions_with_metrics_that_exist(made: dict
     for namespace, metric in named:
         assert metric in (METRICS if namespace == NAMESPACE else AWS_METRICS[namespace])
     assert len(next(each for each in body["widgets"] if each["type"] == "alarm")["properties"]["alarms"]) == len(ALARMS)
+
+
+def test_failures_by_reason_and_skips_by_kind_are_on_the_dashboard_whatever_comes(made: dict[str, Resource]) -> None:
+    body = made["Dashboard"].properties["DashboardBody"]
+
+    searched = re.findall(r"SEARCH\('\{DataAggregator,(\w+),service\} service=", body)
+
+    assert searched == ["reason", "kind"]
 
 
 def test_every_phase_that_is_measured_is_on_the_dashboard(made: dict[str, Resource]) -> None:

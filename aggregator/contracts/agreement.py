@@ -31,6 +31,10 @@ PARTINGS: dict[str, Callable[[ErrorDetails], bool]] = {
     "a key that is too long in bytes": lambda fault: "key is longer than" in fault["msg"],
     # Exact, the pattern would have 900 characters. The producer schema of S3 has it, and does not part.
     "a key whose escapes are not UTF-8": lambda fault: "key is not UTF-8" in fault["msg"],
+    # Version 1.0.0 of the schema lets pass any event that is no creation; the Lambda skips what is on a closed list.
+    "an event that is not known": lambda fault: fault["type"] == "unknown_event",
+    # To version 1.0.0 of the schema s3:ObjectCreated:Put is no creation; the Lambda reads it as strictly as any other.
+    "a creation under the name of the configuration": lambda fault: "prefixed" in fault["loc"],
 }
 
 

@@ -45,6 +45,7 @@ _TELLING = ("Records", "detail-type")
 """Fields that tell by their name alone what a message is."""
 
 _LAST_WORD = "no schema says this, but the Lambda refuses the message"
+_ONLY_CREATIONS = "send only events that create objects, such as ObjectCreated:Put"
 _WHOLE = "write it without a decimal point or an exponent: 3, not 3.0"
 _LIMITS = {
     "minLength": "has fewer than {:,} characters",
@@ -125,8 +126,9 @@ class Judge:
         if one:
             faults = self._by_schema(one, self._profile, message.content)
             return one, faults or (_by_model(message.text) if one.name in CONTRACT_OF_KIND.values() else ())
-        if kind in SKIPPED_KINDS and self._profile == "consumer":
-            return None, _by_model(message.text)
+        faults = _by_model(message.text) if kind in SKIPPED_KINDS else ()
+        if faults or (kind in SKIPPED_KINDS and self._profile == "consumer"):
+            return None, faults
         return None, (_unknown(kind, message.content),)
 
     def _document(self, document: Document) -> Iterator[tuple[str, Contract | None, tuple[Fault, ...]]]:
@@ -189,6 +191,8 @@ def _by_model(text: str | bytes) -> tuple[Fault, ...]:
 
 
 def _last_word(fault: ErrorDetails) -> str:
+    if fault["type"] == "unknown_event":
+        return _ONLY_CREATIONS
     return _WHOLE if fault["type"] == "int_type" and isinstance(fault["input"], float) else _LAST_WORD
 
 
@@ -277,6 +281,8 @@ def _unreadable(error: UnreadableError) -> Fault:
 def _unknown(kind: str | None, content: Any) -> Fault:
     if kind in SKIPPED_KINDS:
         return Fault("", "contract", "announces no object that was created", "the Lambda would skip it: do not send it")
+    if kind == "several":
+        return Fault("", "contract", "is several notifications at once", "send each of them as a message of its own")
     meant = {_letters(name): name for name in _TELLING}
     instead = (
         [meant[_letters(name)] for name in content if _letters(name) in meant] if isinstance(content, dict) else []

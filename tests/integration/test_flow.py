@@ -114,6 +114,7 @@ def test_bad_messages_stay_and_good_ones_beside_them_are_bundled(
 ) -> None:
     world.put_all({"good": b"1", "corrupt.gz": b"\x1f\x8b\x08nonsense", "cut.gz": gzip.compress(b"x" * 999)[:-9]})
     world.put_all({"large": bytes(1_500_000), "bomb.gz": gzip.compress(bytes(2_000_000)), "folder/": b""})
+    document = json.loads(world.body("good"))
     foreign = json.loads(world.body("good"))
     foreign["Records"][0]["eventSource"] = "minio:s3"
     deleted = json.loads(world.body("good"))
@@ -126,6 +127,9 @@ def test_bad_messages_stay_and_good_ones_beside_them_are_bundled(
         "bad: not JSON": "nope",
         "bad: nothing of ours": "{}",
         "bad: foreign source": json.dumps(foreign),
+        "bad: unknown event": world.body("good").replace("ObjectCreated:Put", "ObjectMoved:Rename"),
+        "bad: API call": json.dumps({"source": "aws.s3", "detail-type": "AWS API Call via CloudTrail", "detail": {}}),
+        "bad: several things at once": json.dumps({**document, "source": "aws.s3", "detail-type": "Object Deleted"}),
         "bad: missing": world.body("missing"),
         "bad: no such bucket": factories.created("x", bucket=f"{world.name}-none"),
         "bad: corrupt gzip": world.body("corrupt.gz"),
@@ -148,6 +152,9 @@ def test_bad_messages_stay_and_good_ones_beside_them_are_bundled(
         "bad: not JSON": "invalid_notification",
         "bad: nothing of ours": "invalid_notification",
         "bad: foreign source": "invalid_notification",
+        "bad: unknown event": "unknown_event",
+        "bad: API call": "unknown_event",
+        "bad: several things at once": "invalid_notification",
         "bad: missing": "missing_object",
         "bad: no such bucket": "missing_object",
         "bad: corrupt gzip": "corrupt_member",
@@ -161,6 +168,55 @@ def test_bad_messages_stay_and_good_ones_beside_them_are_bundled(
     assert {record["id"].rpartition("#")[2] for record in world.records() if "#refused#" in record["id"]} == set(
         rejected
     )
+
+
+def test_a_creation_is_bundled_whatever_it_is_called_and_whatever_stands_beside_it(world: World) -> None:
+    world.put_all({"plain": b"1", "prefixed": b"2", "tested": b"3", "both": b"4"})
+    prefixed = world.body("prefixed").replace("ObjectCreated:Put", "s3:ObjectCreated:Put")
+    tested = {"Service": "Amazon S3", "Event": "s3:TestEvent", **json.loads(world.body("tested"))}
+    both = json.loads(world.body("both"))
+    both["Records"].insert(0, {"eventSource": "aws:s3", "eventName": "ObjectRemoved:Delete"})
+    bodies = {
+        "plain": world.body("plain"),
+        "prefixed": prefixed,
+        "tested": json.dumps(tested),
+        "both": json.dumps(both),
+    }
+
+    stayed = world.deliver_bodies(bodies)
+
+    assert "s3:ObjectCreated:Put" in prefixed
+    assert stayed == set()
+    assert world.published() == {"plain": [b"1"], "prefixed": [b"2"], "tested": [b"3"], "both": [b"4"]}
+
+
+def test_what_is_skipped_is_counted_by_its_kind_and_what_is_not_known_is_told_by_its_name(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deletion = {"eventSource": "aws:s3", "eventName": "ObjectRemoved:Delete"}
+    records = json.loads(world.body("gone"))["Records"]
+    bodies = {
+        "test event": json.dumps({"Event": "s3:TestEvent"}),
+        "two deletions": json.dumps({"Records": [deletion, deletion]}),
+        "folder marker": world.body("folder/", size=0),
+        "tags": json.dumps({"source": "aws.s3", "detail-type": "Object Tags Added"}),
+        "a deletion and an object that is gone": json.dumps({"Records": [deletion, *records]}),
+        "unknown": json.dumps({"source": "aws.s3", "detail-type": "Object Moved"}),
+    }
+
+    stayed = world.deliver_bodies(bodies)
+
+    lines = log_lines(capsys.readouterr().out)
+    skips = {line["kind"]: line["Skips"] for line in lines if "Skips" in line}
+    finished = next(line for line in lines if line.get("message") == "invocation.finished")
+    told = {line["message_id"]: line.get("events") for line in lines if line.get("message") == "envelope.rejected"}
+    assert stayed == {"a deletion and an object that is gone", "unknown"}
+    assert skips == {"TestEvent": [1.0], "ObjectRemoved": [2.0], "FolderMarker": [1.0], "Object Tags Added": [1.0]}
+    assert finished["skips"] == {"TestEvent": 1, "ObjectRemoved": 2, "FolderMarker": 1, "Object Tags Added": 1}
+    assert (finished["Skipped"], finished["reasons"]) == (4, {"missing_object": 1, "unknown_event": 1})
+    assert told == {"a deletion and an object that is gone": None, "unknown": ["Object Moved"]}
+    reasons = [json.loads(record["data"]) for record in world.records() if record["id"].endswith("#refused#unknown")]
+    assert [(kept["reason"], "Object Moved" in kept["message"]) for kept in reasons] == [("unknown_event", True)]
 
 
 def test_what_a_batch_left_on_the_queue_is_bundled_as_soon_as_it_can_be(world: World) -> None:
