@@ -129,7 +129,7 @@ def _records(event: object) -> list[dict[str, Any]]:
 
 
 def _parsed(record: dict[str, Any], settings: Settings) -> Parsed:
-    """One SQS message, as it is understood; what nobody foresaw in it is its own misfortune."""
+    """One SQS message, as it is understood; an unexpected error in it fails this message alone."""
     try:
         body = _body(record)
         announced = body.members()

@@ -42,7 +42,7 @@ class Claiming:
             yield from (claim.wanted for claim in ahead.popleft().result().owned)
 
     def claims(self) -> Claims:
-        """All that was claimed; of a request that ended in an error nobody foresaw nothing is known."""
+        """All that was claimed; nothing is known of a request that ended in an unexpected error."""
         whole = Claims([], [], {})
         for request in self._requests:
             if request.exception() is None:
