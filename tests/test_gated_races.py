@@ -27,7 +27,7 @@ from tests.gates import (
 from tests.proxy import Mode
 from tests.world import World
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.once]
 
 SHORT = 12
 """Seconds of an invocation that waits no longer than two for the answer to a call."""

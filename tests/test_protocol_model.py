@@ -21,6 +21,8 @@ from tests.protocol.explorer import Explored, Model, explore
 from tests.protocol.invocation import Invocation
 from tests.world import World
 
+pytestmark = pytest.mark.once
+
 Batches = Mapping[str, tuple[str, ...]]
 
 OLD_RECORDS = (Record("released", OLD, FADING), Record("claimed", OLD, FADING), Record("claimed", OLD, EXPIRED))
@@ -78,7 +80,6 @@ def test_with_one_fault_two_invocations_lose_nothing_and_repeat_nothing(scene: s
     assert explored.states > 10_000
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("mutant", sorted(MUTANTS.keys() - NEEDS_MORE))
 def test_without_one_of_its_invariants_the_protocol_has_a_counterexample(mutant: str) -> None:
     found = (_explored(scene, faults, MUTANTS[mutant]) for faults in (0, 1) for scene in SCENES)
