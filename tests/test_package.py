@@ -17,6 +17,7 @@ from deploy import sbom
 from deploy.build import BuildError, build, closure
 from deploy.sbom import Package, Wheel
 from tests.runtime import Function, FunctionError, client
+from tests.world import log_lines
 
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 """The package is built for the Python that the tests run on."""
@@ -178,13 +179,20 @@ def test_the_package_bundles_all_under_the_runtime_client_and_the_poison_is_in_t
 ) -> None:
     objects = {f"in/{at:03}.json": b'{"order": %d}\n' % at for at in range(199)}
     files = _written(tmp_path / "files", {**objects, "in/poison.json.gz": b"\x1f\x8b\x08 no gzip"})
-    before = sorted(root.rglob("*"))
+    before, said = sorted(root.rglob("*")), list[str]()
 
-    with Function(root, python, _environment, log=print) as function:
-        summary = local.run(files, tmp_path / "out", endpoint_url=embedded, name="packaged", invoke=function.invoke)
+    with Function(root, python, _environment, log=said.append) as function:
+        summary = local.run(
+            files,
+            tmp_path / "out",
+            endpoint_url=embedded,
+            name="packaged",
+            invoke=lambda event: local.Invoked(function.invoke(event), {}),
+        )
 
+    figures = [line for line in log_lines("\n".join(said)) if line.get("message") == "invocation.finished"]
     assert _published(tmp_path / "out") == objects
-    assert (summary.members, summary.duplicates) == (199, 0)
+    assert [sum(line[name] for line in figures) for name in ("MembersBundled", "Duplicates")] == [199, 0]
     assert [failure.key for failure in summary.failures] == ["in/poison.json.gz"]
     assert summary.failures[0].reason.startswith("object is not gzip to its end")
     assert function.cold_starts == 1
