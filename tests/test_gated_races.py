@@ -256,6 +256,12 @@ def _lapsed(scenes: Mapping[str, Scene]) -> dict[str, Scene]:
     return {name: scene for name, scene in scenes.items() if scene.later}
 
 
+@pytest.fixture
+def statements(embedded: str, monkeypatch: pytest.MonkeyPatch) -> World:
+    """One way of writing, for tables that are squares: the rows above hold for both."""
+    return World(monkeypatch, embedded, LEDGER_WRITES="statements", MAX_BUNDLE_INPUT_MB="1")
+
+
 @pytest.fixture(params=["statements", "transactions"])
 def world(request: pytest.FixtureRequest, embedded: str, monkeypatch: pytest.MonkeyPatch) -> World:
     return World(monkeypatch, embedded, LEDGER_WRITES=request.param, MAX_BUNDLE_INPUT_MB="1")
@@ -306,11 +312,13 @@ def test_what_a_process_sent_before_it_died_may_land_when_another_has_taken_over
 
 
 @pytest.mark.chaos
-def test_two_processes_may_hold_each_other_up_at_any_two_of_their_calls(world: World) -> None:
-    table = Table(world, SCENES)
+def test_in_any_scene_a_process_may_be_held_while_another_runs_to_its_end(world: World) -> None:
+    assert Table(world, SCENES).held() == ""
 
-    assert table.held() == ""
-    assert table.crossed() == ""
+
+@pytest.mark.chaos
+def test_two_processes_may_hold_each_other_up_at_any_two_of_their_calls(statements: World) -> None:
+    assert Table(statements, EVERY_DAY).crossed() == ""
 
 
 @pytest.mark.chaos
@@ -319,8 +327,8 @@ def test_a_process_in_any_scene_may_be_suspended_for_longer_than_its_claims_live
 
 
 @pytest.mark.chaos
-def test_what_a_process_sent_before_it_died_may_land_between_any_two_calls_of_another(world: World) -> None:
-    table = Table(world, _lapsed(EVERY_DAY))
+def test_what_a_process_sent_before_it_died_may_land_between_any_two_calls_of_another(statements: World) -> None:
+    table = Table(statements, _lapsed(EVERY_DAY))
 
     assert table.late() == ""
     assert table.late_in_between() == ""
