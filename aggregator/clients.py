@@ -124,7 +124,8 @@ class Distribution:
                 )
             except (ClientError, BotoCoreError) as error:
                 status, fault = _status(error), error_code(error)
-                if 400 <= status < 500 and status not in _INDEFINITE:
+                refused = 400 <= status < 500 and status not in _INDEFINITE
+                if refused and attempt == 0:  # of a second attempt it would say nothing of the first
                     raise UnpublishedError("S3 refuses the bundle", bundle=key, fault=fault) from error
                 if fault not in _THROTTLED or attempt + 1 == _PUT_ATTEMPTS or self.versions(key):
                     raise AmbiguousPutError("the put of a bundle failed", bundle=key, fault=fault) from error

@@ -112,6 +112,17 @@ def test_a_put_that_stays_throttled_is_given_up_after_three_attempts(
         _put(s3)
 
 
+def test_a_refusal_of_a_second_attempt_says_nothing_of_the_first(s3: Stubber, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first may be carried out late, although it was answered with SlowDown: it is to be looked for."""
+    monkeypatch.setattr("aggregator.clients.time.sleep", lambda _: None)
+    s3.add_client_error("put_object", "SlowDown", http_status_code=503)
+    s3.add_response("list_object_versions", {})
+    s3.add_client_error("put_object", "AccessDenied", http_status_code=403)
+
+    with pytest.raises(AmbiguousPutError):
+        _put(s3)
+
+
 def test_a_name_that_is_occupied_already_is_as_good_as_occupied(s3: Stubber) -> None:
     s3.add_client_error("put_object", "PreconditionFailed", http_status_code=412)
 
