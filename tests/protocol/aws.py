@@ -140,11 +140,10 @@ class Aws:
                 if after != now:
                     yield write, Outcome(answer, after, before)
 
-    def calmed(self, world: World, bundles: Iterable[str]) -> World:
+    def calmed(self, world: World) -> World:
         """No invocation is left, all claims have lapsed, and nothing fails any more."""
-        for bundle in bundles:
-            world = self._lapsed(world, bundle)
-        return world._replace(calm=True, faults=0)
+        wire = [write for write in world.wire if not (self.patient and commits(write))]
+        return world.with_wire(wire)._replace(calm=True, faults=0, lapsed=frozenset())
 
     def _meanwhile(self, world: World, call: Call) -> Iterator[tuple[str, World]]:
         """What may have happened since the last call, if this is the first one that would notice."""
@@ -160,25 +159,16 @@ class Aws:
             if (full or empty) and self.overwritten:
                 yield f"a consumer writes over bundle {call.bundle}", world.with_version(call.bundle, FOREIGN)
 
-    def _answered(self, world: World, call: Call) -> Iterator[tuple[Any, World]]:  # noqa: C901 - a case for each call
+    def _answered(self, world: World, call: Call) -> Iterator[tuple[Any, World]]:
         """What comes of a call if nothing fails."""
-        match call:
-            case Swap() | Put() | Settle():
-                yield written(world, call)
-                if _commits(call) and call.bundle in world.lapsed:
-                    yield LAPSED, world
-            case ReadRecord(member):
-                yield world.record(member), world
-            case ReadSettleRecord(bundle):
-                yield bundle in world.settled, world
-            case Look(bundle):
-                yield world.versions(bundle), world
-            case AskClock(bundle):
-                yield bundle in world.lapsed, world
-            case ReadObject():
-                yield DONE, world
-            case Acknowledge(members):
-                yield DONE, world._replace(acknowledged=world.acknowledged.union(members))
+        if isinstance(call, Write):
+            yield written(world, call)
+            if commits(call) and call.bundle in world.lapsed:
+                yield LAPSED, world
+        elif isinstance(call, Acknowledge):
+            yield DONE, world._replace(acknowledged=world.acknowledged.union(call.members))
+        else:
+            yield _answer(world, call), world
 
     def _struck(self, world: World, call: Call) -> Iterator[tuple[Any, World]]:
         """What comes of a call at the price of one fault."""
@@ -202,14 +192,14 @@ class Aws:
             yield DONE_AT_LAST if answer == DONE else REFUSED_AT_LAST, after
             if answer == DONE:
                 yield REFUSED_AT_LAST, written(world, write)[1]
-        if _commits(write):
+        if commits(write):
             yield NOT_DONE, world
             yield BUSY, on_the_wire if self.late_503 else world
             yield BUSY, written(world, write)[1]
 
     def _lapsed(self, world: World, bundle: str) -> World:
         """The claims for a bundle have lapsed; to the patient, its put has landed before, or never will."""
-        wire = [write for write in world.wire if not (self.patient and _commits(write) and write.bundle == bundle)]
+        wire = [write for write in world.wire if not (self.patient and commits(write) and write.bundle == bundle)]
         return world.with_wire(wire)._replace(lapsed=world.lapsed | {bundle})
 
 
@@ -226,6 +216,21 @@ def written(world: World, write: Write) -> tuple[str, World]:
             return DONE, world.with_version(bundle, members)
         case Settle(bundle):
             return DONE, world._replace(settled=world.settled | {bundle})
+
+
+def _answer(world: World, question: Call) -> Any:
+    match question:
+        case ReadRecord(member):
+            return world.record(member)
+        case ReadSettleRecord(bundle):
+            return bundle in world.settled
+        case Look(bundle):
+            return world.versions(bundle)
+        case AskClock(bundle):
+            return world.calm or bundle in world.lapsed
+        case ReadObject():
+            return DONE
+    raise AssertionError(question)
 
 
 def renamed(value: Any, names: Mapping[str, str]) -> Any:
@@ -245,7 +250,7 @@ def renamed(value: Any, names: Mapping[str, str]) -> Any:
     return value
 
 
-def _commits(write: Write) -> TypeGuard[Put]:
+def commits(write: Write) -> TypeGuard[Put]:
     """Whether a write is the put of a bundle with members, by its owner."""
     return isinstance(write, Put) and bool(write.members)
 

@@ -1,161 +1,42 @@
 """
 Goes through all that may happen to some invocations in one world, and tells the shortest history that goes wrong.
 
-    state = the world, and the place where each invocation stands in its program
+    state = the number of the world, and the place of each invocation in its program
 
-`Places` runs the programs (`invocation.py`), which are plain generators. A place is told from others by the lines at
-which a program waits and by what its variables say, so two ways that lead to the same place are one from there on.
-`Model` says what may happen in a state; `explore` takes every way there is, the short ones first.
+In every state it may be that nobody is heard of any more: a crash is no event, it is that nothing follows (`aws.py`).
+Then all claims lapse, and what is not acknowledged is delivered once more, to an invocation in which nothing fails.
+What is on the wire lands before, meanwhile, after, or never. All of it is delivered once more as well, acknowledged or
+not, for SQS may do that. So of every state that can be reached it is judged whether an object is lost, twice, or stuck.
 
-In every state it may be that all invocations are dead (`aws.py` says why that is no event). Then all claims lapse, and
-what is not acknowledged is delivered once more, to an invocation that nothing happens to, before or after the writes on
-the wire land. So in each state that can be reached it is judged whether anything is lost, twice, or stuck.
+Two things make the states fewer, besides what `aws.py` says, and leave no history out:
 
-Two reductions, besides those of `aws.py`:
-
-- An invocation that reads an object does so at once: nobody else sees it, or has a say in it.
-- Invocations of the same messages may change their names: of the states that differ in these only, one is gone through.
+- Who reads an object does so at once: nobody else sees it, or has a say in it, so its turn makes no difference.
+- Where invocations have the same messages, who is called what makes no difference: of the states that are one another
+  under other names, one is gone through.
 """
 
 from collections import deque
-from collections.abc import Generator, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import permutations
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from tests.protocol.aws import Aws, Outcome, World, renamed
 from tests.protocol.calls import Call, ReadObject
-from tests.protocol.words import asked, told
-
-Steps = Generator[Any, Any, Any]
+from tests.protocol.programs import OVER, Places, Runs, Way
+from tests.protocol.words import asked, said, told
 
 LAST = "Z"
-"""The invocation of the last delivery, to which nothing happens."""
-
-OVER = 0
-"""The place of an invocation that has ended, is dead, or has not begun."""
+"""The invocation of the last delivery."""
 
 State = tuple[int, ...]
-"""The number of the world, the place of each invocation, the place of the last one."""
+"""The world; the place of each invocation, and of the last one, which is OVER as well before it begins."""
 
-
-class Together:
-    """What a program yields to have several others under way at once; it is sent what they return."""
-
-    def __init__(self, programs: Iterable[Steps]) -> None:
-        self.programs = tuple(programs)
-
-
-class Runs(Protocol):
-    """An invocation: its program, and what it knows, in attributes that can be hashed."""
-
-    def __init__(self, bundle: str, members: tuple[str, ...]) -> None: ...
-
-    def run(self) -> Steps:
-        """The program."""
-
-
-class Way(NamedTuple):
-    """How a place was reached: whose program, and which answers its threads were given, in order."""
-
-    bundle: str
-    members: tuple[str, ...]
-    answers: tuple[tuple[int, Any], ...] = ()
-
-
-class Places:
-    """The places in the programs of a kind of invocation, by number; each is found when it is first reached."""
-
-    def __init__(self, kind: type[Runs]) -> None:
-        self._kind = kind
-        self.calls: list[tuple[Call, ...]] = [()]
-        """What is asked at each place: a call for each thread."""
-        self._numbers: dict[Hashable, int] = {None: OVER}
-        self._ways: list[Way] = [Way("", ())]
-        self._next: dict[tuple[int, int, Any], int] = {}
-
-    def number(self, way: Way) -> int:
-        """The place to which a way leads."""
-        invocation = self._kind(way.bundle, way.members)
-        thread = _Thread(invocation.run())
-        for which, answer in way.answers:
-            thread.waiting()[which].go_on(answer)
-            thread.join()
-        if thread.ended:
-            return OVER
-        place = (thread.place(), tuple(vars(invocation).items()))
-        number = self._numbers.setdefault(place, len(self._numbers))
-        if number == len(self._ways):
-            self._ways.append(way)
-            self.calls.append(tuple(each.call for each in thread.waiting() if each.call))
-        return number
-
-    def after(self, place: int, which: int, answer: Any) -> int:
-        """The place that follows when a thread is answered."""
-        step = (place, which, answer)
-        if step not in self._next:
-            way = self._ways[place]
-            self._next[step] = self.number(way._replace(answers=(*way.answers, (which, answer))))
-        return self._next[step]
-
-    def renamed(self, place: int, names: Mapping[str, str]) -> int:
-        """The place of an invocation to which the same has happened under other names."""
-        return self.number(Way(*renamed(tuple(self._ways[place]), names))) if place != OVER else OVER
-
-
-class _Thread:
-    """A program that waits for an answer, or for the programs that it has started."""
-
-    def __init__(self, program: Steps) -> None:
-        self._program: Any = program
-        self._parts: tuple[_Thread, ...] = ()
-        self.call: Call | None = None
-        self.ended, self.result = False, None
-        self.go_on(None)
-
-    def go_on(self, answer: Any) -> None:
-        """Run up to the next call."""
-        self.call, self._parts = None, ()
-        try:
-            asked = self._program.send(answer)
-        except StopIteration as end:
-            self.ended, self.result = True, end.value
-            return
-        if isinstance(asked, Together):
-            self._parts = tuple(_Thread(program) for program in asked.programs)
-            self.join()
-        else:
-            self.call = asked
-
-    def join(self) -> None:
-        """Go on if all parts have ended."""
-        for part in self._parts:
-            part.join()
-        if self.call is None and not self.ended and all(part.ended for part in self._parts):
-            self.go_on(tuple(part.result for part in self._parts))
-
-    def waiting(self) -> "list[_Thread]":
-        """The threads that wait for an answer: this one, or those of its parts."""
-        if self.call:
-            return [self]
-        return [thread for part in self._parts for thread in part.waiting()]
-
-    def place(self) -> Hashable:
-        """
-        The lines at which it waits, in each function that has not returned, and what the variables there say.
-
-        A loop's place is told by its variable; so no program loops over the same value twice, or without naming it.
-        """
-        frames, program = [], self._program
-        while program is not None and not self.ended:
-            frame = program.gi_frame
-            variables = tuple((name, value) for name, value in frame.f_locals.items() if name != "self")
-            frames.append((frame.f_code.co_qualname, frame.f_lasti, variables))
-            program = program.gi_yieldfrom
-        return self.result, tuple(frames), tuple(part.place() for part in self._parts)
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 
 class Happening(NamedTuple):
-    """What may happen in a state, and the state after it."""
+    """What may happen in a state: who makes a call, or which write lands, or that nobody is heard of any more."""
 
     who: str
     call: Call | None
@@ -163,211 +44,199 @@ class Happening(NamedTuple):
     state: State
 
     def told(self) -> Iterator[str]:
-        """The same in words."""
+        """The same, in words."""
         if self.outcome.before:
             yield self.outcome.before
         if self.call is None:
-            yield f"nobody is heard of any more, all claims lapse; what is not acknowledged comes again, to {LAST}"
+            yield f"nobody is heard of any more, all claims lapse, and messages are delivered once more, to {LAST}"
         elif self.who:
             yield f"{self.who} {told(self.call, self.outcome.answer)}"
         else:
             yield f"late, it lands: {asked(self.call)}"
 
 
-class Counterexample(NamedTuple):
-    """A history that goes wrong, line by line; the last line says what is wrong."""
-
-    history: list[str]
-
-    def __str__(self) -> str:
-        *steps, wrong = self.history
-        return "\n".join([*(f"{number:3} {line}" for number, line in enumerate(steps, start=1)), f"--> {wrong}"])
-
-
-class Explored(NamedTuple):
+class Exploration(NamedTuple):
     """How many states there are, and the shortest history that goes wrong, if there is one."""
 
     states: int
-    wrong: Counterexample | None
+    steps: int
+    history: tuple[str, ...]
+
+    def told(self) -> str:
+        """The history, line by line."""
+        return "\n".join(f"{number:3}. {line}" for number, line in enumerate(self.history, 1))
 
 
-class Model:
-    """Some invocations, each with its messages, in one of some worlds."""
-
-    def __init__(
-        self, kind: type[Runs], batches: Mapping[str, tuple[str, ...]], *, aws: Aws, worlds: Iterable[World]
-    ) -> None:
-        self.members = tuple(sorted({member for batch in batches.values() for member in batch}))
-        self._names, self._aws = tuple(batches), aws
-        self._places, self._worlds = Places(kind), _Numbers[World]()
-        self._outcomes: dict[tuple[int, Call], list[tuple[Outcome, int]]] = {}
-        self._moves: dict[tuple[int, int], list[tuple[Call, Outcome, int, int]]] = {}
-        self._landings: dict[int, list[tuple[Call, Outcome, int]]] = {}
-        self._lasts: dict[int, list[State]] = {}
-        self._faults: dict[int, str] = {}
-        self._symmetries = [
-            _Symmetry(self._names, others, self._places, self._worlds)
-            for others in permutations(self._names)
-            if others != self._names
-            and all(batches[one] == batches[other] for one, other in zip(self._names, others, strict=True))
-        ]
-        places = [self._places.number(Way(name, batch)) for name, batch in batches.items()]
-        self.start = [self._normal((self._worlds.number(world), *places, OVER)) for world in worlds]
-
-    def successors(self, state: State) -> Iterator[State]:
-        """The states that may follow; of those that differ in names only, one."""
-        return (self._normal(happening.state) for happening in self.happenings(state))
-
-    def happenings(self, state: State) -> Iterator[Happening]:
-        """All that may happen in a state."""
-        number, places = state[0], state[1:]
-        world = self._worlds[number]
-        for at in self._alive(world, places):
-            before, after = places[:at], places[at + 1 :]
-            for call, outcome, then, place in self._moved(number, places[at]):
-                yield Happening((*self._names, LAST)[at], call, outcome, (then, *before, place, *after))
-        for call, outcome, then in self._landed(number):
-            yield Happening("", call, outcome, (then, *places))
-        if not world.calm:
-            for last in self._last(number):
-                yield Happening("", None, Outcome(None, world), last)
-
-    def wrong(self, state: State) -> str:
-        """What is wrong in a state; nothing, if all is well."""
-        number = state[0]
-        if number not in self._faults:
-            self._faults[number] = self._fault(self._worlds[number])
-        world = self._worlds[number]
-        if not self._faults[number] and world.calm and state[-1] == OVER:
-            stuck = [member for member in self.members if member not in world.acknowledged]
-            return f"{stuck[0]} comes again for ever" if stuck else ""
-        return self._faults[number]
-
-    def tell(self, states: Sequence[State]) -> Counterexample:
-        """The history that leads through some states."""
-        history: list[str] = []
-        now = states[0]
-        for wanted in states[1:]:
-            happening = next(each for each in self.happenings(now) if self._normal(each.state) == wanted)
-            history += happening.told()
-            now = happening.state
-        return Counterexample([*history, self.wrong(now)])
-
-    def _normal(self, state: State) -> State:
-        return min([state, *(symmetry(state) for symmetry in self._symmetries)])
-
-    def _fault(self, world: World) -> str:
-        for member in self.members:
-            published = world.published(member)
-            if published > 1:
-                return f"{member} is in two bundles"
-            if not published and member in world.acknowledged:
-                return f"{member} is acknowledged and in no bundle"
-        return ""
-
-    def _alive(self, world: World, places: Sequence[int]) -> list[int]:
-        """Who may go on; one that reads an object does so at once. Whose claims a patient AWS let lapse, is over."""
-        over = world.lapsed if self._aws.patient and not world.calm else frozenset()
-        alive = [at for at, place in enumerate(places) if place != OVER and (*self._names, LAST)[at] not in over]
-        reading = (at for at in alive if any(isinstance(call, ReadObject) for call in self._places.calls[places[at]]))
-        first = next(reading, None)
-        return alive if first is None else [first]
-
-    def _moved(self, number: int, place: int) -> list[tuple[Call, Outcome, int, int]]:
-        """What the invocation at a place may be answered in a world, with the world and the place that follow."""
-        step = (number, place)
-        if step not in self._moves:
-            self._moves[step] = [
-                (call, outcome, then, self._places.after(place, which, outcome.answer))
-                for which, call in enumerate(self._places.calls[place])
-                for outcome, then in self._outcomes_of(number, call)
-            ]
-        return self._moves[step]
-
-    def _outcomes_of(self, number: int, call: Call) -> list[tuple[Outcome, int]]:
-        asked_there = (number, call)
-        if asked_there not in self._outcomes:
-            outcomes = self._aws.outcomes(self._worlds[number], call)
-            self._outcomes[asked_there] = [(outcome, self._worlds.number(outcome.world)) for outcome in outcomes]
-        return self._outcomes[asked_there]
-
-    def _landed(self, number: int) -> list[tuple[Call, Outcome, int]]:
-        if number not in self._landings:
-            landings = self._aws.landings(self._worlds[number])
-            self._landings[number] = [(call, outcome, self._worlds.number(outcome.world)) for call, outcome in landings]
-        return self._landings[number]
-
-    def _last(self, number: int) -> list[State]:
-        """All are dead. What is not acknowledged comes once more; or, as SQS may do, everything does."""
-        if number not in self._lasts:
-            world = self._worlds[number]
-            calm = self._worlds.number(self._aws.calmed(world, self._names))
-            left = tuple(member for member in self.members if member not in world.acknowledged)
-            over = (OVER,) * len(self._names)
-            batches = [batch for batch in dict.fromkeys((left, self.members)) if batch]
-            self._lasts[number] = [(calm, *over, self._places.number(Way(LAST, batch))) for batch in batches]
-        return self._lasts[number]
-
-
-def explore(model: Model) -> Explored:
-    """Go through every state, those first that are reached in the fewest steps."""
-    came_from: dict[State, State | None] = dict.fromkeys(model.start)
-    waiting = deque(model.start)
+def explore(model: "Model") -> Exploration:
+    """Go through all states, those that are fewest steps away first, up to one that is wrong."""
+    before: dict[State, State | None] = dict.fromkeys(model.first)
+    waiting, steps = deque(before), 0
     while waiting:
         state = waiting.popleft()
         if model.wrong(state):
-            return Explored(len(came_from), model.tell(_path(state, came_from)))
-        for following in model.successors(state):
-            if following not in came_from:
-                came_from[following] = state
-                waiting.append(following)
-    return Explored(len(came_from), None)
+            return Exploration(len(before), steps, tuple(model.history(_path(before, state))))
+        for after in model.after(state):
+            steps += 1
+            if after not in before:
+                before[after] = state
+                waiting.append(after)
+    return Exploration(len(before), steps, ())
 
 
-def _path(state: State, came_from: Mapping[State, State | None]) -> list[State]:
-    path = [state]
-    while (before := came_from[path[-1]]) is not None:
-        path.append(before)
-    return path[::-1]
+def alone(
+    kind: type[Runs], way: Way, world: World, *, aws: Aws, until: type[Call] | None = None
+) -> tuple[list[Call], World]:
+    """The calls of an invocation of which nothing fails, up to the first of a kind, and the world after them."""
+    places, calls = Places(kind), list[Call]()
+    place = places.reached(way)
+    while place != OVER and not (calls and until and isinstance(calls[-1], until)):
+        calls.append(places.calls[place][0])
+        outcome = next(aws.outcomes(world, calls[-1]))
+        place, world = places.after(place, 0, outcome.answer), outcome.world
+    return calls, world
 
 
-class _Symmetry:
-    """The same state under other names of the invocations."""
+class Model:
+    """
+    Some invocations, each with its messages, in one of some worlds.
+
+    `reduced` makes the states fewer, in the two ways above, and by merging places (`programs.py`).
+    """
 
     def __init__(
-        self, names: tuple[str, ...], others: tuple[str, ...], places: Places, worlds: "_Numbers[World]"
+        self,
+        kind: type[Runs],
+        batches: Mapping[str, tuple[str, ...]],
+        *,
+        aws: Aws,
+        worlds: Iterable[World],
+        reduced: bool = True,
     ) -> None:
-        self._names = dict(zip(names, others, strict=True))
-        before = {other: name for name, other in self._names.items()}
-        self._order = [*(names.index(before[name]) + 1 for name in names), len(names) + 1]
-        self._places, self._worlds = places, worlds
-        self._renamed_places: dict[int, int] = {}
-        self._renamed_worlds: dict[int, int] = {}
+        self._names, self._aws = (*batches, LAST), aws
+        self._members = tuple(sorted({member for batch in batches.values() for member in batch}))
+        self._reduced = reduced
+        self._places, self._worlds = Places(kind, merged=reduced), _Numbers[World]()
+        self._outcomes = _Remembered(self._outcome)
+        self._reads = _Remembered(self._reading)
+        self._landings = _Remembered(self._landed)
+        self._ends = _Remembered(self._ended)
+        self._wrongs = _Remembered(self._wrong)
+        self._namings = [_Naming(names, self._places, self._worlds) for names in _namings(batches) if reduced]
+        places = [self._places.reached(Way(name, batch)) for name, batch in batches.items()]
+        self.first = [self._normal((self._worlds.number(world), *places, OVER)) for world in worlds]
 
-    def __call__(self, state: State) -> State:
-        number = state[0]
-        if number not in self._renamed_worlds:
-            self._renamed_worlds[number] = self._worlds.number(renamed(self._worlds[number], self._names))
-        return (self._renamed_worlds[number], *(self._place(state[at]) for at in self._order))
+    @property
+    def worlds(self) -> frozenset[World]:
+        """The worlds that were met."""
+        return frozenset(self._worlds)
 
-    def _place(self, place: int) -> int:
-        if place not in self._renamed_places:
-            self._renamed_places[place] = self._places.renamed(place, self._names)
-        return self._renamed_places[place]
+    def after(self, state: State) -> list[State]:
+        """The states that may follow."""
+        return [self._normal(happening.state) for happening in self._happenings(state)]
+
+    def wrong(self, state: State) -> str:
+        """What is wrong in a state, or nothing."""
+        world, last = state[0], state[-1]
+        return self._wrongs[world, last == OVER]
+
+    def history(self, path: Sequence[State]) -> Iterator[str]:
+        """What happens on the way through some states, and what is wrong in the last of them."""
+        state = path[0]
+        for member, record in self._worlds[state[0]].records:
+            yield f"the record of {member} is of long ago: {said(record)}"
+        for wanted in path[1:]:
+            happening = next(each for each in self._happenings(state) if self._normal(each.state) == wanted)
+            yield from happening.told()
+            state = happening.state
+        yield self.wrong(state)
+
+    def _happenings(self, state: State) -> list[Happening]:
+        """What may happen next: a call is answered, a write lands, or nobody is heard of any more."""
+        world, places = state[0], state[1:]
+        dead = self._worlds[world].lapsed if self._aws.patient else frozenset()
+        turns = [at for at, place in enumerate(places) if place != OVER and self._names[at] not in dead]
+        reading = [at for at in turns if self._reads[places[at]]]
+        if reading:
+            return self._calls(state, reading[:1])
+        landings = [Happening("", call, outcome, (after, *places)) for call, outcome, after in self._landings[world]]
+        ends = [Happening("", None, Outcome(None, self._worlds[world]), end) for end in self._ends[world]]
+        return self._calls(state, turns) + landings + ends
+
+    def _calls(self, state: State, turns: Iterable[int]) -> list[Happening]:
+        """What may come of the calls of those whose turn it may be."""
+        world, places = state[0], state[1:]
+        found = []
+        for at in turns:
+            name, place, before, behind = self._names[at], places[at], places[:at], places[at + 1 :]
+            for which, call in enumerate(self._places.calls[place]):
+                for outcome, after in self._outcomes[world, call]:
+                    next_place = self._places.after(place, which, outcome.answer)
+                    found.append(Happening(name, call, outcome, (after, *before, next_place, *behind)))
+        return found
+
+    def _reading(self, place: int) -> bool:
+        """Whether an object is read at a place, so that it is nobody else's turn."""
+        return self._reduced and any(isinstance(call, ReadObject) for call in self._places.calls[place])
+
+    def _outcome(self, asked: tuple[int, Call]) -> list[tuple[Outcome, int]]:
+        """What may come of a call in a world."""
+        world, call = asked
+        return [(each, self._worlds.number(each.world)) for each in self._aws.outcomes(self._worlds[world], call)]
+
+    def _landed(self, world: int) -> list[tuple[Call, Outcome, int]]:
+        """What may come of what is on the wire."""
+        landings = self._aws.landings(self._worlds[world])
+        return [(write, each, self._worlds.number(each.world)) for write, each in landings]
+
+    def _ended(self, number: int) -> list[State]:
+        """The states in which nobody is left, and what is not acknowledged, or all, is delivered once more."""
+        world, over = self._worlds[number], (OVER,) * (len(self._names) - 1)
+        left = tuple(member for member in self._members if member not in world.acknowledged)
+        batches = [] if world.calm else [batch for batch in dict.fromkeys((left, self._members)) if batch]
+        calm = self._worlds.number(self._aws.calmed(world))
+        return [(calm, *over, self._places.reached(Way(LAST, batch))) for batch in batches]
+
+    def _wrong(self, judged: tuple[int, bool]) -> str:
+        """What is wrong in a world, where the last invocation is over or not."""
+        world, over = self._worlds[judged[0]], judged[1]
+        for member in self._members:
+            published, acknowledged = world.published(member), member in world.acknowledged
+            if published > 1:
+                return f"{member} is in two bundles"
+            if acknowledged and not published:
+                return f"{member} is acknowledged, and in no bundle"
+            if world.calm and over and not acknowledged:
+                return f"{member} was delivered once more, and is still not acknowledged"
+        return ""
+
+    def _normal(self, state: State) -> State:
+        """The state that stands for all those that are the same under other names."""
+        least = state
+        for naming in self._namings:
+            least = min(least, naming.of(state))
+        return least
 
 
-Value = TypeVar("Value", bound=Hashable)
+class _Remembered(dict[Key, Value]):
+    """What a function gives, asked once for each key."""
+
+    def __init__(self, give: Callable[[Key], Value]) -> None:
+        super().__init__()
+        self._give = give
+
+    def __missing__(self, key: Key) -> Value:
+        value = self[key] = self._give(key)
+        return value
 
 
 class _Numbers(Generic[Value]):
-    """Values by number, in the order in which they were first seen: a state of numbers is quick to compare."""
+    """Values by number, in the order in which they came."""
 
     def __init__(self) -> None:
         self._values: list[Value] = []
         self._numbers: dict[Value, int] = {}
 
     def number(self, value: Value) -> int:
-        """The number of a value."""
         number = self._numbers.setdefault(value, len(self._values))
         if number == len(self._values):
             self._values.append(value)
@@ -375,3 +244,39 @@ class _Numbers(Generic[Value]):
 
     def __getitem__(self, number: int) -> Value:
         return self._values[number]
+
+    def __iter__(self) -> Iterator[Value]:
+        return iter(self._values)
+
+
+class _Naming:
+    """Other names for the invocations: each takes the name, and the place in the state, of another."""
+
+    def __init__(self, names: Mapping[str, str], places: Places, worlds: "_Numbers[World]") -> None:
+        before = {name: at for at, name in enumerate(names, 1)}
+        named = {after: before[name] for name, after in names.items()}
+        self._order = [*(named[name] for name in names), len(names) + 1]
+        self._place: _Remembered[int, int] = _Remembered(lambda place: places.renamed(place, names))
+        self._world: _Remembered[int, int] = _Remembered(lambda world: worlds.number(renamed(worlds[world], names)))
+
+    def of(self, state: State) -> State:
+        """A state, under these names."""
+        return (self._world[state[0]], *[self._place[state[at]] for at in self._order])
+
+
+def _namings(batches: Mapping[str, tuple[str, ...]]) -> Iterator[dict[str, str]]:
+    """All other names for invocations such that each has the messages that it had."""
+    for names in permutations(batches):
+        renaming = dict(zip(batches, names, strict=True))
+        if names != tuple(batches) and all(batches[name] == batches[other] for name, other in renaming.items()):
+            yield renaming
+
+
+def _path(before: Mapping[State, State | None], state: State) -> list[State]:
+    """The states that led to this one, from the first on."""
+    path: list[State] = []
+    step: State | None = state
+    while step is not None:
+        path.append(step)
+        step = before[step]
+    return path[::-1]

@@ -12,13 +12,21 @@ The protocol, as what one invocation asks of AWS: read this to know it.
 Each method is a step of the protocol. It yields calls (`calls.py`), and at each of them anything may happen (`aws.py`):
 others go on, no answer comes, the invocation dies. It returns what it found out. Nothing here is drawn by chance.
 
-The put of the bundle is the commit. What holds it together (docs/decisions/0001, 0002, 0008):
+The put of the bundle is the commit: before it nothing has happened, after it everything has. What holds it together,
+and which of the mutants (`mutants.py`) shows what it is for:
 
-- Nothing is written over a record but by compare-and-swap on exactly what was seen.
-- Before the put, every claim that carries our name, or may yet, and whose member is not packed, is surely released.
-- A settled bundle proves a member only if the claim, read after the settle record, still names that bundle.
-- A lapsed claim is taken over only after its bundle was resolved: members that were put, or a name that is fenced.
-- A put of which nobody knows is looked for, never given up blindly.
+- A record changes by compare-and-swap only, from exactly what was seen (ReleaseUnconditional, TakeOverUnconditional).
+- A release overwrites, and never deletes: a claim that lands late finds its place taken (ReleaseDeletes).
+- Whatever may yet land is in doubt, whatever a second attempt was answered (DoubtIgnored, RetryNotInDoubt).
+- Before the put, each claim that carries our name, or may yet, and is of no packed member, is surely released
+  (ReleaseAfterPut, ReleaseUncertain, FadingIgnored, VanishedIgnored).
+- A put of which nobody knows is looked for, in all versions (GivenUpBlindly, AcknowledgedBlindly, NewestOnly).
+- A settled bundle proves a member only if its record was read after the settle record (NoSecondLook).
+- A lapsed claim is taken over only when its bundle is resolved: published, or its name fenced, as is seen by looking
+  (TakeOverUnresolved, FenceBelieved, PutUnconditional).
+
+A member's claim is a write of its own here, and what it met is read apart, as statements do it. A transaction of many,
+which tells at once what it met, is one of the orders in which these writes and reads may come.
 """
 
 from collections.abc import Collection, Generator
@@ -52,7 +60,7 @@ from tests.protocol.calls import (
     is_bundle,
     released,
 )
-from tests.protocol.explorer import Together
+from tests.protocol.programs import Together
 
 Found = TypeVar("Found")
 Steps = Generator[Any, Any, Found]
@@ -66,6 +74,9 @@ PUTS = 3
 
 NOBODY: Final = ()
 """The members of a bundle whose name is fenced."""
+
+Judgement = str | Record | None
+"""A duplicate; failed, for it is in flight or cannot be told; or the record to claim over, None where there is none."""
 
 
 class Claim(NamedTuple):
@@ -85,15 +96,20 @@ class Invocation:
     def __init__(self, bundle: str, members: tuple[str, ...]) -> None:
         self.bundle, self.members = bundle, members
         self.mine, self.given_back = claimed(bundle), released(bundle)
-        self.settled: frozenset[str] = frozenset()
         self.resolved: frozenset[tuple[str, tuple[str, ...]]] = frozenset()
+        self.settled: frozenset[str] = frozenset()
 
     def run(self) -> Steps[None]:
-        """From the claims to the acknowledgement of what is in a bundle, in ours or in another."""
+        """Acknowledge what is in a bundle then, in ours or in another; the rest comes back."""
+        bundled = yield from self.bundled()
+        if bundled:
+            yield Acknowledge(tuple(sorted(bundled)))
+
+    def bundled(self) -> Steps[tuple[str, ...]]:
+        """Make a bundle; the members that are in it, or in another already."""
         packed, duplicates = yield from self.gather()
         published = (yield from self.publish(packed)) if packed else NOBODY
-        if published or duplicates:
-            yield Acknowledge(tuple(sorted((*published, *duplicates))))
+        return (*published, *duplicates)
 
     # claim ▸ read ▸ release
 
@@ -122,7 +138,7 @@ class Invocation:
         return packed
 
     def release(self, claims: Collection[Claim], packed: Collection[str]) -> Steps[bool]:
-        """Release each claim that carries our name, or may yet, and is not packed; whether all surely are."""
+        """Release each claim that carries our name, or may yet, and is of no packed member; whether all surely are."""
         certain: tuple[bool, ...] = yield Together(
             [self.release_one(claim) for claim in claims if is_stray(claim, packed)]
         )
@@ -132,49 +148,49 @@ class Invocation:
 
     def claim(self, member: str) -> Steps[Claim]:
         """Claim a member, over what is found in its place if that may be."""
-        seen: Record | None = None
+        seen = None
         for _ in range(ROUNDS):
-            known = self.settled
+            settled = self.settled
             found = yield from self.swap(member, seen, self.mine)
             if found == DONE:
                 return Claim(member, OWNED)
             if found == NO_ANSWER:
                 return Claim(member, IN_DOUBT, seen)
-            judged: Any = FAILED if found == NOT_DONE else (yield from self.judge(member, found, known))
-            if judged in (DUPLICATE, FAILED):
+            if found == NOT_DONE:
+                return Claim(member, FAILED)
+            judged = yield from self.judge(member, found, settled)
+            if isinstance(judged, str):
                 return Claim(member, judged)
             seen = judged
         return Claim(member, FAILED)
 
-    def judge(self, member: str, found: Record | None, known: frozenset[str]) -> Steps[Any]:
-        """
-        What a member is whose record was found: a duplicate, nothing for us now, or to be claimed over this record.
-
-        A bundle that was `known` as settled before the record was read decides it at once.
-        """
+    def judge(self, member: str, found: Record | None, settled: Collection[str]) -> Steps[Judgement]:
+        """What becomes of a member whose record was found when these bundles were known to be settled already."""
         if found is None or is_free(found):
             return found
-        if found.bundle in known:
+        if found.bundle in settled:
             return DUPLICATE
-        settled = yield ReadSettleRecord(found.bundle)
-        if settled == UNREADABLE:
+        answer = yield ReadSettleRecord(found.bundle)
+        if answer == UNREADABLE:
             return FAILED
-        if settled:
-            self.settled |= {found.bundle}
+        if answer:
             return (yield from self.look_again(member, found))
         lapsed = yield AskClock(found.bundle)
-        return (yield from self.take_over(member, found)) if lapsed else FAILED
+        if not lapsed:
+            return FAILED
+        return (yield from self.take_over(member, found))
 
-    def look_again(self, member: str, found: Record) -> Steps[str | Record | None]:
+    def look_again(self, member: str, found: Record) -> Steps[Judgement]:
         """The bundle is settled. Its member was released before that, or is in it: the record tells, read once more."""
         again = yield ReadRecord(member)
         if again == UNREADABLE:
             return FAILED
+        self.settled |= {found.bundle}
         if again == found:
             return DUPLICATE
         return again if again is not None and is_free(again) else None
 
-    def take_over(self, member: str, found: Record) -> Steps[str | Record | None]:
+    def take_over(self, member: str, found: Record) -> Steps[Judgement]:
         """The claim has lapsed: its bundle says whether the member is in it, and nobody else does."""
         members = yield from self.resolve_once(found.bundle)
         if members == UNREADABLE:
@@ -183,23 +199,24 @@ class Invocation:
 
     # resolve
 
-    def resolve_once(self, bundle: str) -> Steps[Any]:
+    def resolve_once(self, bundle: str) -> Steps[tuple[str, ...] | str]:
         """The members of a bundle, for good; asked once in an invocation."""
-        for known, members in self.resolved:
-            if known == bundle:
-                return members
+        if bundle in dict(self.resolved):
+            return dict(self.resolved)[bundle]
         found = yield from self.resolve(bundle)
-        if found != UNREADABLE:
+        if isinstance(found, tuple):
             self.resolved |= {(bundle, found)}
         return found
 
-    def resolve(self, bundle: str) -> Steps[Any]:
+    def resolve(self, bundle: str) -> Steps[tuple[str, ...] | str]:
         """Look. If nothing is there, fence the name, and look again: what the fence was answered is not believed."""
         for _ in range(ROUNDS):
             found = yield from self.look(bundle)
             if found is not None:
                 return found
-            yield Put(bundle, EMPTY)
+            answer = yield Put(bundle, EMPTY)
+            if answer == NO_ANSWER:
+                break
         return UNREADABLE
 
     def look(self, bundle: str) -> Steps[tuple[str, ...] | str | None]:
@@ -234,19 +251,21 @@ class Invocation:
 
     def release_in_doubt(self, claim: Claim) -> Steps[bool]:
         """Overwrite what the claim would have replaced, so that it finds its place taken when it lands late."""
+        seen = claim.replaces
         for _ in range(ROUNDS):
-            found = yield from self.swap(claim.member, claim.replaces, self.given_back)
+            found = yield from self.swap(claim.member, seen, self.given_back)
             if found in (DONE, NO_ANSWER, NOT_DONE):
                 return bool(found == DONE)
-            if found == self.mine:
-                return (yield from self.release_owned(claim.member))
-            if claim.replaces is not None or found is not None:
-                return claim.replaces is not None or self.stays(found)
+            if found != self.mine and self.keeps_out(claim, found):
+                return True
+            if found not in (self.mine, None):
+                return False
+            seen = found
         return False
 
-    def stays(self, found: Record) -> bool:
-        """Whether what is there surely stands in the way of a claim that lands late: the TTL must leave it alone."""
-        return found.age == FRESH
+    def keeps_out(self, claim: Claim, found: Record | None) -> bool:
+        """Whether what is there surely stands in the way of a late claim: not where the TTL may delete it."""
+        return claim.replaces is not None or (found is not None and found.age == FRESH)
 
     # put ▸ settle
 
@@ -261,16 +280,19 @@ class Invocation:
         return NOBODY
 
     def put(self, packed: tuple[str, ...]) -> Steps[str]:
-        """The commit: what is surely unpublished is released then, and what may yet be published is left to lapse."""
-        for _ in range(PUTS):
+        """The commit. It is made again only after a 503, and only when nothing lies under the name."""
+        for attempt in range(PUTS):
             answer = yield Put(self.bundle, packed)
             if answer == DONE:
                 return PUBLISHED
-            if answer in (NOT_DONE, LAPSED):
+            if answer == NOT_DONE or (answer == LAPSED and not attempt):
                 return UNPUBLISHED
-            found = yield from self.look(self.bundle)
-            if answer != BUSY or found is not None:
+            if answer != BUSY or attempt + 1 == PUTS:
                 break
+            versions = yield Look(self.bundle)
+            if versions:
+                break
+        found = yield from self.look(self.bundle)
         return self.found_out(found)
 
     def found_out(self, found: tuple[str, ...] | str | None) -> str:
@@ -294,6 +316,32 @@ class Invocation:
         if answer in self.in_doubt:
             return NO_ANSWER
         return NOT_DONE if found == UNREADABLE else found
+
+
+class Overlapping(Invocation):
+    """An invocation whose bundle takes one member; the next is gathered while it is put (docs/decisions/0016)."""
+
+    def __init__(self, bundle: str, members: tuple[str, ...]) -> None:
+        super().__init__(bundle, members)
+        self.next = Invocation(f"{bundle}2", NOBODY)
+        self.left: tuple[str, ...] = NOBODY
+
+    def bundled(self) -> Steps[tuple[str, ...]]:
+        packed, duplicates = yield from self.gather()
+        if not packed:
+            return duplicates
+        self.next.members = self.left
+        published, others = yield Together([self.publish(packed), self.next.bundled()])
+        return (*published, *others, *duplicates)
+
+    def read(self, owned: Collection[str]) -> Steps[tuple[str, ...]]:
+        """Read one, and leave the others."""
+        for number, member in enumerate(owned, 1):
+            answer = yield ReadObject(member)
+            if answer == DONE:
+                self.left = tuple(owned)[number:]
+                return (member,)
+        return NOBODY
 
 
 def is_free(record: Record) -> bool:

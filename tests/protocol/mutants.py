@@ -1,4 +1,8 @@
-"""The protocol with one of its invariants taken away, each under a name that says which."""
+"""
+The protocol with one thing wrong in each: what its rules are for is the history that goes wrong without them.
+
+Those that `SAME` names are not wrong; it says why.
+"""
 
 from collections.abc import Collection
 from typing import Any
@@ -7,59 +11,73 @@ from tests.protocol.calls import (
     ANYTHING,
     BUSY,
     DONE,
+    DONE_AT_LAST,
     EMPTY,
     LAPSED,
     NO_ANSWER,
     NOT_DONE,
-    OLD,
     UNREADABLE,
+    AskClock,
     Put,
     ReadRecord,
-    ReadSettleRecord,
     Record,
     Settle,
+    Swap,
     Version,
 )
-from tests.protocol.explorer import Together
 from tests.protocol.invocation import (
     DUPLICATE,
     IN_DOUBT,
     NOBODY,
-    OWNED,
     PUBLISHED,
     PUTS,
+    ROUNDS,
+    UNKNOWN,
     UNPUBLISHED,
     Claim,
     Invocation,
+    Judgement,
     Steps,
 )
 
 
 class NoSecondLook(Invocation):
-    def look_again(self, member: str, found: Record) -> Steps[Any]:
+    """A settled bundle is believed to hold a member whose claim was read before."""
+
+    def look_again(self, member: str, found: Record) -> Steps[Judgement]:
         yield from ()
         return DUPLICATE
 
 
-class SettledIsRememberedTooLate(Invocation):
-    def judge(self, member: str, found: Record | None, known: frozenset[str]) -> Steps[Any]:
-        yield ReadSettleRecord(OLD)  # others go on between the read of the record and the look at what is known
+class SettledAskedTooLate(Invocation):
+    """What another thread has learnt is asked when a record is judged; it was read a little earlier."""
+
+    def judge(self, member: str, found: Record | None, settled: Collection[str]) -> Steps[Judgement]:
+        yield AskClock(self.bundle)  # time passes between an answer and what is made of it
         return (yield from super().judge(member, found, self.settled))
 
 
-class WhatChangedIsClaimedOver(Invocation):
-    def look_again(self, member: str, found: Record) -> Steps[Any]:
+class OverChangedClaim(Invocation):
+    """A record that has changed at the second look is claimed over, also where it is another's claim."""
+
+    def look_again(self, member: str, found: Record) -> Steps[Judgement]:
         judged = yield from super().look_again(member, found)
-        return judged if judged is not None else (yield ReadRecord(member))
+        if judged is None:
+            judged = yield ReadRecord(member)
+        return judged
 
 
 class ReleaseDeletes(Invocation):
+    """A release deletes the record."""
+
     def __init__(self, bundle: str, members: tuple[str, ...]) -> None:
         super().__init__(bundle, members)
-        self.given_back: Any = None
+        self.given_back: Record | None = None  # type: ignore[assignment]
 
 
-class ReleaseHasNoCondition(Invocation):
+class ReleaseUnconditional(Invocation):
+    """A release overwrites whatever is there."""
+
     def release_one(self, claim: Claim) -> Steps[bool]:
         return (yield from self.release_owned(claim.member))
 
@@ -68,118 +86,195 @@ class ReleaseHasNoCondition(Invocation):
         return bool(found == DONE)
 
 
-class ReleaseComesAfterThePut(Invocation):
+class ReleaseAfterPut(Invocation):
+    """What is not packed is released after the put."""
+
     claims: tuple[Claim, ...] = ()
 
-    def gather(self) -> Steps[tuple[tuple[str, ...], tuple[str, ...]]]:
-        self.claims = yield from self.claim_all()
-        packed = yield from self.read(tuple(claim.member for claim in self.claims if claim.verdict == OWNED))
-        return packed, tuple(claim.member for claim in self.claims if claim.verdict == DUPLICATE)
-
-    def publish(self, packed: tuple[str, ...]) -> Steps[tuple[str, ...]]:
-        outcome = yield from self.put(packed)
-        yield from self.release(self.claims, packed)
-        if outcome == PUBLISHED:
-            yield Settle(self.bundle)
-            return packed
-        if outcome == UNPUBLISHED:
-            yield Together(self.release_owned(member) for member in packed)
-        return NOBODY
-
-
-class ClaimsInDoubtAreForgotten(Invocation):
     def release(self, claims: Collection[Claim], packed: Collection[str]) -> Steps[bool]:
-        return (yield from super().release(tuple(claim for claim in claims if claim.verdict != IN_DOUBT), packed))
-
-
-class ASecondRefusalIsBelieved(Invocation):
-    in_doubt = frozenset({NO_ANSWER})
-
-
-class AFadingRecordIsReliedOn(Invocation):
-    def stays(self, found: Record) -> bool:
+        yield from ()
+        self.claims = tuple(claims)
         return True
 
+    def put(self, packed: tuple[str, ...]) -> Steps[str]:
+        outcome = yield from super().put(packed)
+        yield from super().release(self.claims, packed)
+        return outcome
 
-class AnUncertainReleaseIsGoodEnough(Invocation):
+
+class ReleaseUncertain(Invocation):
+    """The bundle is put although it is not certain that all else was released."""
+
     def release(self, claims: Collection[Claim], packed: Collection[str]) -> Steps[bool]:
         yield from super().release(claims, packed)
         return True
 
 
-class ALapsedClaimIsTakenOverUnresolved(Invocation):
-    def take_over(self, member: str, found: Record) -> Steps[Any]:
+class DoubtIgnored(Invocation):
+    """Claims in doubt are not released."""
+
+    def release(self, claims: Collection[Claim], packed: Collection[str]) -> Steps[bool]:
+        known = tuple(claim for claim in claims if claim.verdict != IN_DOUBT)
+        return (yield from super().release(known, packed))
+
+
+class RetryNotInDoubt(Invocation):
+    """What a second attempt was refused is not in doubt, although the first one may yet land."""
+
+    in_doubt = frozenset({NO_ANSWER})
+
+
+class FadingIgnored(Invocation):
+    """A record that the TTL is about to delete is believed to keep out a claim in doubt."""
+
+    def keeps_out(self, claim: Claim, found: Record | None) -> bool:
+        return found is not None or super().keeps_out(claim, found)
+
+
+class VanishedIgnored(Invocation):
+    """A release that was refused, and then finds no record, is believed to have nothing left to release."""
+
+    def keeps_out(self, claim: Claim, found: Record | None) -> bool:
+        return found is None or super().keeps_out(claim, found)
+
+
+class TakeOverUnresolved(Invocation):
+    """A lapsed claim is taken over without a question."""
+
+    def take_over(self, member: str, found: Record) -> Steps[Judgement]:
         yield from ()
         return found
 
 
-class OnlyTheNewestVersionCounts(Invocation):
-    def members_among(self, versions: tuple[Version, ...]) -> tuple[str, ...] | None:
-        return super().members_among(versions[-1:])
+class TakeOverUnconditional(Invocation):
+    """A lapsed claim that is resolved is taken over whatever the record says by then."""
 
-
-class TakeOverHasNoCondition(Invocation):
-    def take_over(self, member: str, found: Record) -> Steps[Any]:
+    def take_over(self, member: str, found: Record) -> Steps[Judgement]:
         judged = yield from super().take_over(member, found)
         return ANYTHING if judged == found else judged
 
 
-class WhatHasNoAnswerIsGivenUp(Invocation):
+class NewestOnly(Invocation):
+    """Who looks sees the newest version only, as HEAD does."""
+
+    def members_among(self, versions: tuple[Version, ...]) -> tuple[str, ...] | None:
+        return super().members_among(versions[-1:])
+
+
+class FenceBelieved(Invocation):
+    """After a fence, whatever it is answered, nobody looks again."""
+
+    def resolve(self, bundle: str) -> Steps[tuple[str, ...] | str]:
+        found = yield from self.look(bundle)
+        if found is None:
+            answer = yield Put(bundle, EMPTY)
+            found = UNREADABLE if answer == NO_ANSWER else NOBODY
+        return found
+
+
+class FenceDoneBelieved(Invocation):
+    """After a fence that was put nobody looks again; only where it was refused."""
+
+    def resolve(self, bundle: str) -> Steps[tuple[str, ...] | str]:
+        for _ in range(ROUNDS):
+            found = yield from self.look(bundle)
+            if found is not None:
+                return found
+            answer = yield Put(bundle, EMPTY)
+            if answer != "refused":
+                return NOBODY if answer == DONE else UNREADABLE
+        return UNREADABLE
+
+
+class GivenUpBlindly(Invocation):
+    """A put of which nobody knows is given up when there is nothing to be seen of it."""
+
     def found_out(self, found: tuple[str, ...] | str | None) -> str:
-        return PUBLISHED if found and found != UNREADABLE else UNPUBLISHED
+        return UNPUBLISHED if found is None else super().found_out(found)
 
 
-class WhatHasNoAnswerIsAcknowledged(Invocation):
+class AcknowledgedBlindly(Invocation):
+    """A put of which nobody knows is believed to have been done."""
+
     def found_out(self, found: tuple[str, ...] | str | None) -> str:
-        return PUBLISHED
+        return PUBLISHED if found is None else super().found_out(found)
 
 
-class SettledBeforeItIsPut(Invocation):
+class PutAgainBlindly(Invocation):
+    """After a 503 it is put again without a look."""
+
+    def put(self, packed: tuple[str, ...]) -> Steps[str]:
+        for _ in range(PUTS):
+            answer = yield Put(self.bundle, packed)
+            if answer != BUSY:
+                break
+        if answer in (NOT_DONE, LAPSED):
+            return UNPUBLISHED
+        return PUBLISHED if answer == DONE else UNKNOWN
+
+
+class PutUnconditional(Invocation):
+    """The bundle is put whatever lies under its name."""
+
+    def put(self, packed: tuple[str, ...]) -> Steps[str]:
+        answer = yield Put(self.bundle, packed, if_none=False)
+        if answer in (NOT_DONE, LAPSED):
+            return UNPUBLISHED
+        return PUBLISHED if answer == DONE else UNKNOWN
+
+
+class SettledFirst(Invocation):
+    """The bundle is settled before it is put."""
+
     def publish(self, packed: tuple[str, ...]) -> Steps[tuple[str, ...]]:
         yield Settle(self.bundle)
         return (yield from super().publish(packed))
 
 
-class ThePutHasNoCondition(Invocation):
-    def put(self, packed: tuple[str, ...]) -> Steps[str]:
-        answer = yield Put(self.bundle, packed, if_none=False)
-        if answer == DONE:
-            return PUBLISHED
-        if answer in (NOT_DONE, LAPSED):
-            return UNPUBLISHED
-        return self.found_out((yield from self.look(self.bundle)))
+class OwnUnrecognised(Invocation):
+    """A second attempt that was refused is not told from another's by what it finds."""
+
+    def swap(self, member: str, seen: Record | None, new: Record | None) -> Steps[Any]:
+        answer = yield Swap(member, seen, new)
+        if answer in (DONE, DONE_AT_LAST, NOT_DONE):
+            return NOT_DONE if answer == NOT_DONE else DONE
+        if answer in self.in_doubt:
+            return NO_ANSWER
+        found = yield ReadRecord(member)
+        return NOT_DONE if found == UNREADABLE else found
 
 
-class ABusyPutIsRepeatedBlindly(Invocation):
-    def put(self, packed: tuple[str, ...]) -> Steps[str]:
-        for _ in range(PUTS):
-            answer = yield Put(self.bundle, packed)
-            if answer == DONE:
-                return PUBLISHED
-            if answer in (NOT_DONE, LAPSED):
-                return UNPUBLISHED
-            if answer != BUSY:
-                break
-        return self.found_out((yield from self.look(self.bundle)))
+class MembersLookedForOnly(Invocation):
+    """After a fence it is only looked for members; if there are none, the name is believed to be fenced."""
 
-
-class ARefusedFenceIsBelieved(Invocation):
-    def resolve(self, bundle: str) -> Steps[Any]:
+    def resolve(self, bundle: str) -> Steps[tuple[str, ...] | str]:
         found = yield from self.look(bundle)
-        if found is not None:
-            return found
-        answer = yield Put(bundle, EMPTY)
-        return UNREADABLE if answer == NO_ANSWER else NOBODY
-
-
-class AFenceThatWasPutIsBelieved(Invocation):
-    def resolve(self, bundle: str) -> Steps[Any]:
-        while True:
-            found = yield from self.look(bundle)
-            if found is not None:
-                return found
+        if found is None:
             answer = yield Put(bundle, EMPTY)
-            if answer == DONE:
-                return NOBODY
-            if answer == NO_ANSWER:
-                return UNREADABLE
+            found = UNREADABLE if answer == NO_ANSWER else (yield from self.look(bundle))
+        return NOBODY if found is None else found
+
+
+class EmptyAnywhere(Invocation):
+    """An empty bundle is a fence even where a consumer has deleted it."""
+
+    def members_among(self, versions: tuple[Version, ...]) -> tuple[str, ...] | None:
+        found = super().members_among(versions)
+        return NOBODY if EMPTY in versions and found is None else found
+
+
+class Forgetful(Invocation):
+    """Which bundles are settled is asked each time."""
+
+    def judge(self, member: str, found: Record | None, settled: Collection[str]) -> Steps[Judgement]:
+        return (yield from super().judge(member, found, frozenset()))
+
+
+SAME = {
+    OwnUnrecognised: "What is in doubt is released, so it is safe; to recognise it spares a repeat.",
+    MembersLookedForOnly: "Only what lies there refuses a fence. Where consumers delete it before the look, they may as"
+    " well do so after the look, and no look helps.",
+    EmptyAnywhere: "The same: who deletes a fence opens the name, whether before or after somebody has looked.",
+    Forgetful: "To remember spares a look.",
+}
+"""Mutants that are not wrong, and why."""

@@ -7,6 +7,7 @@ from tests.protocol.calls import (
     DONE_AT_LAST,
     EMPTY,
     FOREIGN,
+    FRESH,
     LAPSED,
     NO_ANSWER,
     NOT_DONE,
@@ -32,11 +33,20 @@ _ANSWERS = {
     REFUSED: ": refused",
     NOT_DONE: ": fails, nothing is done",
     NO_ANSWER: ": no answer, and it may yet land",
-    DONE_AT_LAST: ": done at the second attempt, the first may yet land",
-    REFUSED_AT_LAST: ": refused at the second attempt, the first may yet land",
+    DONE_AT_LAST: ": done at a second attempt, the first may yet land",
+    REFUSED_AT_LAST: ": refused at a second attempt, the first has landed or may yet",
     BUSY: ": 503",
     LAPSED: ": not sent, its own claims have lapsed",
     UNREADABLE: ": no answer",
+}
+
+_WORDS = {
+    Settle: "settles {0.bundle}",
+    ReadRecord: "reads the record of {0.member}",
+    ReadSettleRecord: "asks whether {0.bundle} is settled",
+    ReadObject: "reads object {0.member}",
+    Look: "looks under the name of {0.bundle}",
+    AskClock: "asks the clock about the claims for {0.bundle}",
 }
 
 
@@ -45,30 +55,21 @@ def told(call: Call, answer: object) -> str:
     return asked(call) + (_ANSWERS.get(answer, "") if isinstance(answer, str) else _seen(call, answer))
 
 
-def asked(call: Call) -> str:  # noqa: C901 - a case for each call
+def asked(call: Call) -> str:
     """What an invocation does."""
-    match call:
-        case Swap():
-            return _swap(call)
-        case Put(bundle, ()):
-            return f"fences {bundle}"
-        case Put(bundle, members):
-            return f"puts {bundle} with {_all(members)}"
-        case Settle(bundle):
-            return f"settles {bundle}"
-        case ReadRecord(member):
-            return f"reads the record of {member}"
-        case ReadSettleRecord(bundle):
-            return f"asks whether {bundle} is settled"
-        case ReadObject(member):
-            return f"reads object {member}"
-        case Look(bundle):
-            return f"looks under the name of {bundle}"
-        case AskClock(bundle):
-            return f"asks the clock about the claims for {bundle}"
-        case Acknowledge(members):
-            return f"acknowledges {_all(members)}"
-    raise AssertionError(call)
+    if isinstance(call, Swap):
+        return _swap(call)
+    if isinstance(call, Put):
+        return f"puts {call.bundle} with {_all(call.members)}" if call.members else f"fences {call.bundle}"
+    if isinstance(call, Acknowledge):
+        return f"acknowledges {_all(call.members)}"
+    return _WORDS[type(call)].format(call)
+
+
+def said(record: Record) -> str:
+    """What a record says."""
+    whose = f"for {record.bundle}" if record.says == "claimed" else f"by {record.bundle}"
+    return f"{record.says} {whose}" + ("" if record.age == FRESH else f", {record.age}")
 
 
 def _swap(swap: Swap) -> str:
@@ -88,8 +89,8 @@ def _seen(call: Call, answer: object) -> str:
     match call, answer:
         case ReadRecord(), None:
             return ": there is none"
-        case ReadRecord(), Record(says, bundle, age):
-            return f": {says} {'for' if says == 'claimed' else 'by'} {bundle}" + ("" if age == "fresh" else f", {age}")
+        case ReadRecord(), Record() as record:
+            return f": {said(record)}"
         case ReadSettleRecord(), bool(settled):
             return ": yes" if settled else ": no"
         case AskClock(), bool(lapsed):
