@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import boto3
@@ -30,6 +30,8 @@ pytestmark = [pytest.mark.integration, pytest.mark.once]
 
 NOT_ON_THE_EMBEDDED_AWS = {"replicas"}
 """It has no figures of replication."""
+
+UNKNOWN_EVENT = ROOT / "fixtures/events/reject/s3-unknown-event.json"
 
 
 @pytest.fixture
@@ -57,6 +59,10 @@ def test_the_handler_runs_in_the_stack_with_its_environment_and_says_what_its_al
     assert sum(len(bundle) for bundle in bundles) == len(objects)
     settled = stack.dynamodb.scan(TableName=stack.ids["Ledger"])["Items"]
     assert [item["status"]["S"] for item in settled].count("COMPLETED") == len(bundles)
+
+    stack.sqs.send_message(QueueUrl=stack.ids["Queue"], MessageBody=UNKNOWN_EVENT.read_text())
+    mapping.poll()
+
     assert _watched(stack) <= _emitted(capsys.readouterr().out)
 
 
@@ -499,24 +505,33 @@ def _invoke(event: dict[str, Any]) -> Any:
     return app.handler(event, Invocation(function="stack", seconds=60))  # type: ignore[arg-type]
 
 
-def _watched(stack: Stack) -> set[tuple[str, str]]:
-    """The service and the name of each metric of ours that an alarm of the stack watches."""
+Metric = tuple[str, tuple[tuple[str, str], ...]]
+"""The name of a metric of ours, and its dimensions in order."""
+
+
+def _watched(stack: Stack) -> set[Metric]:
+    """Each metric of ours that an alarm of the stack watches."""
     alarms = [resource for resource in stack.resources.values() if resource.type == "AWS::CloudWatch::Alarm"]
     metrics = [metric for alarm in alarms for metric in watched(alarm)]
-    ours = {(dimensions["service"], name) for namespace, name, dimensions in metrics if namespace == NAMESPACE}
-    assert len(ours) == 5
+    ours = {(name, _ordered(dimensions)) for namespace, name, dimensions in metrics if namespace == NAMESPACE}
+    assert len(ours) == 6
     return ours
 
 
-def _emitted(output: str) -> set[tuple[str, str]]:
-    """The service and the name of each metric that the handler emitted by service alone."""
+def _emitted(output: str) -> set[Metric]:
+    """Each metric that the handler emitted."""
     return {
-        (line["service"], metric["Name"])
+        (metric["Name"], _ordered({name: line[name] for name in dimensions}))
         for line in log_lines(output)
         for directive in line.get("_aws", {}).get("CloudWatchMetrics", [])
-        if (directive["Namespace"], directive["Dimensions"]) == (NAMESPACE, [["service"]])
+        if directive["Namespace"] == NAMESPACE
+        for dimensions in directive["Dimensions"]
         for metric in directive["Metrics"]
     }
+
+
+def _ordered(dimensions: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(dimensions.items()))
 
 
 def _waiting(stack: Stack) -> bool:
