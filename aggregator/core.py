@@ -26,8 +26,8 @@ from typing import IO, Any, Literal, NamedTuple
 from isal import igzip, isal_zlib
 from zlib_ng import zlib_ng
 
+from aggregator.bundles.layout import END, FOOTER, FOOTER_ID, HEADER, INDEX_ID, MAGIC, empty_member
 from aggregator.exceptions import BundleFullError, CorruptMemberError, OversizedMemberError
-from aggregator.layout import END, FOOTER, FOOTER_ID, HEADER, INDEX_ID, MAGIC, empty_member
 from aggregator.planning import Plan, timestamp
 from aggregator.schemas import BundleIndex, Member, MemberColumns
 

@@ -18,11 +18,11 @@ from pathlib import Path
 from threading import Lock
 from typing import IO, NamedTuple, Self
 
+from aggregator.bundles.footer import Fetch, Footer
+from aggregator.bundles.layout import HEADER
+from aggregator.bundles.verification import Proof, verified
 from aggregator.exceptions import BundleFormatError, ClosedBundleError
-from aggregator.indexing import Fetch, Footer
-from aggregator.layout import HEADER
 from aggregator.schemas import BundleIndex
-from aggregator.verification import Proof, verified
 
 WINDOW = 8 * 1024 * 1024
 """Bytes of the file that are read at once, and held, however large a member is."""

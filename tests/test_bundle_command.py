@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from aggregator import indexing
+from aggregator.bundles import footer as indexing
 from aggregator.cli import app
 from aggregator.commands.bundle import _brief
 from aggregator.core import Packer, Source

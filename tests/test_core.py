@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aggregator.bundles.layout import END, FOOTER_SIZE, HEADER
 from aggregator.core import BLOCK_SIZE, Chunk, Packed, Packer, Source, compressor, decoded, empty_bundle
 from aggregator.exceptions import (
     BundleFullError,
@@ -23,7 +24,6 @@ from aggregator.exceptions import (
     OversizedMemberError,
     StoreUnavailableError,
 )
-from aggregator.layout import END, FOOTER_SIZE, HEADER
 from aggregator.planning import Plan, Wanted
 from aggregator.reader import Bundle
 from aggregator.schemas import BundleIndex, Member, MemberColumns

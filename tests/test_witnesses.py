@@ -13,11 +13,11 @@ from botocore.stub import Stubber
 
 from aggregator.audit.witnesses import Statement, Verdict, Witnesses
 from aggregator.bundles.opening import OpeningError
+from aggregator.bundles.verification import Proof
 from aggregator.core import Packer, Source
 from aggregator.planning import Plan
 from aggregator.reader import Bundle
 from aggregator.schemas import Member
-from aggregator.verification import Proof
 
 KEY = "2026/11/23/11/bundle-r-s.gz"
 CONFIRMED, SILENT, CONTRADICTED = Verdict

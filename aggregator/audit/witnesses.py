@@ -12,8 +12,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aggregator.bundles.opening import OpeningError, aws_client, s3_client, translated
+from aggregator.bundles.verification import Proof
 from aggregator.reader import Bundle, Entry
-from aggregator.verification import Proof
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient

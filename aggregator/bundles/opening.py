@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
+from aggregator.bundles.footer import TAIL_SIZE, Fetch
 from aggregator.exceptions import AggregatorError
-from aggregator.indexing import TAIL_SIZE, Fetch
 from aggregator.reader import Bundle
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ class Clients(NamedTuple):
     @classmethod
     def build(cls, connections: int = 10) -> "Clients":
         """Clients that keep up to `connections` open at once."""
-        from aggregator.connection import dynamodb_client, s3_client, sqs_client
+        from aggregator.aws import dynamodb_client, s3_client, sqs_client
 
         return cls(
             s3_client(connections=connections),
@@ -59,7 +59,7 @@ def bucket_exists(s3: "S3Client", bucket: str) -> None:
     """
     from botocore.exceptions import ClientError
 
-    from aggregator.connection import is_missing
+    from aggregator.aws import is_missing
 
     try:
         s3.head_bucket(Bucket=bucket)
@@ -77,7 +77,7 @@ def queue_exists(sqs: "SQSClient", queue_url: str) -> None:
     """
     from botocore.exceptions import ClientError
 
-    from aggregator.connection import is_missing
+    from aggregator.aws import is_missing
 
     try:
         sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["QueueArn"])

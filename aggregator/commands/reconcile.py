@@ -61,7 +61,7 @@ def reconcile(
         from aggregator.audit.ledger_reader import LedgerReader
         from aggregator.audit.reconciliation import Places, Subject
         from aggregator.audit.reconciliation import reconcile as audited
-        from aggregator.connection import dynamodb_client, s3_client
+        from aggregator.aws import dynamodb_client, s3_client
 
         task = bar.add_task("starting", total=None)
         ledger = (

@@ -77,7 +77,7 @@ def _bundles(target: str) -> "Iterator[Bundle | BundleFormatError]":
 
 def _stored(bucket: str, prefix: str) -> "Iterator[Bundle | BundleFormatError]":
     from aggregator.audit.listings import in_parallel, open_bundle, versions
-    from aggregator.connection import THREADS, s3_client
+    from aggregator.aws import THREADS, s3_client
     from aggregator.exceptions import BundleFormatError
 
     s3 = s3_client()

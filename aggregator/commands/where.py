@@ -45,7 +45,7 @@ def where(
     bucket, key = s3_address(target, option="KEY") if target.startswith("s3://") else ("", target)
     from aggregator.audit.ledger_reader import LedgerReader
     from aggregator.audit.whereabouts import Object, Places, locate
-    from aggregator.connection import dynamodb_client, s3_client
+    from aggregator.aws import dynamodb_client, s3_client
 
     ledger = LedgerReader(dynamodb_client(), table=table, distribution=distribution_bucket, scope=scope.value, now=now)
     places = Places(s3_client(), distribution_bucket, archive_bucket, ledger)

@@ -18,8 +18,8 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from aggregator.aws import is_missing
 from aggregator.clients import error_code
-from aggregator.connection import is_missing
 from aggregator.core import empty_bundle
 from aggregator.doctor.diagnosis import (
     CREATED,

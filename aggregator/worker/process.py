@@ -26,8 +26,8 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from aggregator import app
+from aggregator.aws import dynamodb_client, s3_client
 from aggregator.clients import error_code
-from aggregator.connection import dynamodb_client, s3_client
 from aggregator.exceptions import AggregatorError
 from aggregator.planning import GRACE
 from aggregator.polling import BEATS, EventSourceMapping, Invocation, Polled

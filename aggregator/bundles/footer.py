@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, TypeAdapter, ValidationError
 
-from aggregator.exceptions import BundleFormatError, BundleVersionError
-from aggregator.layout import (
+from aggregator.bundles.layout import (
     EMPTY_MEMBER_SIZE,
     END,
     FOOTER,
@@ -26,6 +25,7 @@ from aggregator.layout import (
     MAGIC,
     empty_member,
 )
+from aggregator.exceptions import BundleFormatError, BundleVersionError
 from aggregator.schemas import BundleIndex, Column
 
 TAIL_SIZE = 64 * 1024

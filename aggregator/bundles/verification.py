@@ -16,8 +16,8 @@ import zlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from aggregator.bundles.layout import END, FOOTER_SIZE, HEADER
 from aggregator.exceptions import BundleFormatError
-from aggregator.layout import END, FOOTER_SIZE, HEADER
 from aggregator.schemas import BundleIndex
 
 if TYPE_CHECKING:
