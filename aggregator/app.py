@@ -28,9 +28,6 @@ import structlog
 from aws_lambda_powertools import Metrics
 from aws_lambda_powertools.utilities.parser import parse
 
-from aggregator.arbiter import Arbiter
-from aggregator.bundling import Attempt, aggregate
-from aggregator.clients import Clients, Distribution
 from aggregator.events import FOLDER_MARKER
 from aggregator.exceptions import (
     InvalidNotificationError,
@@ -39,16 +36,19 @@ from aggregator.exceptions import (
     UnknownEventError,
     WrongTriggerError,
 )
-from aggregator.ledger import Ledger
-from aggregator.planning import Envelope, Plan, Timetable, Wanted
-from aggregator.records import Records
-from aggregator.rejections import Rejection, Rejections
-from aggregator.report import Parsed, Report, tell
+from aggregator.pipeline.arbiter import Arbiter
+from aggregator.pipeline.bundling import Attempt, aggregate
+from aggregator.pipeline.clients import Clients, Distribution
+from aggregator.pipeline.ledger import Ledger
+from aggregator.pipeline.planning import Envelope, Plan, Timetable, Wanted
+from aggregator.pipeline.records import Records
+from aggregator.pipeline.rejections import Rejection, Rejections
+from aggregator.pipeline.report import Parsed, Report, tell
+from aggregator.pipeline.settings import MEGABYTE, Settings, switched_off
+from aggregator.pipeline.sources import Sources
+from aggregator.pipeline.swaps import Unwritten, chosen
+from aggregator.pipeline.telemetry import observed
 from aggregator.schemas import BODY, Body, Member, SqsRecord, invalid_fields, unknown_events
-from aggregator.settings import MEGABYTE, Settings, switched_off
-from aggregator.sources import Sources
-from aggregator.swaps import Unwritten, chosen
-from aggregator.telemetry import observed
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse

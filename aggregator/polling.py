@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import structlog
 from botocore.exceptions import BotoCoreError, ClientError
 
-from aggregator.clients import error_code
-from aggregator.planning import runs
+from aggregator.pipeline.clients import error_code
+from aggregator.pipeline.planning import runs
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.client import SQSClient

@@ -23,8 +23,8 @@ from typing import Any
 
 from aggregator.audit.ledger_reader import LedgerReader
 from aggregator.audit.reconciliation import Places, Subject, reconcile
-from aggregator.core import Packer, Source
-from aggregator.planning import bundle_key, planned
+from aggregator.pipeline.core import Packer, Source
+from aggregator.pipeline.planning import bundle_key, planned
 from aggregator.schemas import Member
 
 PER_BUNDLE = 1_000

@@ -13,8 +13,8 @@ from isal import isal_zlib
 from zlib_ng import zlib_ng
 
 from aggregator.bundles.layout import END, FOOTER
-from aggregator.core import BLOCK_SIZE, Packer, Source, compressor
-from aggregator.planning import Plan
+from aggregator.pipeline.core import BLOCK_SIZE, Packer, Source, compressor
+from aggregator.pipeline.planning import Plan
 from aggregator.schemas import Member
 from benchmarks.objects import BUCKET, Object, text
 

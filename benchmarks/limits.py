@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import obstore
 from obstore.store import S3Store
 
-from aggregator.core import BLOCK_SIZE, compressor
+from aggregator.pipeline.core import BLOCK_SIZE, compressor
 from benchmarks.events import announced
 from benchmarks.objects import BUCKET, TEXT_SIZE, Object, text
 

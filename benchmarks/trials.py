@@ -17,7 +17,7 @@ from typing import NamedTuple, Self
 import boto3
 
 from aggregator import packages
-from aggregator.clients import Distribution, Version
+from aggregator.pipeline.clients import Distribution, Version
 from benchmarks.client import WARM_UP, WARM_UP_SIZE
 from benchmarks.standin import Standin
 from benchmarks.workloads import AGGREGATORS, CREDENTIALS, DISTRIBUTION, Workload

@@ -12,11 +12,11 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 import pytest
 from moto.server import ThreadedMotoServer
 
-from aggregator.core import Packer, Source
 from aggregator.embedded import EmbeddedAws
-from aggregator.planning import Plan
+from aggregator.pipeline.core import Packer, Source
+from aggregator.pipeline.planning import Plan
+from aggregator.pipeline.settings import Settings
 from aggregator.schemas import Member
-from aggregator.settings import Settings
 from fixtures import factories, generate
 from tests.world import CREDENTIALS, World
 

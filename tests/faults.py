@@ -13,8 +13,8 @@ from typing import Any, Literal
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 
-from aggregator.clients import Clients
-from aggregator.planning import Timetable
+from aggregator.pipeline.clients import Clients
+from aggregator.pipeline.planning import Timetable
 
 LOST = ReadTimeoutError(endpoint_url="lost")
 """The connection ends without an answer."""

@@ -14,7 +14,7 @@ from zlib import crc32
 from botocore.exceptions import ClientError
 
 from aggregator.exceptions import BundleFormatError, SupersededError
-from aggregator.planning import Wanted
+from aggregator.pipeline.planning import Wanted
 from aggregator.reader import Bundle, Entry
 
 Item = dict[str, Any]

@@ -16,8 +16,8 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from botocore.exceptions import ReadTimeoutError
 
-from aggregator import clients
-from aggregator.planning import Timetable
+from aggregator.pipeline import clients
+from aggregator.pipeline.planning import Timetable
 from tests.sim_aws import Bucket, Item, Table, Write, answered, write_by, write_of
 
 

@@ -15,13 +15,13 @@ import textwrap
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from aggregator import clients, planning, swaps
-from aggregator.arbiter import Arbiter
-from aggregator.bundling import Attempt
-from aggregator.clients import Distribution
-from aggregator.ledger import Ledger
-from aggregator.report import Report
-from aggregator.swaps import Statements, Transactions
+from aggregator.pipeline import clients, planning, swaps
+from aggregator.pipeline.arbiter import Arbiter
+from aggregator.pipeline.bundling import Attempt
+from aggregator.pipeline.clients import Distribution
+from aggregator.pipeline.ledger import Ledger
+from aggregator.pipeline.report import Report
+from aggregator.pipeline.swaps import Statements, Transactions
 from tests.sim_aws import Table, Write
 from tests.sim_schedules import SCENARIOS, Budget, Way, explore
 from tests.sim_world import World, prepare

@@ -21,7 +21,7 @@ from types import SimpleNamespace
 from typing import Any, Literal, NamedTuple
 
 from aggregator.exceptions import AggregatorError, StoreUnavailableError
-from aggregator.planning import Wanted
+from aggregator.pipeline.planning import Wanted
 from aggregator.schemas import Member
 from tests.sim_aws import Content
 from tests.sim_calls import Call, Ending, Fate, Landing, fates, short

@@ -18,19 +18,19 @@ from typing import Any, Literal, NamedTuple, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from aggregator import arbiter, bundling, clients, records, swaps
-from aggregator.arbiter import Arbiter
-from aggregator.bundling import Attempt, Result, aggregate
-from aggregator.clients import Distribution
-from aggregator.core import Source
 from aggregator.exceptions import AggregatorError, SupersededError
-from aggregator.ledger import Ledger
-from aggregator.planning import Envelope, Outcome, Timetable, Wanted, identity
-from aggregator.records import Records
-from aggregator.report import Parsed, Report
+from aggregator.pipeline import arbiter, bundling, clients, records, swaps
+from aggregator.pipeline.arbiter import Arbiter
+from aggregator.pipeline.bundling import Attempt, Result, aggregate
+from aggregator.pipeline.clients import Distribution
+from aggregator.pipeline.core import Source
+from aggregator.pipeline.ledger import Ledger
+from aggregator.pipeline.planning import Envelope, Outcome, Timetable, Wanted, identity
+from aggregator.pipeline.records import Records
+from aggregator.pipeline.report import Parsed, Report
+from aggregator.pipeline.sources import Arrival, NotStarted, Reading
+from aggregator.pipeline.swaps import Statements, Transactions
 from aggregator.schemas import Member
-from aggregator.sources import Arrival, NotStarted, Reading
-from aggregator.swaps import Statements, Transactions
 from tests.sim_aws import Bucket, Store, Table
 from tests.sim_calls import S3, Call, DynamoDB, Ending, Fate, Landing
 from tests.sim_threads import Inline, Lock, Process, Strand, Strands

@@ -16,9 +16,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from aggregator.exceptions import AggregatorError, MissingObjectError, StoreUnavailableError
-from aggregator.planning import Wanted
+from aggregator.pipeline.planning import Wanted
+from aggregator.pipeline.sources import Arrival
 from aggregator.schemas import Member
-from aggregator.sources import Arrival
 from tests.sim_aws import Content
 from tests.sim_calls import Call, Ending, Fate, Landing, fates, short
 from tests.sim_threads import Strand

@@ -15,14 +15,14 @@ import boto3
 from botocore.response import StreamingBody
 from botocore.stub import ANY, Stubber
 
-from aggregator.arbiter import Arbiter
-from aggregator.clients import Distribution
-from aggregator.core import Packer, Source, empty_bundle
-from aggregator.ledger import Claim, Ledger
-from aggregator.planning import GRACE, Plan, Wanted
-from aggregator.records import Record, Records
+from aggregator.pipeline.arbiter import Arbiter
+from aggregator.pipeline.clients import Distribution
+from aggregator.pipeline.core import Packer, Source, empty_bundle
+from aggregator.pipeline.ledger import Claim, Ledger
+from aggregator.pipeline.planning import GRACE, Plan, Wanted
+from aggregator.pipeline.records import Record, Records
+from aggregator.pipeline.swaps import Statements, Swap, Transactions
 from aggregator.schemas import Member
-from aggregator.swaps import Statements, Swap, Transactions
 
 NOW = 1_795_000_000
 TTL = 30 * 86_400

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from aggregator.core import empty_bundle
 from aggregator.exceptions import BundleFormatError, OutOfTimeError, StoreUnavailableError
-from aggregator.planning import identity
+from aggregator.pipeline.core import empty_bundle
+from aggregator.pipeline.planning import identity
 from aggregator.schemas import Member
 from tests.stubs import NOW, THEIRS, Bench, bundle_of
 

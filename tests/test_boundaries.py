@@ -11,27 +11,36 @@ PACKAGE = Path(__file__).parent.parent / "aggregator"
 MODULES = sorted(".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in PACKAGE.rglob("*.py"))
 
 ONLY_IN = {
-    "aws_lambda_powertools": {"app", "records", "report", "telemetry"},
-    "boto3": {"bundles.opening", "clients", "commands", "aws", "doctor.deployment", "local", "worker.process"},
+    "aws_lambda_powertools": {"app", "pipeline.records", "pipeline.report", "pipeline.telemetry"},
+    "boto3": {"bundles.opening", "pipeline.clients", "commands", "aws", "doctor.deployment", "local", "worker.process"},
     "botocore": {
         "audit",
         "bundles.opening",
-        "clients",
+        "pipeline.clients",
         "commands",
         "aws",
         "doctor.deployment",
         "local",
     }
-    | {"polling", "records", "replay.queues", "sources", "swaps", "worker.process"},
-    "obstore": {"sources"},
-    "urllib3": {"sources"},  # what botocore reads bodies with, and depends on
-    "isal": {"core"},
-    "zlib_ng": {"core"},
+    | {"polling", "pipeline.records", "replay.queues", "pipeline.sources", "pipeline.swaps", "worker.process"},
+    "obstore": {"pipeline.sources"},
+    "urllib3": {"pipeline.sources"},  # what botocore reads bodies with, and depends on
+    "isal": {"pipeline.core"},
+    "zlib_ng": {"pipeline.core"},
     "jsonschema_rs": {"contracts"},
     "polyfactory": {"contracts.agreement", "contracts.factories"},
-    "pydantic": {"contracts", "bundles.footer", "replay.inventories", "schemas", "settings"},
+    "pydantic": {"contracts", "bundles.footer", "replay.inventories", "schemas", "pipeline.settings"},
     "pydantic_core": {"contracts", "schemas"},
-    "structlog": {"app", "arbiter", "bundling", "polling", "report", "swaps", "telemetry", "worker"},
+    "structlog": {
+        "app",
+        "pipeline.arbiter",
+        "pipeline.bundling",
+        "polling",
+        "pipeline.report",
+        "pipeline.swaps",
+        "pipeline.telemetry",
+        "worker",
+    },
     "typer": {"cli", "commands"},
     "rich": {"commands"},
     "subprocess": {"contracts.portability", "embedded", "packages"},
@@ -65,15 +74,15 @@ AUDITOR = {"audit.evidence", "audit.ledger_reader", "audit.listings", "audit.rec
 """Modules that judge what the handler wrote."""
 
 PURE = {
-    "core",
+    "pipeline.core",
     "events",
     "exceptions",
     "bundles.footer",
     "bundles.layout",
-    "planning",
+    "pipeline.planning",
     "reader",
     "schemas",
-    "settings",
+    "pipeline.settings",
     "bundles.verification",
 } | {
     "audit.figures",

@@ -14,8 +14,8 @@ from typer.testing import CliRunner, Result
 from aggregator.bundles import footer as indexing
 from aggregator.cli import app
 from aggregator.commands.bundle import _brief
-from aggregator.core import Packer, Source
-from aggregator.planning import Plan
+from aggregator.pipeline.core import Packer, Source
+from aggregator.pipeline.planning import Plan
 from aggregator.schemas import Member
 
 ROOT = str(Path(__file__).parent.parent)

@@ -16,8 +16,8 @@ import typer
 from typer.testing import CliRunner
 
 from aggregator.cli import app
-from aggregator.core import Packer, Source
-from aggregator.planning import Plan
+from aggregator.pipeline.core import Packer, Source
+from aggregator.pipeline.planning import Plan
 from aggregator.schemas import Member
 from tests.world import World
 

@@ -17,10 +17,10 @@ from botocore.compat import HTTPHeaders
 from botocore.exceptions import ReadTimeoutError
 from botocore.stub import Stubber
 
-from aggregator.clients import Clients, Distribution, Version, answered_at_once, error_code, persistently
-from aggregator.core import Packer, Source
 from aggregator.exceptions import AmbiguousPutError, StoreUnavailableError, UnpublishedError
-from aggregator.planning import Timetable, planned
+from aggregator.pipeline.clients import Clients, Distribution, Version, answered_at_once, error_code, persistently
+from aggregator.pipeline.core import Packer, Source
+from aggregator.pipeline.planning import Timetable, planned
 from aggregator.schemas import Member
 from tests.world import CREDENTIALS
 
@@ -102,7 +102,7 @@ def test_a_question_that_aws_does_not_answer_is_asked_once_more() -> None:
 def test_a_put_that_stays_throttled_is_given_up_after_three_attempts(
     s3: Stubber, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aggregator.clients.time.sleep", lambda _: None)
+    monkeypatch.setattr("aggregator.pipeline.clients.time.sleep", lambda _: None)
     for attempt in range(3):
         s3.add_client_error("put_object", "SlowDown", http_status_code=503)
         if attempt < 2:
@@ -114,7 +114,7 @@ def test_a_put_that_stays_throttled_is_given_up_after_three_attempts(
 
 def test_a_refusal_of_a_second_attempt_says_nothing_of_the_first(s3: Stubber, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first may be carried out late, although it was answered with SlowDown: it is to be looked for."""
-    monkeypatch.setattr("aggregator.clients.time.sleep", lambda _: None)
+    monkeypatch.setattr("aggregator.pipeline.clients.time.sleep", lambda _: None)
     s3.add_client_error("put_object", "SlowDown", http_status_code=503)
     s3.add_response("list_object_versions", {})
     s3.add_client_error("put_object", "AccessDenied", http_status_code=403)

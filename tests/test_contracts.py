@@ -19,9 +19,9 @@ from aggregator.contracts.gate import Gate
 from aggregator.contracts.mutations import mutants
 from aggregator.contracts.publishing import catalog, generate, text, write
 from aggregator.contracts.validation import Judge, faults_of
+from aggregator.pipeline.telemetry import LOG_EVENTS, METRICS
 from aggregator.reader import Bundle
 from aggregator.schemas import BODY
-from aggregator.telemetry import LOG_EVENTS, METRICS
 from fixtures import generate as fixtures
 
 FOLDER = Path(__file__).parent.parent / "contracts"

@@ -16,7 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aggregator.bundles.layout import END, FOOTER_SIZE, HEADER
-from aggregator.core import BLOCK_SIZE, Chunk, Packed, Packer, Source, compressor, decoded, empty_bundle
 from aggregator.exceptions import (
     BundleFullError,
     CorruptMemberError,
@@ -24,7 +23,8 @@ from aggregator.exceptions import (
     OversizedMemberError,
     StoreUnavailableError,
 )
-from aggregator.planning import Plan, Wanted
+from aggregator.pipeline.core import BLOCK_SIZE, Chunk, Packed, Packer, Source, compressor, decoded, empty_bundle
+from aggregator.pipeline.planning import Plan, Wanted
 from aggregator.reader import Bundle
 from aggregator.schemas import BundleIndex, Member, MemberColumns
 

@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from aggregator import claiming, sources
 from aggregator.cli import app
 from aggregator.commands.plan import lines
 from aggregator.doctor.template import read
+from aggregator.pipeline import claiming, sources
+from aggregator.pipeline.settings import Settings
+from aggregator.pipeline.swaps import Statements
 from aggregator.polling import MOST_PAYLOAD
 from aggregator.scaling import arrivals, costs
 from aggregator.scaling.costs import FIGURES, PRICES, PlanError, Workload, duration, plan, priced
 from aggregator.scaling.provisioning import CAPACITIES, TARGET, Demand, Provisioned, provisioned
-from aggregator.settings import Settings
-from aggregator.swaps import Statements
 from tests.stack import PATH
 
 FULL = Workload(50e6, 4_096)

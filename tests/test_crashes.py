@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from aggregator import bundling
-from aggregator.core import Packer, empty_bundle
-from aggregator.planning import Timetable
+from aggregator.pipeline import bundling
+from aggregator.pipeline.core import Packer, empty_bundle
+from aggregator.pipeline.planning import Timetable
 from tests.faults import LOST, Call, Killed, Plan, answered, faults
 from tests.world import World, log_lines
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from aggregator import sources
-from aggregator.clients import Clients, Distribution
-from aggregator.core import Packed, Packer
 from aggregator.exceptions import AmbiguousPutError
-from aggregator.planning import GRACE, Plan, Timetable
-from aggregator.swaps import Statements
+from aggregator.pipeline import sources
+from aggregator.pipeline.clients import Clients, Distribution
+from aggregator.pipeline.core import Packed, Packer
+from aggregator.pipeline.planning import GRACE, Plan, Timetable
+from aggregator.pipeline.swaps import Statements
 from tests.faults import LOST, Call, answered, faults
 from tests.world import World, log_lines
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from aggregator.pipeline.settings import Settings
+from aggregator.pipeline.telemetry import LOG_EVENTS
 from aggregator.reader import Bundle
-from aggregator.settings import Settings
-from aggregator.telemetry import LOG_EVENTS
 from fixtures import generate
 
 ROOT = Path(__file__).parent.parent

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aggregator.bundles.extraction import MOST_BYTES, Extracted, ExtractionError, extracted, new_file, safe_names
-from aggregator.core import BLOCK_SIZE, Packer, Source
-from aggregator.planning import Plan
+from aggregator.pipeline.core import BLOCK_SIZE, Packer, Source
+from aggregator.pipeline.planning import Plan
 from aggregator.reader import Bundle
 from aggregator.schemas import Member
 

@@ -11,8 +11,8 @@ import pytest
 from aggregator.audit.figures import Figures, Measured, Period, Prefix, Sizes, histogram
 from aggregator.audit.figures_page import page
 from aggregator.commands.console import bytes_in_words
-from aggregator.core import Packer, Source
-from aggregator.planning import planned
+from aggregator.pipeline.core import Packer, Source
+from aggregator.pipeline.planning import planned
 from aggregator.reader import Bundle
 from aggregator.schemas import Member
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 import pytest
 from aws_lambda_powertools.utilities.idempotency import DynamoDBPersistenceLayer
 
-from aggregator.core import empty_bundle
 from aggregator.exceptions import (
     BundleFormatError,
     InFlightError,
@@ -14,11 +13,12 @@ from aggregator.exceptions import (
     OutOfTimeError,
     StoreUnavailableError,
 )
-from aggregator.ledger import Ledger
-from aggregator.planning import Outcome
-from aggregator.records import Record
+from aggregator.pipeline.core import empty_bundle
+from aggregator.pipeline.ledger import Ledger
+from aggregator.pipeline.planning import Outcome
+from aggregator.pipeline.records import Record
+from aggregator.pipeline.swaps import Unwritten
 from aggregator.schemas import Member
-from aggregator.swaps import Unwritten
 from tests.stubs import (
     DEADLINE,
     NOW,

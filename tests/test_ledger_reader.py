@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from aggregator.audit.ledger_reader import LedgerReader
 from aggregator.audit.listings import prefixes
-from aggregator.planning import identity
-from aggregator.records import Record
+from aggregator.pipeline.planning import identity
+from aggregator.pipeline.records import Record
 from aggregator.schemas import Member
 from tests.stubs import NOW, OURS, THEIRS, TTL, Bench, released, theirs
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from aggregator.telemetry import LOG_EVENTS
+from aggregator.pipeline.telemetry import LOG_EVENTS
 from tests.stack import ROOT
 from tests.world import World, log_lines
 

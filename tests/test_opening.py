@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 from aggregator.bundles import opening
 from aggregator.bundles.opening import Location, OpeningError, bundle_at, expanded
 from aggregator.cli import app
-from aggregator.core import BLOCK_SIZE, Packer, Source
 from aggregator.exceptions import BundleFormatError
-from aggregator.planning import Plan
+from aggregator.pipeline.core import BLOCK_SIZE, Packer, Source
+from aggregator.pipeline.planning import Plan
 from aggregator.reader import Bundle
 from aggregator.schemas import Member
 from tests.world import CREDENTIALS, World

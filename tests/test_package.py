@@ -71,7 +71,7 @@ def test_a_package_holds_what_the_handler_imports_and_no_command(built: tuple[Pa
 def test_the_closure_of_the_handler_has_no_module_that_lambda_never_runs() -> None:
     modules = closure("aggregator.app")
 
-    assert {"aggregator", "aggregator.app", "aggregator.ledger", "aggregator.core"} <= modules
+    assert {"aggregator", "aggregator.app", "aggregator.pipeline.ledger", "aggregator.pipeline.core"} <= modules
     assert modules & {"aggregator.cli", "aggregator.local", "aggregator.polling", "aggregator.worker.process"} == set()
 
 
@@ -199,7 +199,7 @@ def test_the_package_bundles_all_under_the_runtime_client_and_the_poison_is_in_t
     assert sorted(root.rglob("*")) == before
 
 
-@pytest.mark.parametrize("missing", ["zlib_ng", "botocore/data/dynamodb", "aggregator/ledger.py"])
+@pytest.mark.parametrize("missing", ["zlib_ng", "botocore/data/dynamodb", "aggregator/pipeline/ledger.py"])
 def test_a_package_that_lacks_something_is_noticed(root: Path, python: Path, missing: str) -> None:
     (root / missing).rename(root / "elsewhere")
 

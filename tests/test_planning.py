@@ -11,7 +11,18 @@ from aws_lambda_powertools.utilities.idempotency import DynamoDBPersistenceLayer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregator.planning import Outcome, Plan, Timetable, Wanted, bundle_key, identity, planned, repeated, runs, split
+from aggregator.pipeline.planning import (
+    Outcome,
+    Plan,
+    Timetable,
+    Wanted,
+    bundle_key,
+    identity,
+    planned,
+    repeated,
+    runs,
+    split,
+)
 from aggregator.schemas import Member
 
 NOVEMBER_2026 = 1_795_434_896.789

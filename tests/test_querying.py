@@ -12,8 +12,8 @@ from typing import Any
 import duckdb
 import pytest
 
-from aggregator.core import empty_bundle
-from aggregator.planning import bundle_key
+from aggregator.pipeline.core import empty_bundle
+from aggregator.pipeline.planning import bundle_key
 from fixtures import generate
 from tests.stack import ROOT, resources
 

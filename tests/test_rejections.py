@@ -7,8 +7,8 @@ import pytest
 
 from aggregator.audit.ledger_reader import LedgerReader, Refused
 from aggregator.exceptions import LedgerUnavailableError
-from aggregator.planning import Wanted
-from aggregator.rejections import Rejection, Rejections
+from aggregator.pipeline.planning import Wanted
+from aggregator.pipeline.rejections import Rejection, Rejections
 from aggregator.schemas import Member
 from tests.stubs import NOW, TTL, Bench
 

@@ -14,9 +14,9 @@ import pytest
 
 from aggregator.bundles.extraction import ExtractionError
 from aggregator.bundles.repacking import RepackingError, prepared, repacked, written
-from aggregator.core import BLOCK_SIZE, Packer, Source, empty_bundle
 from aggregator.exceptions import AggregatorError, BundleFormatError
-from aggregator.planning import Plan
+from aggregator.pipeline.core import BLOCK_SIZE, Packer, Source, empty_bundle
+from aggregator.pipeline.planning import Plan
 from aggregator.reader import Bundle, Entry
 from aggregator.schemas import Member
 from tests.world import World

@@ -23,7 +23,7 @@ def test_threads_and_files_are_gone_after_an_invocation_and_after_a_failure(
     world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr("aggregator.bundling.SPOOL_SIZE", 1_000)
+    monkeypatch.setattr("aggregator.pipeline.bundling.SPOOL_SIZE", 1_000)
     objects = {f"{at}": os.urandom(5_000) for at in range(20)}
     world.put_all(objects)
     world.deliver(["the first invocation starts obstore's runtime, once for the process"])

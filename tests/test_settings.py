@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from aggregator.exceptions import ConfigurationError
-from aggregator.settings import Settings, elsewhere, switched_off
+from aggregator.pipeline.settings import Settings, elsewhere, switched_off
 
 REQUIRED = {
     "DISTRIBUTION_BUCKET_NAME": "bundles",

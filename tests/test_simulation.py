@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from aggregator.exceptions import InFlightError
-from aggregator.ledger import Claims, Ledger
-from aggregator.planning import Wanted
+from aggregator.pipeline.ledger import Claims, Ledger
+from aggregator.pipeline.planning import Wanted
 from tests import sim_schedules, simulation
 from tests.sim_mutants import EQUIVALENT, MUTANTS, Edit, Schedules, edited, hunt
 from tests.sim_schedules import SCENARIOS, WAYS, Budget, Way

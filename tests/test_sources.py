@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregator.clients import Clients
 from aggregator.exceptions import (
     AggregatorError,
     ArchivedObjectError,
@@ -25,9 +24,10 @@ from aggregator.exceptions import (
     SupersededError,
     UnforeseenError,
 )
-from aggregator.planning import Timetable, Wanted
+from aggregator.pipeline.clients import Clients
+from aggregator.pipeline.planning import Timetable, Wanted
+from aggregator.pipeline.sources import PART_SIZE, Arrival, NotStarted, Reading, Sources, nameable
 from aggregator.schemas import Member
-from aggregator.sources import PART_SIZE, Arrival, NotStarted, Reading, Sources, nameable
 from tests.world import CREDENTIALS
 
 Serve = Callable[["Request"], None]
@@ -424,7 +424,7 @@ def test_what_goes_wrong_with_one_member_unforeseen_stays_with_it(
     server: Server, sources: Callable[..., Sources], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.serve(lambda request: request.answer(b"\x1f\x8bx"))
-    monkeypatch.setattr("aggregator.sources.decoded", _unforeseen)
+    monkeypatch.setattr("aggregator.pipeline.sources.decoded", _unforeseen)
     members = [Member("source", "packed.gz"), Member("source", "plain")]
 
     arrivals = {arrival.wanted.member.key: arrival for arrival in sources().read_ahead(_wanted(members), _going_on)}

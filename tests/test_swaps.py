@@ -7,10 +7,10 @@ import boto3
 import pytest
 from botocore.exceptions import ReadTimeoutError
 
-from aggregator import swaps
 from aggregator.exceptions import ConfigurationError, LedgerUnavailableError
-from aggregator.records import Record, Records
-from aggregator.swaps import Statements, Swap, Swapped, Transactions, chosen, honours, swap_all
+from aggregator.pipeline import swaps
+from aggregator.pipeline.records import Record, Records
+from aggregator.pipeline.swaps import Statements, Swap, Swapped, Transactions, chosen, honours, swap_all
 from tests.stubs import NOW, TTL, Bench, Means
 
 A, B, C = (Swap(name, None, Record(f'{{"bundle": "{name}"}}', 5, NOW + TTL)) for name in "abc")

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import structlog
 
-from aggregator import app, polling, telemetry
+from aggregator import app, polling
+from aggregator.pipeline import telemetry
+from aggregator.pipeline.settings import Settings
 from aggregator.polling import Invocation
-from aggregator.settings import Settings
 from aggregator.worker import process as worker
 from aggregator.worker import supervisor
 from tests.conftest import ENVIRONMENT

@@ -12,8 +12,8 @@ from pydantic.fields import FieldInfo
 from aggregator.doctor.diagnosis import LARGEST_NOTIFICATION, MEBIBYTE
 from aggregator.doctor.template import Resource, Template, TemplateError, read
 from aggregator.exceptions import PermanentError, UnknownEventError
-from aggregator.settings import MEGABYTE, SECONDS_PER_DAY, Settings
-from aggregator.telemetry import METRICS, NAMESPACE
+from aggregator.pipeline.settings import MEGABYTE, SECONDS_PER_DAY, Settings
+from aggregator.pipeline.telemetry import METRICS, NAMESPACE
 from tests.stack import PATH, REQUIRED, ROOT, actions, resources, statements, transformed, watched
 
 pytestmark = pytest.mark.once

@@ -13,9 +13,9 @@ from typing import Literal
 import pytest
 
 from aggregator.bundles.layout import FOOTER, FOOTER_ID, INDEX_ID, MAGIC, empty_member
-from aggregator.core import BLOCK_SIZE, EXTRA_SIZE, Packer, Source
 from aggregator.exceptions import BundleFormatError
-from aggregator.planning import Plan
+from aggregator.pipeline.core import BLOCK_SIZE, EXTRA_SIZE, Packer, Source
+from aggregator.pipeline.planning import Plan
 from aggregator.reader import Bundle
 from aggregator.schemas import Member
 

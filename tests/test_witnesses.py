@@ -14,8 +14,8 @@ from botocore.stub import Stubber
 from aggregator.audit.witnesses import Statement, Verdict, Witnesses
 from aggregator.bundles.opening import OpeningError
 from aggregator.bundles.verification import Proof
-from aggregator.core import Packer, Source
-from aggregator.planning import Plan
+from aggregator.pipeline.core import Packer, Source
+from aggregator.pipeline.planning import Plan
 from aggregator.reader import Bundle
 from aggregator.schemas import Member
 

@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from aggregator.cli import app
-from aggregator.planning import GRACE
+from aggregator.pipeline.planning import GRACE
 from aggregator.worker.health import HealthError, told
 from aggregator.worker.process import HANDLING, Options, Sign, WorkerError, _Process, checked, longest
 from aggregator.worker.supervisor import UNDRAINED, Slot, Supervisor

@@ -7,8 +7,8 @@ That is 65 ms of a process that lives for 250. Nothing else comes of it: a proce
 import os
 import time
 
-from aggregator.clients import Clients
-from aggregator.planning import Timetable
+from aggregator.pipeline.clients import Clients
+from aggregator.pipeline.planning import Timetable
 
 os.environ.update(
     {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": "us-east-1"}

@@ -25,9 +25,9 @@ from aggregator import app
 from aggregator.audit.ledger_reader import LedgerReader
 from aggregator.audit.listings import versions
 from aggregator.audit.reconciliation import Audit, Places, Subject, reconcile
-from aggregator.core import Packer, Source
 from aggregator.local import make_ledger
-from aggregator.planning import planned
+from aggregator.pipeline.core import Packer, Source
+from aggregator.pipeline.planning import planned
 from aggregator.polling import Invocation
 from aggregator.reader import Bundle
 from aggregator.schemas import Member

@@ -234,7 +234,7 @@ class _Object:
         return self._got(f"bytes={offset}-{min(offset + length, self.size) - 1}")[0]
 
     def _got(self, bounds: str) -> tuple[bytes, Any]:
-        from aggregator.clients import persistently  # noqa: PLC0415 - brings boto3
+        from aggregator.pipeline.clients import persistently  # noqa: PLC0415 - brings boto3
 
         def get() -> tuple[bytes, Any]:
             answer = self._client.get_object(**self._where, Range=bounds)

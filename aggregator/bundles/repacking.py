@@ -22,10 +22,10 @@ from typing import IO, NamedTuple
 from aggregator.bundles.extraction import new_file
 from aggregator.bundles.footer import Origin
 from aggregator.bundles.opening import Location, bundle_at, s3_client
-from aggregator.clients import CONDITION_FAILED, Distribution
-from aggregator.core import Packed, Packer, Source
 from aggregator.exceptions import AggregatorError, AmbiguousPutError, BundleFormatError, UnpublishedError
-from aggregator.planning import Plan
+from aggregator.pipeline.clients import CONDITION_FAILED, Distribution
+from aggregator.pipeline.core import Packed, Packer, Source
+from aggregator.pipeline.planning import Plan
 from aggregator.reader import Entry
 from aggregator.schemas import BundleIndex, Member
 

@@ -17,7 +17,7 @@ from aggregator.commands.options import (
     moment,
     s3_address,
 )
-from aggregator.settings import SECONDS_PER_DAY
+from aggregator.pipeline.settings import SECONDS_PER_DAY
 
 if TYPE_CHECKING:
     from aggregator.audit.reconciliation import Audit

@@ -16,7 +16,7 @@ from aggregator.commands.console import (
     words,
 )
 from aggregator.commands.options import s3_address
-from aggregator.settings import MEGABYTE
+from aggregator.pipeline.settings import MEGABYTE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

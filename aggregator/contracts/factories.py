@@ -23,7 +23,7 @@ from aggregator.contracts import producers
 from aggregator.contracts.catalog import Contract, schema_path
 from aggregator.contracts.mutations import mutants
 from aggregator.contracts.validation import validator
-from aggregator.core import BLOCK_SIZE
+from aggregator.pipeline.core import BLOCK_SIZE
 from aggregator.schemas import (
     Bucket,
     BundleIndex,

@@ -20,7 +20,7 @@ from aggregator import schemas
 from aggregator.contracts import producers
 from aggregator.contracts.catalog import CONTRACTS, DRAFT_07, DRAFT_2020, Contract, ContractError, Profile, contract
 from aggregator.contracts.containment import closed
-from aggregator.telemetry import LOG_EVENTS, METRICS, NAMESPACE
+from aggregator.pipeline.telemetry import LOG_EVENTS, METRICS, NAMESPACE
 
 
 class Source(NamedTuple):

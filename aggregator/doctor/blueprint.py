@@ -19,7 +19,7 @@ from aggregator.doctor.diagnosis import (
     Unknown,
 )
 from aggregator.doctor.template import Resource, Template, TemplateError
-from aggregator.settings import SECONDS_PER_DAY
+from aggregator.pipeline.settings import SECONDS_PER_DAY
 
 _NOT_RUNNING = Unknown("a template does not tell: ask again with --stack when it is deployed")
 _OURS_TO_DO = Unknown("the source bucket exists already: set its notification, then ask again with --stack")

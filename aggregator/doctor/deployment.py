@@ -19,8 +19,6 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from aggregator.aws import is_missing
-from aggregator.clients import error_code
-from aggregator.core import empty_bundle
 from aggregator.doctor.diagnosis import (
     CREATED,
     Access,
@@ -35,8 +33,10 @@ from aggregator.doctor.diagnosis import (
     Unknown,
 )
 from aggregator.exceptions import AggregatorError, LedgerUnavailableError
-from aggregator.records import Records
-from aggregator.swaps import WAYS, honours
+from aggregator.pipeline.clients import error_code
+from aggregator.pipeline.core import empty_bundle
+from aggregator.pipeline.records import Records
+from aggregator.pipeline.swaps import WAYS, honours
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudwatch.client import CloudWatchClient

@@ -11,7 +11,7 @@ from enum import Enum
 from typing import NamedTuple, TypeVar
 
 from aggregator.exceptions import ConfigurationError
-from aggregator.settings import MEGABYTE, SECONDS_PER_DAY, Settings
+from aggregator.pipeline.settings import MEGABYTE, SECONDS_PER_DAY, Settings
 
 MEBIBYTE = 1_048_576
 

@@ -25,7 +25,7 @@ from urllib.parse import quote_plus
 
 from aggregator.audit.ledger_reader import MOST_READS, LedgerReader
 from aggregator.exceptions import AggregatorError, ArchivedObjectError, InvalidNotificationError
-from aggregator.planning import runs, timestamp
+from aggregator.pipeline.planning import runs, timestamp
 from aggregator.replay.pages import Listed, Page, Position
 from aggregator.replay.queues import Delivery
 from aggregator.schemas import BODY, invalid_fields

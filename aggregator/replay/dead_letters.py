@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from aggregator.audit.ledger_reader import LedgerReader
 from aggregator.exceptions import AggregatorError
-from aggregator.planning import runs
+from aggregator.pipeline.planning import runs
 from aggregator.replay.queues import MOST_IN_A_CALL, Delivery
 from aggregator.schemas import BODY
 

@@ -27,12 +27,12 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from aggregator import app
 from aggregator.aws import dynamodb_client, s3_client
-from aggregator.clients import error_code
 from aggregator.exceptions import AggregatorError
-from aggregator.planning import GRACE
+from aggregator.pipeline.clients import error_code
+from aggregator.pipeline.planning import GRACE
+from aggregator.pipeline.settings import Settings
+from aggregator.pipeline.telemetry import configured
 from aggregator.polling import BEATS, EventSourceMapping, Invocation, Polled
-from aggregator.settings import Settings
-from aggregator.telemetry import configured
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.client import SQSClient

@@ -16,10 +16,11 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from aggregator import app, bundling
+from aggregator import app
 from aggregator.exceptions import ConfigurationError, WrongTriggerError
+from aggregator.pipeline import bundling
+from aggregator.pipeline.telemetry import METRICS
 from aggregator.polling import Invocation
-from aggregator.telemetry import METRICS
 from fixtures import factories
 from tests.faults import Call, faults
 from tests.world import World, environment, log_lines

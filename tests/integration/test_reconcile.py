@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 from aggregator.audit.ledger_reader import LedgerReader
 from aggregator.audit.reconciliation import Places, Subject, reconcile
 from aggregator.cli import app
-from aggregator.core import Source, empty_bundle
 from aggregator.exceptions import LedgerUnavailableError, StoreUnavailableError
-from aggregator.planning import bundle_key
+from aggregator.pipeline.core import Source, empty_bundle
+from aggregator.pipeline.planning import bundle_key
 from aggregator.schemas import Member
 from tests.faults import Killed, faults
 from tests.world import Meanwhile, World, environment

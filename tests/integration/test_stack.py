@@ -19,10 +19,10 @@ from aggregator import app
 from aggregator.doctor import deployment
 from aggregator.doctor.deployment import ACTIONS, FORBIDDEN, PROBE, DeploymentError
 from aggregator.doctor.diagnosis import CHECKS, Finding, State, diagnosed
+from aggregator.pipeline.swaps import Statements, Swapped, Transactions
+from aggregator.pipeline.telemetry import NAMESPACE
 from aggregator.polling import EventSourceMapping, Invocation
 from aggregator.reader import Bundle
-from aggregator.swaps import Statements, Swapped, Transactions
-from aggregator.telemetry import NAMESPACE
 from tests.stack import ROOT, Stack, watched
 from tests.world import log_lines
 

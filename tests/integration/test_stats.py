@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from aggregator.cli import app
-from aggregator.core import empty_bundle
+from aggregator.pipeline.core import empty_bundle
 from fixtures.generate import golden
 from tests.world import World
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from aggregator.audit.whereabouts import MEANING, Object, Places, State, Whereabouts, locate
 from aggregator.cli import app
-from aggregator.core import Source, empty_bundle
+from aggregator.pipeline.core import Source, empty_bundle
 from aggregator.schemas import Member
 from tests.faults import LOST, Killed, faults
 from tests.world import Meanwhile, World, environment

@@ -22,10 +22,10 @@ from uuid import uuid4
 import structlog
 from botocore.exceptions import BotoCoreError, ClientError
 
-from aggregator.clients import answered_at_once, error_code
 from aggregator.exceptions import ConfigurationError, LedgerUnavailableError
-from aggregator.planning import runs
-from aggregator.records import Record, Records, pause
+from aggregator.pipeline.clients import answered_at_once, error_code
+from aggregator.pipeline.planning import runs
+from aggregator.pipeline.records import Record, Records, pause
 
 _ATTEMPTS = 5
 

@@ -33,8 +33,6 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 from urllib3.exceptions import HTTPError
 
-from aggregator.clients import CONDITION_FAILED, Clients, error_code, persistently
-from aggregator.core import Chunk, Source, decoded
 from aggregator.exceptions import (
     AggregatorError,
     ArchivedObjectError,
@@ -47,7 +45,9 @@ from aggregator.exceptions import (
     SupersededError,
     UnforeseenError,
 )
-from aggregator.planning import Timetable, Wanted
+from aggregator.pipeline.clients import CONDITION_FAILED, Clients, error_code, persistently
+from aggregator.pipeline.core import Chunk, Source, decoded
+from aggregator.pipeline.planning import Timetable, Wanted
 from aggregator.schemas import Member
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from aggregator.exceptions import LedgerUnavailableError
-from aggregator.planning import Wanted, runs
-from aggregator.records import Item, Records, unavailable
+from aggregator.pipeline.planning import Wanted, runs
+from aggregator.pipeline.records import Item, Records, unavailable
 
 MOST_OBJECTS = 10
 """Objects that a rejection names."""

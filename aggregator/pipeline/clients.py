@@ -21,10 +21,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.loaders import Loader
 
 from aggregator.exceptions import AmbiguousPutError, StoreUnavailableError, UnpublishedError
-from aggregator.planning import CONNECT_TIMEOUT, Timetable
+from aggregator.pipeline.planning import CONNECT_TIMEOUT, Timetable
+from aggregator.pipeline.settings import elsewhere
 from aggregator.reader import Bundle
 from aggregator.schemas import BundleIndex
-from aggregator.settings import elsewhere
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient

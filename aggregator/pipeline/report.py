@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import structlog
 from aws_lambda_powertools import Metrics
 
-from aggregator.bundling import Result
 from aggregator.exceptions import AggregatorError, InFlightError, PermanentError, UnforeseenError
-from aggregator.planning import Envelope, Outcome, repeated
-from aggregator.rejections import Rejection
-from aggregator.settings import Settings
-from aggregator.telemetry import METRICS, add_counts
+from aggregator.pipeline.bundling import Result
+from aggregator.pipeline.planning import Envelope, Outcome, repeated
+from aggregator.pipeline.rejections import Rejection
+from aggregator.pipeline.settings import Settings
+from aggregator.pipeline.telemetry import METRICS, add_counts
 
 if TYPE_CHECKING:
     from aggregator.schemas import Member

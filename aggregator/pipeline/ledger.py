@@ -24,12 +24,12 @@ remembers. What holds it together (docs/decisions/0001, 0018):
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from aggregator.arbiter import Arbiter, Settle
 from aggregator.exceptions import AggregatorError, InFlightError, LedgerUnavailableError
-from aggregator.planning import Outcome, Wanted, repeated
-from aggregator.records import Record, Records
-from aggregator.settings import SECONDS_PER_DAY
-from aggregator.swaps import Swap, Swapped, Way, swap_all
+from aggregator.pipeline.arbiter import Arbiter, Settle
+from aggregator.pipeline.planning import Outcome, Wanted, repeated
+from aggregator.pipeline.records import Record, Records
+from aggregator.pipeline.settings import SECONDS_PER_DAY
+from aggregator.pipeline.swaps import Swap, Swapped, Way, swap_all
 
 _ROUNDS = 4
 

@@ -21,10 +21,6 @@ from typing import NamedTuple
 
 import structlog
 
-from aggregator.arbiter import Arbiter
-from aggregator.claiming import CLAIMERS, Claiming
-from aggregator.clients import Distribution
-from aggregator.core import Packed, Packer
 from aggregator.exceptions import (
     AggregatorError,
     BundleFullError,
@@ -33,10 +29,14 @@ from aggregator.exceptions import (
     SupersededError,
     UnpublishedError,
 )
-from aggregator.ledger import Claim, Claims, Ledger
-from aggregator.planning import Outcome, Plan, Timetable, Wanted, planned, split
-from aggregator.settings import Settings
-from aggregator.sources import Arrival, NotStarted, Reading, Sources
+from aggregator.pipeline.arbiter import Arbiter
+from aggregator.pipeline.claiming import CLAIMERS, Claiming
+from aggregator.pipeline.clients import Distribution
+from aggregator.pipeline.core import Packed, Packer
+from aggregator.pipeline.ledger import Claim, Claims, Ledger
+from aggregator.pipeline.planning import Outcome, Plan, Timetable, Wanted, planned, split
+from aggregator.pipeline.settings import Settings
+from aggregator.pipeline.sources import Arrival, NotStarted, Reading, Sources
 
 SPOOL_SIZE = 16 * 1024 * 1024
 """Bytes of a bundle kept in memory; what is more goes to the function's ephemeral storage."""

@@ -15,8 +15,6 @@ from typing import Literal
 
 import structlog
 
-from aggregator.clients import Distribution
-from aggregator.core import empty_bundle
 from aggregator.exceptions import (
     AggregatorError,
     BundleFormatError,
@@ -24,7 +22,9 @@ from aggregator.exceptions import (
     OutOfTimeError,
     StoreUnavailableError,
 )
-from aggregator.planning import identity
+from aggregator.pipeline.clients import Distribution
+from aggregator.pipeline.core import empty_bundle
+from aggregator.pipeline.planning import identity
 from aggregator.schemas import BundleIndex, Member
 
 _ROUNDS = 4

@@ -28,7 +28,7 @@ from zlib_ng import zlib_ng
 
 from aggregator.bundles.layout import END, FOOTER, FOOTER_ID, HEADER, INDEX_ID, MAGIC, empty_member
 from aggregator.exceptions import BundleFullError, CorruptMemberError, OversizedMemberError
-from aggregator.planning import Plan, timestamp
+from aggregator.pipeline.planning import Plan, timestamp
 from aggregator.schemas import BundleIndex, Member, MemberColumns
 
 BLOCK_SIZE = 256 * 1024

@@ -19,7 +19,7 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.logging.formatter import RESERVED_LOG_ATTRS
 from aws_lambda_powertools.metrics import MetricUnit, single_metric
 
-from aggregator.settings import Settings, switched_off
+from aggregator.pipeline.settings import Settings, switched_off
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from aws_lambda_powertools.utilities.idempotency import DynamoDBPersistenceLayer, IdempotencyConfig
 from botocore.exceptions import BotoCoreError, ClientError
 
-from aggregator.clients import error_code
 from aggregator.exceptions import LedgerUnavailableError
-from aggregator.planning import runs
-from aggregator.settings import SECONDS_PER_DAY
+from aggregator.pipeline.clients import error_code
+from aggregator.pipeline.planning import runs
+from aggregator.pipeline.settings import SECONDS_PER_DAY
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient

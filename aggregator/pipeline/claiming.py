@@ -12,8 +12,8 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Executor, Future
 
 from aggregator.exceptions import OutOfTimeError
-from aggregator.ledger import Claims, Ledger
-from aggregator.planning import Plan, Wanted, runs
+from aggregator.pipeline.ledger import Claims, Ledger
+from aggregator.pipeline.planning import Plan, Wanted, runs
 
 CLAIMERS = 8
 """Requests for claims under way at once."""

@@ -1,0 +1,1 @@
+"""What runs in Lambda: bundling.py is read first."""
