@@ -24,8 +24,8 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from aggregator import app
-from aggregator.audit.ledger_reader import LedgerReader
 from aggregator.exceptions import AggregatorError
+from aggregator.operations.ledger_reader import LedgerReader
 from aggregator.polling import EventSourceMapping, Invocation
 from aggregator.schemas import BODY, MAX_KEY_BYTES
 

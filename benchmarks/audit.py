@@ -21,8 +21,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from aggregator.audit.ledger_reader import LedgerReader
-from aggregator.audit.reconciliation import Places, Subject, reconcile
+from aggregator.operations.audit.reconciliation import Places, Subject, reconcile
+from aggregator.operations.ledger_reader import LedgerReader
 from aggregator.pipeline.core import Packer, Source
 from aggregator.pipeline.planning import bundle_key, planned
 from aggregator.schemas import Member

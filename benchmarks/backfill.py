@@ -19,9 +19,9 @@ from multiprocessing.connection import Connection
 from urllib.parse import parse_qs, urlsplit
 
 from aggregator.commands.aws import Clients
-from aggregator.replay.backfill import Choice, run
-from aggregator.replay.pages import current_objects
-from aggregator.replay.queues import Outbox
+from aggregator.operations.replay.backfill import Choice, run
+from aggregator.operations.replay.pages import current_objects
+from aggregator.operations.replay.queues import Outbox
 
 _PAGE = 1_000
 

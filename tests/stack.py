@@ -22,7 +22,7 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from aggregator.doctor.template import Resource, Template, read
+from aggregator.operations.doctor.template import Resource, Template, read
 from aggregator.packages import installed
 from tests.world import CREDENTIALS
 

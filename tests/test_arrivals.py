@@ -2,7 +2,7 @@
 
 import pytest
 
-from aggregator.scaling.arrivals import IN_FLIGHT, PAYLOAD, Mapping, Seen, Stream, simulate
+from aggregator.operations.capacity.arrivals import IN_FLIGHT, PAYLOAD, Mapping, Seen, Stream, simulate
 
 INSTANT = 0.0
 

@@ -15,9 +15,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aggregator.exceptions import InvalidNotificationError
-from aggregator.replay.backfill import BackfillError, Bookmark, Choice, Ending, Mark, Totals, notification, run
-from aggregator.replay.pages import Listed, ListingError, Page, Position, place
-from aggregator.replay.queues import Delivery, Outbox, Pace
+from aggregator.operations.replay.backfill import (
+    BackfillError,
+    Bookmark,
+    Choice,
+    Ending,
+    Mark,
+    Totals,
+    notification,
+    run,
+)
+from aggregator.operations.replay.pages import Listed, ListingError, Page, Position, place
+from aggregator.operations.replay.queues import Delivery, Outbox, Pace
 from aggregator.schemas import BODY, Member
 from tests.world import CREDENTIALS
 

@@ -12,24 +12,39 @@ MODULES = sorted(".".join(path.relative_to(PACKAGE).with_suffix("").parts) for p
 
 ONLY_IN = {
     "aws_lambda_powertools": {"app", "pipeline.records", "pipeline.report", "pipeline.telemetry"},
-    "boto3": {"bundles.opening", "pipeline.clients", "commands", "aws", "doctor.deployment", "local", "worker.process"},
-    "botocore": {
-        "audit",
+    "boto3": {
         "bundles.opening",
         "pipeline.clients",
         "commands",
         "aws",
-        "doctor.deployment",
+        "operations.doctor.facts_from_aws",
+        "local",
+        "worker.process",
+    },
+    "botocore": {
+        "operations",
+        "bundles.opening",
+        "pipeline.clients",
+        "commands",
+        "aws",
+        "operations.doctor.facts_from_aws",
         "local",
     }
-    | {"polling", "pipeline.records", "replay.queues", "pipeline.sources", "pipeline.swaps", "worker.process"},
+    | {
+        "polling",
+        "pipeline.records",
+        "operations.replay.queues",
+        "pipeline.sources",
+        "pipeline.swaps",
+        "worker.process",
+    },
     "obstore": {"pipeline.sources"},
     "urllib3": {"pipeline.sources"},  # what botocore reads bodies with, and depends on
     "isal": {"pipeline.core"},
     "zlib_ng": {"pipeline.core"},
     "jsonschema_rs": {"contracts"},
     "polyfactory": {"contracts.agreement", "contracts.factories"},
-    "pydantic": {"contracts", "bundles.footer", "replay.inventories", "schemas", "pipeline.settings"},
+    "pydantic": {"contracts", "bundles.footer", "operations.replay.inventories", "schemas", "pipeline.settings"},
     "pydantic_core": {"contracts", "schemas"},
     "structlog": {
         "app",
@@ -45,32 +60,35 @@ ONLY_IN = {
     "rich": {"commands"},
     "subprocess": {"contracts.portability", "embedded", "packages"},
     "multiprocessing": {"worker"},
-    "yaml": {"doctor.template"},
-    "duckdb": {"audit.evidence", "replay.inventories"},
+    "yaml": {"operations.doctor.template"},
+    "duckdb": {"operations.audit.database", "operations.replay.inventories"},
     "fsspec": {"bundles.opening"},
 }
 """Third-party packages (and subprocess), and who may import them; a package's name stands for all its modules."""
 
 NOT_IN_LAMBDA = {
     "__main__",
-    "audit",
+    "operations",
     "cli",
     "commands",
     "aws",
     "contracts",
-    "doctor",
     "embedded",
     "local",
 } | {
     "packages",
     "polling",
-    "replay",
-    "scaling",
     "worker",
 }
 """Packages and modules that the Lambda never imports."""
 
-AUDITOR = {"audit.evidence", "audit.ledger_reader", "audit.listings", "audit.reconciliation", "audit.verdicts"}
+AUDITOR = {
+    "operations.audit.database",
+    "operations.ledger_reader",
+    "operations.listings",
+    "operations.audit.reconciliation",
+    "operations.audit.queries",
+}
 """Modules that judge what the handler wrote."""
 
 PURE = {
@@ -85,15 +103,15 @@ PURE = {
     "pipeline.settings",
     "bundles.verification",
 } | {
-    "audit.figures",
-    "audit.figures_page",
-    "audit.verdicts",
-    "doctor.blueprint",
-    "doctor.diagnosis",
-    "doctor.template",
-    "scaling.arrivals",
-    "scaling.costs",
-    "scaling.provisioning",
+    "operations.statistics",
+    "operations.statistics_page",
+    "operations.audit.queries",
+    "operations.doctor.facts_from_template",
+    "operations.doctor.checks",
+    "operations.doctor.template",
+    "operations.capacity.arrivals",
+    "operations.capacity.costs",
+    "operations.capacity.provisioning",
 }
 """Modules that know no AWS."""
 

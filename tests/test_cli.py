@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from aggregator.cli import app
 from aggregator.commands.console import BUG, UNREAD
 from aggregator.commands.options import moment
-from aggregator.scaling import costs
+from aggregator.operations.capacity import costs
 
 PLAN = ("plan", "--objects-per-day", "50M", "--object-size", "4KiB")
 WHERE = ("where", "s3://b/k", "--distribution", "d", "--table", "t")

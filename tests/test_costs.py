@@ -8,14 +8,14 @@ from typer.testing import CliRunner
 
 from aggregator.cli import app
 from aggregator.commands.plan import lines
-from aggregator.doctor.template import read
+from aggregator.operations.capacity import arrivals, costs
+from aggregator.operations.capacity.costs import FIGURES, PRICES, PlanError, Workload, duration, plan, priced
+from aggregator.operations.capacity.provisioning import CAPACITIES, TARGET, Demand, Provisioned, provisioned
+from aggregator.operations.doctor.template import read
 from aggregator.pipeline import claiming, sources
 from aggregator.pipeline.settings import Settings
 from aggregator.pipeline.swaps import Statements
 from aggregator.polling import MOST_PAYLOAD
-from aggregator.scaling import arrivals, costs
-from aggregator.scaling.costs import FIGURES, PRICES, PlanError, Workload, duration, plan, priced
-from aggregator.scaling.provisioning import CAPACITIES, TARGET, Demand, Provisioned, provisioned
 from tests.stack import PATH
 
 FULL = Workload(50e6, 4_096)

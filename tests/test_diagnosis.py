@@ -10,9 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from aggregator import cli
-from aggregator.doctor import blueprint
-from aggregator.doctor.diagnosis import CHECKS, Facts, Finding, State, Unknown, diagnosed
-from aggregator.doctor.template import Template, TemplateError, read
+from aggregator.operations.doctor import facts_from_template as blueprint
+from aggregator.operations.doctor.checks import CHECKS, Facts, Finding, State, Unknown, diagnosed
+from aggregator.operations.doctor.template import Template, TemplateError, read
 from tests.stack import PATH, REQUIRED
 
 DOCUMENT = read(PATH)

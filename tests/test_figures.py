@@ -8,9 +8,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from aggregator.audit.figures import Figures, Measured, Period, Prefix, Sizes, histogram
-from aggregator.audit.figures_page import page
 from aggregator.commands.console import bytes_in_words
+from aggregator.operations.statistics import Figures, Measured, Period, Prefix, Sizes, histogram
+from aggregator.operations.statistics_page import page
 from aggregator.pipeline.core import Packer, Source
 from aggregator.pipeline.planning import planned
 from aggregator.reader import Bundle

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregator.audit.ledger_reader import LedgerReader
-from aggregator.audit.listings import prefixes
+from aggregator.operations.ledger_reader import LedgerReader
+from aggregator.operations.listings import prefixes
 from aggregator.pipeline.planning import identity
 from aggregator.pipeline.records import Record
 from aggregator.schemas import Member

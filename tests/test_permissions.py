@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from aggregator.doctor.deployment import ACTIONS, FORBIDDEN, VERSIONS
+from aggregator.operations.doctor.facts_from_aws import ACTIONS, FORBIDDEN, VERSIONS
 from tests.matrix import LAPSED, OURS, SECONDS
 from tests.proxy import Proxy, Strike
 from tests.stack import resources, statements

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from aggregator.audit.ledger_reader import LedgerReader, Refused
 from aggregator.exceptions import LedgerUnavailableError
+from aggregator.operations.ledger_reader import LedgerReader, Refused
 from aggregator.pipeline.planning import Wanted
 from aggregator.pipeline.rejections import Rejection, Rejections
 from aggregator.schemas import Member

@@ -13,8 +13,8 @@ import jsonschema
 import pytest
 
 from aggregator.bundles.extraction import ExtractionError
-from aggregator.bundles.repacking import RepackingError, prepared, repacked, written
 from aggregator.exceptions import AggregatorError, BundleFormatError
+from aggregator.operations.repacking import RepackingError, prepared, repacked, written
 from aggregator.pipeline.core import BLOCK_SIZE, Packer, Source, empty_bundle
 from aggregator.pipeline.planning import Plan
 from aggregator.reader import Bundle, Entry

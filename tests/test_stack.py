@@ -9,7 +9,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from aggregator.doctor.template import read
+from aggregator.operations.doctor.template import read
 from deploy.stack import Fate, StackError, deploy, fates, main, written
 from tests.world import CREDENTIALS
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from pydantic.fields import FieldInfo
 
-from aggregator.doctor.diagnosis import LARGEST_NOTIFICATION, MEBIBYTE
-from aggregator.doctor.template import Resource, Template, TemplateError, read
 from aggregator.exceptions import PermanentError, UnknownEventError
+from aggregator.operations.doctor.checks import LARGEST_NOTIFICATION, MEBIBYTE
+from aggregator.operations.doctor.template import Resource, Template, TemplateError, read
 from aggregator.pipeline.settings import MEGABYTE, SECONDS_PER_DAY, Settings
 from aggregator.pipeline.telemetry import METRICS, NAMESPACE
 from tests.stack import PATH, REQUIRED, ROOT, actions, resources, statements, transformed, watched

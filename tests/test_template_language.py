@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from aggregator.doctor.template import Resource, Template, TemplateError, read
+from aggregator.operations.doctor.template import Resource, Template, TemplateError, read
 
 TEXT = """
 Parameters:

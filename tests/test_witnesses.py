@@ -11,9 +11,9 @@ import boto3
 import pytest
 from botocore.stub import Stubber
 
-from aggregator.audit.witnesses import Statement, Verdict, Witnesses
 from aggregator.bundles.opening import OpeningError
 from aggregator.bundles.verification import Proof
+from aggregator.operations.audit.cross_check import Statement, Verdict, Witnesses
 from aggregator.pipeline.core import Packer, Source
 from aggregator.pipeline.planning import Plan
 from aggregator.reader import Bundle

@@ -22,10 +22,10 @@ import pytest
 from botocore.config import Config
 
 from aggregator import app
-from aggregator.audit.ledger_reader import LedgerReader
-from aggregator.audit.listings import versions
-from aggregator.audit.reconciliation import Audit, Places, Subject, reconcile
 from aggregator.local import make_ledger
+from aggregator.operations.audit.reconciliation import Audit, Places, Subject, reconcile
+from aggregator.operations.ledger_reader import LedgerReader
+from aggregator.operations.listings import versions
 from aggregator.pipeline.core import Packer, Source
 from aggregator.pipeline.planning import planned
 from aggregator.polling import Invocation

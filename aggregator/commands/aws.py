@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
     from mypy_boto3_sqs.client import SQSClient
 
-    from aggregator.audit.ledger_reader import LedgerReader
+    from aggregator.operations.ledger_reader import LedgerReader
 
 
 class NowhereError(AggregatorError):
@@ -44,7 +44,7 @@ class Clients(NamedTuple):
         Raises:
             NowhereError: there is no such bucket, of whose bundles a ledger would know nothing.
         """
-        from aggregator.audit.ledger_reader import LedgerReader
+        from aggregator.operations.ledger_reader import LedgerReader
 
         bucket_exists(self.s3, distribution)
         return LedgerReader(self.dynamodb, table=table, distribution=distribution, scope=scope, now=time.time())

@@ -20,10 +20,10 @@ from aggregator.commands.options import Scope, ScopeOption, Table, WithTable, mo
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from aggregator.audit.ledger_reader import LedgerReader
-    from aggregator.replay.backfill import Ending
-    from aggregator.replay.pages import Page, Position
-    from aggregator.replay.queues import Delivery
+    from aggregator.operations.ledger_reader import LedgerReader
+    from aggregator.operations.replay.backfill import Ending
+    from aggregator.operations.replay.pages import Page, Position
+    from aggregator.operations.replay.queues import Delivery
 
 
 def backfill(
@@ -65,7 +65,7 @@ def backfill(
     call: dict[str, object] = {"target": target, "queue": queue_url, "inventory": inventory, "pattern": pattern}
     call |= {"since": since, "until": until, "scope": scope.value, "every_version": every_version}
     with ExitStack() as stack:
-        from aggregator.replay import backfill as library
+        from aggregator.operations.replay import backfill as library
 
         stop = stack.enter_context(ends_on_interrupt())
         clients = Clients.build(connections=threads + 2)
@@ -96,9 +96,9 @@ def _pages(
     clients: Clients, target: str, scope: Scope, *, every_version: bool, inventory: str
 ) -> "Callable[[Position], Iterator[Page]]":
     """How to list what is meant, from a position on."""
-    from aggregator.replay import inventories
-    from aggregator.replay.backfill import BackfillError
-    from aggregator.replay.pages import current_objects, place, versions
+    from aggregator.operations.replay import inventories
+    from aggregator.operations.replay.backfill import BackfillError
+    from aggregator.operations.replay.pages import current_objects, place, versions
 
     bucket, prefix = place(target)
     if every_version and scope is not Scope.VERSION:
@@ -118,8 +118,8 @@ def _pages(
 def _ledger(
     clients: Clients, target: str, table: str | None, distribution: str | None, scope: Scope
 ) -> "LedgerReader | None":
-    from aggregator.replay.backfill import BackfillError
-    from aggregator.replay.pages import place
+    from aggregator.operations.replay.backfill import BackfillError
+    from aggregator.operations.replay.pages import place
 
     if bool(table) != bool(distribution):
         raise BackfillError("--table and --distribution belong together")
@@ -131,8 +131,8 @@ def _ledger(
 def _outbox(
     clients: Clients, queue_url: str, threads: int, rate: float | None, stop: threading.Event, stack: ExitStack
 ) -> "Callable[[Sequence[str]], Delivery]":
-    from aggregator.replay.backfill import BackfillError
-    from aggregator.replay.queues import Outbox
+    from aggregator.operations.replay.backfill import BackfillError
+    from aggregator.operations.replay.queues import Outbox
 
     if not queue_url:
         raise BackfillError("--queue-url says where to send; --dry-run sends nothing")
@@ -144,7 +144,7 @@ def _outbox(
 
 def _dry(quiet: bool) -> "Callable[[Sequence[str]], Delivery]":
     """What prints what would be sent, or only counts it."""
-    from aggregator.replay.queues import Delivery
+    from aggregator.operations.replay.queues import Delivery
 
     def printed(bodies: "Sequence[str]") -> "Delivery":
         for body in () if quiet else bodies:

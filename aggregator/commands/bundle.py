@@ -22,7 +22,7 @@ from aggregator.commands.console import (
 from aggregator.exceptions import AggregatorError, BundleFormatError
 
 if TYPE_CHECKING:
-    from aggregator.audit.witnesses import Witnesses
+    from aggregator.operations.audit.cross_check import Witnesses
     from aggregator.reader import Bundle, Entry
 
 app = typer.Typer(
@@ -232,8 +232,8 @@ def repack(
     whatever order they are named; what lies in several of them is taken once. The bundles themselves are left alone,
     nothing is overwritten, and nothing is written to a bucket that bundles are published in, or sources come from.
     """
-    from aggregator.bundles import repacking
     from aggregator.bundles.opening import buckets_of, expanded
+    from aggregator.operations import repacking
 
     with _damage_is_a_finding(), progress(of_bytes=True) as bar:
         task = bar.add_task("reading indexes", total=None)
@@ -377,7 +377,7 @@ def _checked(
 
 
 def _witnesses(table: str | None, distribution: str | None, archive: str | None) -> "Witnesses":
-    from aggregator.audit.witnesses import Witnesses
+    from aggregator.operations.audit.cross_check import Witnesses
 
     if not table or not distribution:
         raise AggregatorError("--deep takes --table and --distribution, or the variables that the function has")

@@ -13,7 +13,7 @@ from aggregator.commands.console import FINDING, print_json, print_table, words
 from aggregator.exceptions import AggregatorError
 
 if TYPE_CHECKING:
-    from aggregator.doctor.diagnosis import Facts, Finding
+    from aggregator.operations.doctor.checks import Facts, Finding
 
 
 class CallError(AggregatorError):
@@ -47,7 +47,7 @@ def doctor(
     honours conditional writes, an empty bundle is put under doctor/ in the distribution bucket, once, and stays there.
     Exit status 1 says that something is wrong, 2 that AWS answered nothing at all.
     """
-    from aggregator.doctor.diagnosis import State, diagnosed
+    from aggregator.operations.doctor.checks import State, diagnosed
 
     findings = diagnosed(_facts(stack, template, parameter or [], queue_url, source_bucket, probe=not no_probe))
     if as_json:
@@ -69,13 +69,13 @@ def _facts(
     if stack and template:
         raise CallError("--stack and --template are two questions: ask one")
     if template:
-        from aggregator.doctor import blueprint
-        from aggregator.doctor.template import Template, read
+        from aggregator.operations.doctor import facts_from_template as blueprint
+        from aggregator.operations.doctor.template import Template, read
 
         return blueprint.facts(Template(read(template), dict(map(_pair, parameters))))
     if parameters:
         raise CallError("--parameter belongs to --template")
-    from aggregator.doctor import deployment
+    from aggregator.operations.doctor import facts_from_aws as deployment
 
     if stack:
         place = deployment.of_stack(stack)

@@ -9,7 +9,7 @@ import typer
 from aggregator.commands.console import FINDING, bytes_in_words, print_json
 
 if TYPE_CHECKING:
-    from aggregator.scaling.costs import Plan
+    from aggregator.operations.capacity.costs import Plan
 
 _UNITS = {"": 1, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9}
 _UNITS |= {"KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
@@ -39,7 +39,7 @@ def plan(
     The arrivals and Lambda's pollers are simulated, times were measured, prices are a dated list for us-east-1. Exit
     status 1 says that the function does not keep up, or that a default limit of AWS is too low.
     """
-    from aggregator.scaling import costs
+    from aggregator.operations.capacity import costs
 
     workload = costs.Workload(
         objects_per_day=_number("--objects-per-day", objects_per_day),
@@ -65,7 +65,7 @@ def plan(
 
 def lines(made: "Plan") -> list[str]:
     """A plan, as it is printed."""
-    from aggregator.scaling.costs import FIGURES, PRICES_DATE
+    from aggregator.operations.capacity.costs import FIGURES, PRICES_DATE
 
     work, seen = made.workload, made.seen
     bound = ", ".join(f"{why} {share:.0%}" for why, share in made.bound.items())
@@ -105,7 +105,7 @@ def _ledger_rows(made: "Plan") -> list[str]:
 
 
 def _everything(made: "Plan") -> dict[str, object]:
-    from aggregator.scaling.costs import FIGURES, PRICES_DATE
+    from aggregator.operations.capacity.costs import FIGURES, PRICES_DATE
 
     seen = {name: value for name, value in vars(made.seen).items() if name != "batches"}
     return {
@@ -126,7 +126,7 @@ def _everything(made: "Plan") -> dict[str, object]:
 
 def _number(option: str, text: str) -> float:
     """A number with a unit: `50M` are fifty million, `4KiB` are 4,096."""
-    from aggregator.scaling.costs import PlanError
+    from aggregator.operations.capacity.costs import PlanError
 
     found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)", text.strip())
     if not found or found[2] not in _UNITS:

@@ -20,7 +20,7 @@ from aggregator.commands.options import (
 from aggregator.pipeline.settings import SECONDS_PER_DAY
 
 if TYPE_CHECKING:
-    from aggregator.audit.reconciliation import Audit
+    from aggregator.operations.audit.reconciliation import Audit
 
 
 def reconcile(
@@ -58,10 +58,10 @@ def reconcile(
     if begin >= end:
         raise typer.BadParameter("it is not before --until", param_hint="--since")
     with progress() as bar:
-        from aggregator.audit.ledger_reader import LedgerReader
-        from aggregator.audit.reconciliation import Places, Subject
-        from aggregator.audit.reconciliation import reconcile as audited
         from aggregator.aws import dynamodb_client, s3_client
+        from aggregator.operations.audit.reconciliation import Places, Subject
+        from aggregator.operations.audit.reconciliation import reconcile as audited
+        from aggregator.operations.ledger_reader import LedgerReader
 
         task = bar.add_task("starting", total=None)
         ledger = (

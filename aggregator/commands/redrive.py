@@ -16,8 +16,8 @@ from aggregator.commands.options import Table, WithTable
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from aggregator.replay.dead_letters import DeadLetters, Letter, Returned, Wanted
-    from aggregator.replay.queues import Delivery
+    from aggregator.operations.replay.dead_letters import DeadLetters, Letter, Returned, Wanted
+    from aggregator.operations.replay.queues import Delivery
 
 
 def redrive(
@@ -45,7 +45,7 @@ def redrive(
     left.
     """
     with ExitStack() as stack:
-        from aggregator.replay import dead_letters as library
+        from aggregator.operations.replay import dead_letters as library
 
         wanted = library.Wanted(frozenset(reason or ()), frozenset(message_id or ()), pattern or None)
         if bool(table) != bool(distribution):
@@ -129,7 +129,7 @@ def _outbox(
     clients: Clients, stop: threading.Event, stack: ExitStack
 ) -> "Callable[[str], Callable[[Sequence[str]], Delivery]]":
     """What sends to a queue, by its ARN or URL; made once for each."""
-    from aggregator.replay.queues import Outbox
+    from aggregator.operations.replay.queues import Outbox
 
     @cache
     def outbox(queue: str) -> "Callable[[Sequence[str]], Delivery]":

@@ -21,9 +21,9 @@ from aggregator.pipeline.settings import MEGABYTE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from aggregator.audit.figures import Figures
-    from aggregator.audit.listings import Stored
     from aggregator.exceptions import BundleFormatError
+    from aggregator.operations.listings import Stored
+    from aggregator.operations.statistics import Figures
     from aggregator.reader import Bundle
 
 
@@ -46,8 +46,8 @@ def stats(
     Only listings and the tails of bundles are read, so it is cheap. Bundles that consumers have deleted count. Exit
     status 1 says that something among them is no bundle.
     """
-    from aggregator.audit.figures import Figures
     from aggregator.exceptions import BundleFormatError
+    from aggregator.operations.statistics import Figures
 
     figures, unreadable = Figures(limit=limit * MEGABYTE, depth=depth), 0
     with progress() as bar:
@@ -76,9 +76,9 @@ def _bundles(target: str) -> "Iterator[Bundle | BundleFormatError]":
 
 
 def _stored(bucket: str, prefix: str) -> "Iterator[Bundle | BundleFormatError]":
-    from aggregator.audit.listings import in_parallel, open_bundle, versions
     from aggregator.aws import THREADS, s3_client
     from aggregator.exceptions import BundleFormatError
+    from aggregator.operations.listings import in_parallel, open_bundle, versions
 
     s3 = s3_client()
 
@@ -110,7 +110,7 @@ def _local(folder: Path) -> "Iterator[Bundle | BundleFormatError]":
 
 
 def _write(figures: "Figures", target: str, path: Path, top: int) -> None:
-    from aggregator.audit.figures_page import page
+    from aggregator.operations.statistics_page import page
 
     made = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC; a full bundle is {bytes_in_words(figures.limit)} of members"
     text = page(figures, target=target, made=made, bytes_in_words=bytes_in_words, most=top)

@@ -17,7 +17,7 @@ from aggregator.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from aggregator.audit.whereabouts import Whereabouts
+    from aggregator.operations.audit.locating import Whereabouts
 
 
 def where(
@@ -43,9 +43,9 @@ def where(
     now = time.time()
     begin = moment(since, now, option="--since") if since else None
     bucket, key = s3_address(target, option="KEY") if target.startswith("s3://") else ("", target)
-    from aggregator.audit.ledger_reader import LedgerReader
-    from aggregator.audit.whereabouts import Object, Places, locate
     from aggregator.aws import dynamodb_client, s3_client
+    from aggregator.operations.audit.locating import Object, Places, locate
+    from aggregator.operations.ledger_reader import LedgerReader
 
     ledger = LedgerReader(dynamodb_client(), table=table, distribution=distribution_bucket, scope=scope.value, now=now)
     places = Places(s3_client(), distribution_bucket, archive_bucket, ledger)
@@ -65,7 +65,7 @@ def _document(one: "Whereabouts") -> dict[str, Any]:
 
 
 def _print(found: "list[Whereabouts]") -> None:
-    from aggregator.audit.whereabouts import MEANING
+    from aggregator.operations.audit.locating import MEANING
 
     for at, one in enumerate(found):
         if at:

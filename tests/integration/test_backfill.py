@@ -20,7 +20,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from aggregator.cli import app
-from aggregator.replay.backfill import Bookmark, Mark, Totals
+from aggregator.operations.replay.backfill import Bookmark, Mark, Totals
 from aggregator.schemas import BODY, Member
 from tests.world import World
 

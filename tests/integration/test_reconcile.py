@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from aggregator.audit.ledger_reader import LedgerReader
-from aggregator.audit.reconciliation import Places, Subject, reconcile
 from aggregator.cli import app
 from aggregator.exceptions import LedgerUnavailableError, StoreUnavailableError
+from aggregator.operations.audit.reconciliation import Places, Subject, reconcile
+from aggregator.operations.ledger_reader import LedgerReader
 from aggregator.pipeline.core import Source, empty_bundle
 from aggregator.pipeline.planning import bundle_key
 from aggregator.schemas import Member

@@ -8,9 +8,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from aggregator.cli import app
-from aggregator.replay import dead_letters
-from aggregator.replay.dead_letters import DeadLetters, Letter, Wanted, send_back
-from aggregator.replay.queues import Delivery
+from aggregator.operations.replay import dead_letters
+from aggregator.operations.replay.dead_letters import DeadLetters, Letter, Wanted, send_back
+from aggregator.operations.replay.queues import Delivery
 from fixtures import factories
 from tests.world import World
 

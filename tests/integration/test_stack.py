@@ -16,9 +16,9 @@ import pytest
 from botocore.stub import Stubber
 
 from aggregator import app
-from aggregator.doctor import deployment
-from aggregator.doctor.deployment import ACTIONS, FORBIDDEN, PROBE, DeploymentError
-from aggregator.doctor.diagnosis import CHECKS, Finding, State, diagnosed
+from aggregator.operations.doctor import facts_from_aws as deployment
+from aggregator.operations.doctor.checks import CHECKS, Finding, State, diagnosed
+from aggregator.operations.doctor.facts_from_aws import ACTIONS, FORBIDDEN, PROBE, DeploymentError
 from aggregator.pipeline.swaps import Statements, Swapped, Transactions
 from aggregator.pipeline.telemetry import NAMESPACE
 from aggregator.polling import EventSourceMapping, Invocation

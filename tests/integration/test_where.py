@@ -7,8 +7,8 @@ from typing import Any, get_args
 import pytest
 from typer.testing import CliRunner
 
-from aggregator.audit.whereabouts import MEANING, Object, Places, State, Whereabouts, locate
 from aggregator.cli import app
+from aggregator.operations.audit.locating import MEANING, Object, Places, State, Whereabouts, locate
 from aggregator.pipeline.core import Source, empty_bundle
 from aggregator.schemas import Member
 from tests.faults import LOST, Killed, faults

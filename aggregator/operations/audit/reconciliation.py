@@ -16,11 +16,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeVar
 
-from aggregator.audit.evidence import Evidence
-from aggregator.audit.ledger_reader import MOST_READS, LedgerReader
-from aggregator.audit.listings import Stored, in_parallel, objects, open_bundle, prefixes, versions, versions_of
-from aggregator.audit.verdicts import Terms
 from aggregator.exceptions import BundleFormatError
+from aggregator.operations.audit.database import Evidence
+from aggregator.operations.audit.queries import Terms
+from aggregator.operations.ledger_reader import MOST_READS, LedgerReader
+from aggregator.operations.listings import Stored, in_parallel, objects, open_bundle, prefixes, versions, versions_of
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client

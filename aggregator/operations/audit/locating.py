@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from aggregator.audit.ledger_reader import Claim, LedgerReader, Refused
-from aggregator.audit.listings import (
+from aggregator.exceptions import MissingObjectError
+from aggregator.operations.ledger_reader import Claim, LedgerReader, Refused
+from aggregator.operations.listings import (
     Stored,
     in_parallel,
     latest_bundles,
@@ -23,7 +24,6 @@ from aggregator.audit.listings import (
     versions,
     versions_of,
 )
-from aggregator.exceptions import MissingObjectError
 from aggregator.reader import Bundle, Entry
 
 if TYPE_CHECKING:

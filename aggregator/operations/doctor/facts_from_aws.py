@@ -19,7 +19,8 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from aggregator.aws import is_missing
-from aggregator.doctor.diagnosis import (
+from aggregator.exceptions import AggregatorError, LedgerUnavailableError
+from aggregator.operations.doctor.checks import (
     CREATED,
     Access,
     Bucket,
@@ -32,7 +33,6 @@ from aggregator.doctor.diagnosis import (
     Table,
     Unknown,
 )
-from aggregator.exceptions import AggregatorError, LedgerUnavailableError
 from aggregator.pipeline.clients import error_code
 from aggregator.pipeline.core import empty_bundle
 from aggregator.pipeline.records import Records

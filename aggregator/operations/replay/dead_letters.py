@@ -14,10 +14,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from aggregator.audit.ledger_reader import LedgerReader
 from aggregator.exceptions import AggregatorError
+from aggregator.operations.ledger_reader import LedgerReader
+from aggregator.operations.replay.queues import MOST_IN_A_CALL, Delivery
 from aggregator.pipeline.planning import runs
-from aggregator.replay.queues import MOST_IN_A_CALL, Delivery
 from aggregator.schemas import BODY
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 from typing import NamedTuple
 
-from aggregator.audit.figures import Figures, histogram
+from aggregator.operations.statistics import Figures, histogram
 
 _WIDTH, _HEIGHT, _LEFT, _FOOT, _HEAD = 340, 170, 46, 24, 10
 """A drawing's units: narrow, so that its letters are legible on a phone."""

@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote_plus
 
-from aggregator.audit.ledger_reader import MOST_READS, LedgerReader
 from aggregator.exceptions import AggregatorError, ArchivedObjectError, InvalidNotificationError
+from aggregator.operations.ledger_reader import MOST_READS, LedgerReader
+from aggregator.operations.replay.pages import Listed, Page, Position
+from aggregator.operations.replay.queues import Delivery
 from aggregator.pipeline.planning import runs, timestamp
-from aggregator.replay.pages import Listed, Page, Position
-from aggregator.replay.queues import Delivery
 from aggregator.schemas import BODY, invalid_fields
 
 EXAMPLES = 20

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from aggregator.exceptions import AggregatorError
-from aggregator.scaling.arrivals import IN_FLIGHT, Mapping, Seen, Stream, simulate
-from aggregator.scaling.provisioning import Demand, Provisioned, provisioned
+from aggregator.operations.capacity.arrivals import IN_FLIGHT, Mapping, Seen, Stream, simulate
+from aggregator.operations.capacity.provisioning import Demand, Provisioned, provisioned
 
 DAY = 86_400
 MIB = 1024 * 1024

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import duckdb
 
-from aggregator.audit.verdicts import FINDING, FINDINGS, HELD, NUMBERED, REPEATED, TOTALS, VERDICTS, Terms
+from aggregator.operations.audit.queries import FINDING, FINDINGS, HELD, NUMBERED, REPEATED, TOTALS, VERDICTS, Terms
 
 PAGE = 10_000
 """Rows handed out at once."""

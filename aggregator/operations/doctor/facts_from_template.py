@@ -7,7 +7,7 @@ What only a running system can tell is unknown here, and says so. Pure: no AWS.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from aggregator.doctor.diagnosis import (
+from aggregator.operations.doctor.checks import (
     CREATED,
     Bucket,
     EventSource,
@@ -18,7 +18,7 @@ from aggregator.doctor.diagnosis import (
     Table,
     Unknown,
 )
-from aggregator.doctor.template import Resource, Template, TemplateError
+from aggregator.operations.doctor.template import Resource, Template, TemplateError
 from aggregator.pipeline.settings import SECONDS_PER_DAY
 
 _NOT_RUNNING = Unknown("a template does not tell: ask again with --stack when it is deployed")

@@ -22,7 +22,7 @@ from urllib.parse import unquote_plus
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from aggregator.exceptions import AggregatorError
-from aggregator.replay.pages import Listed, Page, Position, is_archived
+from aggregator.operations.replay.pages import Listed, Page, Position, is_archived
 from aggregator.schemas import Member, invalid_fields
 
 if TYPE_CHECKING:
