@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from aggregator.embedded import EmbeddedAws
+from aggregator.runtimes.local.embedded import EmbeddedAws
 from tests.runtime import Function, client
 from tests.world import World, sqs_record
 

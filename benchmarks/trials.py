@@ -16,8 +16,8 @@ from typing import NamedTuple, Self
 
 import boto3
 
-from aggregator import packages
 from aggregator.pipeline.clients import Distribution, Version
+from aggregator.runtimes.local import packages
 from benchmarks.client import WARM_UP, WARM_UP_SIZE
 from benchmarks.standin import Standin
 from benchmarks.workloads import AGGREGATORS, CREDENTIALS, DISTRIBUTION, Workload

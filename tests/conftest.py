@@ -12,10 +12,10 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 import pytest
 from moto.server import ThreadedMotoServer
 
-from aggregator.embedded import EmbeddedAws
 from aggregator.pipeline.core import Packer, Source
 from aggregator.pipeline.planning import Plan
 from aggregator.pipeline.settings import Settings
+from aggregator.runtimes.local.embedded import EmbeddedAws
 from aggregator.schemas import Member
 from fixtures import factories, generate
 from tests.world import CREDENTIALS, World

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from aggregator.embedded import EmbeddedAws
+from aggregator.runtimes.local.embedded import EmbeddedAws
 from tests.proxy import MODES, Proxy, Strike
 from tests.trial import invoke
 from tests.world import World, sqs_record

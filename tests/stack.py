@@ -23,7 +23,7 @@ import pytest
 from botocore.config import Config
 
 from aggregator.operations.doctor.template import Resource, Template, read
-from aggregator.packages import installed
+from aggregator.runtimes.local.packages import installed
 from tests.world import CREDENTIALS
 
 ROOT = Path(__file__).parent.parent

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from aggregator import app
 from aggregator.exceptions import WrongTriggerError
-from aggregator.polling import Invocation
+from aggregator.runtimes.polling import Invocation
 from tests.trial import told
 from tests.world import World, environment, log_lines, sqs_record
 
@@ -74,7 +74,7 @@ def test_ten_megabytes_that_open_to_ten_gigabytes_are_refused_and_cost_no_memory
     program = r"""
 import json, re, sys
 from aggregator import app
-from aggregator.polling import Invocation
+from aggregator.runtimes.polling import Invocation
 from tests.world import sqs_record
 def peak():  # ru_maxrss would begin with that of the process that started this one
     return int(re.search(r"VmHWM:\s+(\d+) kB", open("/proc/self/status").read())[1])

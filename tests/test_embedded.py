@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from aggregator import embedded
-from aggregator.embedded import EmbeddedAws, EmbeddedAwsError, installed
-from aggregator.packages import InstallError
+from aggregator.runtimes.local import embedded
+from aggregator.runtimes.local.embedded import EmbeddedAws, EmbeddedAwsError, installed
+from aggregator.runtimes.local.packages import InstallError
 from tests.workers import until
 
 
@@ -32,7 +32,7 @@ def test_it_answers_on_the_loopback_and_is_gone_with_the_block() -> None:
 @pytest.mark.integration
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_it_is_gone_with_the_process_that_it_is_for_however_that_ends(number: int) -> None:
-    program = "import signal; from aggregator.embedded import EmbeddedAws\n"
+    program = "import signal; from aggregator.runtimes.local.embedded import EmbeddedAws\n"
     program += "with EmbeddedAws() as url: print(url, flush=True); signal.pause()"
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout

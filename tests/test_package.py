@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from aggregator import local
 from aggregator.reader import Bundle
+from aggregator.runtimes.local import run as local
 from deploy import build as building
 from deploy import sbom
 from deploy.build import BuildError, build, closure
@@ -72,7 +72,16 @@ def test_the_closure_of_the_handler_has_no_module_that_lambda_never_runs() -> No
     modules = closure("aggregator.app")
 
     assert {"aggregator", "aggregator.app", "aggregator.pipeline.ledger", "aggregator.pipeline.core"} <= modules
-    assert modules & {"aggregator.cli", "aggregator.local", "aggregator.polling", "aggregator.worker.process"} == set()
+    assert (
+        modules
+        & {
+            "aggregator.cli",
+            "aggregator.runtimes.local.run",
+            "aggregator.runtimes.polling",
+            "aggregator.runtimes.worker.process",
+        }
+        == set()
+    )
 
 
 def test_binaries_are_those_of_the_architecture(built: tuple[Path, list[Package]]) -> None:

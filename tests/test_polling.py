@@ -12,7 +12,7 @@ import structlog
 from botocore.exceptions import EndpointConnectionError
 from moto import mock_aws
 
-from aggregator.polling import EventSourceMapping, Invocation, Polled
+from aggregator.runtimes.polling import EventSourceMapping, Invocation, Polled
 from tests.world import CREDENTIALS
 
 if TYPE_CHECKING:

@@ -82,7 +82,7 @@ def _poll(environment: dict[str, str], queue_url: str) -> None:
     os.environ.update(environment)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     from aggregator import app
-    from aggregator.polling import EventSourceMapping, Invocation
+    from aggregator.runtimes.polling import EventSourceMapping, Invocation
 
     def invoke(event: dict[str, Any]) -> Any:
         return app.handler(event, Invocation(function="race", seconds=SECONDS))  # type: ignore[arg-type]

@@ -54,7 +54,7 @@ def test_two_hundred_invocations_in_one_process_leave_no_growth(world: World, tm
     program = """
 import gc, json, os, sys, threading
 from aggregator import app
-from aggregator.polling import Invocation
+from aggregator.runtimes.polling import Invocation
 from tests.world import sqs_record
 bodies = json.load(open(sys.argv[1]))
 event = {"Records": [sqs_record(*pair) for pair in bodies.items()]}

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import structlog
 
-from aggregator import app, polling
+from aggregator import app
 from aggregator.pipeline import telemetry
 from aggregator.pipeline.settings import Settings
-from aggregator.polling import Invocation
-from aggregator.worker import process as worker
-from aggregator.worker import supervisor
+from aggregator.runtimes import polling
+from aggregator.runtimes.polling import Invocation
+from aggregator.runtimes.worker import process as worker
+from aggregator.runtimes.worker import supervisor
 from tests.conftest import ENVIRONMENT
 from tests.world import CREDENTIALS, log_lines, sqs_record
 

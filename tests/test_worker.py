@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 
 from aggregator.cli import app
 from aggregator.pipeline.planning import GRACE
-from aggregator.worker.health import HealthError, told
-from aggregator.worker.process import HANDLING, Options, Sign, WorkerError, _Process, checked, longest
-from aggregator.worker.supervisor import UNDRAINED, Slot, Supervisor
+from aggregator.runtimes.worker.health import HealthError, told
+from aggregator.runtimes.worker.process import HANDLING, Options, Sign, WorkerError, _Process, checked, longest
+from aggregator.runtimes.worker.supervisor import UNDRAINED, Slot, Supervisor
 from tests.workers import Queue, Running, until
 from tests.world import World
 
@@ -203,8 +203,8 @@ def test_a_process_whose_invocation_takes_too_long_is_killed() -> None:
 def test_an_invocation_is_overdue_well_before_its_claims_lapse(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who meets lapsed claims takes over, and a process that still may put must be dead by then."""
     monkeypatch.setenv("SERVICE_NAME", "worker")
-    monkeypatch.setattr("aggregator.worker.process.app.handler", lambda *_: {"batchItemFailures": []})
-    monkeypatch.setattr("aggregator.worker.process.signal.signal", lambda *_: None)
+    monkeypatch.setattr("aggregator.runtimes.worker.process.app.handler", lambda *_: {"batchItemFailures": []})
+    monkeypatch.setattr("aggregator.runtimes.worker.process.signal.signal", lambda *_: None)
     listening, signs = multiprocessing.Pipe(duplex=False)
 
     _Process(Options("queue", seconds=60), signs)._invoke({"Records": []})

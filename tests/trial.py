@@ -80,7 +80,7 @@ def _child(
     seconds: float,
     later: "float | Synchronized[float]",
 ) -> None:
-    from aggregator.polling import Invocation
+    from aggregator.runtimes.polling import Invocation
 
     pipe.recv()
     os.environ.clear()

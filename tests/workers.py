@@ -23,7 +23,7 @@ from typing import Any, Self
 
 import boto3
 
-from aggregator.worker.process import shortest_visibility
+from aggregator.runtimes.worker.process import shortest_visibility
 from tests.world import World
 
 COMMAND = (sys.executable, "-m", "aggregator.cli", "worker")

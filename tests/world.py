@@ -22,14 +22,14 @@ import pytest
 from botocore.config import Config
 
 from aggregator import app
-from aggregator.local import make_ledger
 from aggregator.operations.audit.reconciliation import Audit, Places, Subject, reconcile
 from aggregator.operations.ledger_reader import LedgerReader
 from aggregator.operations.listings import versions
 from aggregator.pipeline.core import Packer, Source
 from aggregator.pipeline.planning import planned
-from aggregator.polling import Invocation
 from aggregator.reader import Bundle
+from aggregator.runtimes.local.run import make_ledger
+from aggregator.runtimes.polling import Invocation
 from aggregator.schemas import Member
 from fixtures import factories
 

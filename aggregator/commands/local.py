@@ -9,7 +9,7 @@ import typer
 from aggregator.commands.console import FINDING, bytes_in_words, print_json, progress, words
 
 if TYPE_CHECKING:
-    from aggregator.local import Summary
+    from aggregator.runtimes.local.run import Summary
 
 _MOST_FAILURES_SHOWN = 20
 
@@ -33,8 +33,8 @@ def local(
     dead-letter queue.
     """
     with ExitStack() as stack:
-        from aggregator import local as local_run
-        from aggregator.embedded import EmbeddedAws
+        from aggregator.runtimes.local import run as local_run
+        from aggregator.runtimes.local.embedded import EmbeddedAws
 
         files, passed_over = local_run.readable_files(folder, out=out)
         local_run.writable_folder(out)

@@ -20,7 +20,7 @@ from aggregator import app
 from aggregator.exceptions import ConfigurationError, WrongTriggerError
 from aggregator.pipeline import bundling
 from aggregator.pipeline.telemetry import METRICS
-from aggregator.polling import Invocation
+from aggregator.runtimes.polling import Invocation
 from fixtures import factories
 from tests.faults import Call, faults
 from tests.world import World, environment, log_lines

@@ -21,8 +21,8 @@ from aggregator.operations.doctor.checks import CHECKS, Finding, State, diagnose
 from aggregator.operations.doctor.facts_from_aws import ACTIONS, FORBIDDEN, PROBE, DeploymentError
 from aggregator.pipeline.swaps import Statements, Swapped, Transactions
 from aggregator.pipeline.telemetry import NAMESPACE
-from aggregator.polling import EventSourceMapping, Invocation
 from aggregator.reader import Bundle
+from aggregator.runtimes.polling import EventSourceMapping, Invocation
 from tests.stack import ROOT, Stack, watched
 from tests.world import log_lines
 

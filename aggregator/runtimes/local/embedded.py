@@ -21,8 +21,8 @@ from pathlib import Path
 from types import TracebackType
 from urllib.error import URLError
 
-from aggregator import packages
 from aggregator.exceptions import AggregatorError
+from aggregator.runtimes.local import packages
 
 _STARTED_WITHIN = 30.0
 
@@ -103,7 +103,7 @@ def installed(say: Callable[[str], None] = lambda _: None) -> Path:
     Raises:
         InstallError: pip is missing, or failed.
     """
-    with as_file(files("aggregator") / "embedded.txt") as lock:
+    with as_file(files("aggregator.runtimes.local") / "embedded.txt") as lock:
         return packages.installed(lock, "ministack", called="the embedded AWS", say=say)
 
 

@@ -32,7 +32,7 @@ from aggregator.pipeline.clients import error_code
 from aggregator.pipeline.planning import GRACE
 from aggregator.pipeline.settings import Settings
 from aggregator.pipeline.telemetry import configured
-from aggregator.polling import BEATS, EventSourceMapping, Invocation, Polled
+from aggregator.runtimes.polling import BEATS, EventSourceMapping, Invocation, Polled
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.client import SQSClient

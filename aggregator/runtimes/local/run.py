@@ -26,7 +26,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from aggregator import app
 from aggregator.exceptions import AggregatorError
 from aggregator.operations.ledger_reader import LedgerReader
-from aggregator.polling import EventSourceMapping, Invocation
+from aggregator.runtimes.polling import EventSourceMapping, Invocation
 from aggregator.schemas import BODY, MAX_KEY_BYTES
 
 if TYPE_CHECKING:

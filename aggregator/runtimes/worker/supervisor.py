@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from aggregator.worker import process as worker
-from aggregator.worker.process import HANDLING, Options, Sign
+from aggregator.runtimes.worker import process as worker
+from aggregator.runtimes.worker.process import HANDLING, Options, Sign
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess

@@ -1,0 +1,1 @@
+"""`aggregator local`: the handler on files, with an embedded AWS."""
