@@ -10,7 +10,7 @@ def main() -> None:
     before = signal.getsignal(signal.SIGINT)
     if before is signal.default_int_handler:  # an exception in the middle of an import is swallowed, or told
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from aggregator.cli import main as run  # noqa: PLC0415 - it takes half a second
+    from aggregator.commands.main import main as run  # noqa: PLC0415 - it takes half a second
 
     signal.signal(signal.SIGINT, before)
     run()

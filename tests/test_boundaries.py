@@ -56,7 +56,7 @@ ONLY_IN = {
         "pipeline.telemetry",
         "runtimes",
     },
-    "typer": {"cli", "commands"},
+    "typer": {"commands.main", "commands"},
     "rich": {"commands"},
     "subprocess": {"contracts.portability", "runtimes.local.embedded", "runtimes.local.packages"},
     "multiprocessing": {"runtimes"},
@@ -69,7 +69,7 @@ ONLY_IN = {
 NOT_IN_LAMBDA = {
     "__main__",
     "operations",
-    "cli",
+    "commands.main",
     "commands",
     "aws",
     "contracts",

@@ -12,8 +12,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from aggregator.bundles import footer as indexing
-from aggregator.cli import app
 from aggregator.commands.bundle import _brief
+from aggregator.commands.main import app
 from aggregator.pipeline.core import Packer, Source
 from aggregator.pipeline.planning import Plan
 from aggregator.schemas import Member
@@ -74,7 +74,7 @@ def test_output_that_finds_no_room_ends_the_command_in_one_line(
 ) -> None:
     write("bundle.gz", {f"../{number:05}": b"" for number in range(2_000)})  # more than Python holds back
     more = ["--to", "out"] if command == "extract" else ["bundle.gz"] * 500 if command == "verify" else []
-    program = [sys.executable, "-m", "aggregator.cli", "bundle", command, "bundle.gz", *more]
+    program = [sys.executable, "-m", "aggregator", "bundle", command, "bundle.gz", *more]
 
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
@@ -138,7 +138,7 @@ def test_a_bundle_of_a_later_version_is_no_finding_but_more_than_this_reader_kno
 
 @pytest.mark.parametrize("command", ["list", "verify", "cat"])
 def test_where_there_is_no_standard_input_that_is_said(command: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    shell = [sys.executable, "-m", "aggregator.cli", "bundle", command, "-", *(["key"] if command == "cat" else [])]
+    shell = [sys.executable, "-m", "aggregator", "bundle", command, "-", *(["key"] if command == "cat" else [])]
     closed = ["sh", "-c", 'exec "$@" <&-', "sh", *shell]
 
     done = subprocess.run(closed, env={**os.environ, "PYTHONPATH": ROOT}, capture_output=True, text=True, check=False)

@@ -15,7 +15,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from aggregator.cli import app
+from aggregator.commands.main import app
 from aggregator.pipeline.core import Packer, Source
 from aggregator.pipeline.planning import Plan
 from aggregator.schemas import Member

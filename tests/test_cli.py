@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from aggregator.cli import app
 from aggregator.commands.console import BUG, UNREAD
+from aggregator.commands.main import app
 from aggregator.commands.options import moment
 from aggregator.operations.capacity import costs
 

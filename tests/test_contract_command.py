@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from typer.testing import CliRunner, Result
 
-from aggregator.cli import app
+from aggregator.commands.main import app
 from aggregator.contracts import documents as documents_of_files
 from aggregator.contracts.catalog import CONTRACTS, root, walk
 from aggregator.contracts.documents import MAX_DOCUMENT_BYTES, Lines, documents
@@ -281,7 +281,7 @@ def test_a_file_that_cannot_be_read_does_not_keep_the_others_from_being_told(
 
 
 def test_where_there_is_no_standard_input_that_is_said(run: Run) -> None:
-    command = [sys.executable, "-m", "aggregator.cli", "contract", "validate", "-"]
+    command = [sys.executable, "-m", "aggregator", "contract", "validate", "-"]
 
     closed = subprocess.run(["sh", "-c", 'exec "$@" <&-', "sh", *command], capture_output=True, text=True, check=False)
 

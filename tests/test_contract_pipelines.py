@@ -134,7 +134,7 @@ def test_the_action_annotates_what_is_wrong_and_fails(
     given = {name: inputs[value[len("${{ inputs.") : -len(" }}")]] for name, value in step["env"].items()}
     (tmp_path / "aggregator/bin").mkdir(parents=True)
     program = tmp_path / "aggregator/bin/aggregator"
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m aggregator.cli "$@"\n')
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m aggregator "$@"\n')
     program.chmod(0o755)
     given |= {"RUNNER_TEMP": str(tmp_path), "GITHUB_STEP_SUMMARY": str(tmp_path / "summary"), "PYTHONPATH": str(ROOT)}
 
@@ -162,7 +162,7 @@ def test_the_wheel_has_the_contracts_inside_and_finds_them_there(tmp_path: Path)
 
     inside = {path: file.read_bytes() for path, file in walk(tmp_path / "installed/aggregator/published")}
     assert inside == {path: file.read_bytes() for path, file in walk(FOLDER)}
-    program = [sys.executable, "-m", "aggregator.cli", "contract", "export", "out"]
+    program = [sys.executable, "-m", "aggregator", "contract", "export", "out"]
     done = _run(program, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path / "installed")})
     assert (done.returncode, done.stdout) == (0, "out\n"), done.stderr
     assert {path for path, _ in walk(tmp_path / "out")} == set(inside)
@@ -193,7 +193,7 @@ def _is_missed(item: examples.Invalid, profile: Profile, line: str, told: set[st
 def _aggregator(entry: str) -> list[str]:
     program, *arguments = entry.split()
     assert program == "aggregator"
-    return [sys.executable, "-m", "aggregator.cli", *arguments]
+    return [sys.executable, "-m", "aggregator", *arguments]
 
 
 def _run(

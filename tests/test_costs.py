@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from aggregator.cli import app
+from aggregator.commands.main import app
 from aggregator.commands.plan import lines
 from aggregator.operations.capacity import arrivals, costs
 from aggregator.operations.capacity.costs import FIGURES, PRICES, PlanError, Workload, duration, plan, priced

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from aggregator import cli
+from aggregator.commands import main as cli
 from aggregator.operations.doctor import facts_from_template as blueprint
 from aggregator.operations.doctor.checks import CHECKS, Facts, Finding, State, Unknown, diagnosed
 from aggregator.operations.doctor.template import Template, TemplateError, read

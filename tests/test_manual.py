@@ -7,7 +7,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from aggregator.cli import app
+from aggregator.commands.main import app
 
 
 def _commands(group: Any, path: str) -> Iterator[tuple[str, Any]]:

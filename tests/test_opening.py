@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from aggregator.bundles import opening
 from aggregator.bundles.opening import Location, OpeningError, bundle_at, expanded
-from aggregator.cli import app
+from aggregator.commands.main import app
 from aggregator.exceptions import BundleFormatError
 from aggregator.pipeline.core import BLOCK_SIZE, Packer, Source
 from aggregator.pipeline.planning import Plan

@@ -75,7 +75,7 @@ def test_the_closure_of_the_handler_has_no_module_that_lambda_never_runs() -> No
     assert (
         modules
         & {
-            "aggregator.cli",
+            "aggregator.commands.main",
             "aggregator.runtimes.local.run",
             "aggregator.runtimes.polling",
             "aggregator.runtimes.worker.process",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from aggregator.cli import app
+from aggregator.commands.main import app
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "scaling.md"
 _CALL = re.compile(r"<!-- plan: (.*?) -->\n(?:\n```text\n.*?```\n)?", re.DOTALL)

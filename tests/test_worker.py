@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from typer.testing import CliRunner
 
-from aggregator.cli import app
+from aggregator.commands.main import app
 from aggregator.pipeline.planning import GRACE
 from aggregator.runtimes.worker.health import HealthError, told
 from aggregator.runtimes.worker.process import HANDLING, Options, Sign, WorkerError, _Process, checked, longest

@@ -26,7 +26,7 @@ import boto3
 from aggregator.runtimes.worker.process import shortest_visibility
 from tests.world import World
 
-COMMAND = (sys.executable, "-m", "aggregator.cli", "worker")
+COMMAND = (sys.executable, "-m", "aggregator", "worker")
 
 PATIENCE = 120.0
 """Seconds after which a test gives up waiting for what must come."""

@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from aggregator.cli import app
+from aggregator.commands.main import app
 from tests.world import World
 
 pytestmark = [pytest.mark.integration, pytest.mark.once]

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner, Result
 
-from aggregator.cli import app
+from aggregator.commands.main import app
 from aggregator.operations.replay.backfill import Bookmark, Mark, Totals
 from aggregator.schemas import BODY, Member
 from tests.world import World
@@ -187,7 +187,7 @@ def test_with_the_scope_version_versions_are_announced_by_their_id(post: Post, *
 def test_a_backfill_struck_by_ctrl_c_ends_cleanly_and_the_same_call_sends_the_rest(post: Post, tmp_path: Path) -> None:
     names = [f"many/{at:03}" for at in range(80)]
     post.world.put_all(dict.fromkeys(names, b""))
-    call = [sys.executable, "-m", "aggregator.cli", "backfill", post.target + "many/", "--queue-url", post.url]
+    call = [sys.executable, "-m", "aggregator", "backfill", post.target + "many/", "--queue-url", post.url]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     running = subprocess.Popen(
         [*call, "--rate", "20"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

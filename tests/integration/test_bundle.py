@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 from typer.testing import CliRunner
 
-from aggregator.cli import app
+from aggregator.commands.main import app
 from aggregator.reader import Bundle
 from tests.proxy import Proxy
 from tests.world import World
@@ -238,7 +238,7 @@ def test_a_damaged_bundle_is_a_finding_whatever_is_asked_of_it(published: Publis
 
 
 def test_a_reader_that_has_seen_enough_ends_the_command_without_a_word(published: Published) -> None:
-    command = [sys.executable, "-m", "aggregator.cli", "bundle", "list", *[published.url] * 3]
+    command = [sys.executable, "-m", "aggregator", "bundle", "list", *[published.url] * 3]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(os.environ))
     assert process.stdout is not None
     assert process.stderr is not None

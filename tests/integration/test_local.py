@@ -196,7 +196,7 @@ def test_what_a_run_makes_is_what_a_deployment_has(folder: Path, tmp_path: Path,
 
 
 def _aggregator(*arguments: object, **environment: str) -> Ran:
-    command = [sys.executable, "-m", "aggregator.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "aggregator", *map(str, arguments)]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env={**kept, **environment, "COLUMNS": "200"}, timeout=120

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from aggregator.cli import app
+from aggregator.commands.main import app
 from aggregator.exceptions import LedgerUnavailableError, StoreUnavailableError
 from aggregator.operations.audit.reconciliation import Places, Subject, reconcile
 from aggregator.operations.ledger_reader import LedgerReader

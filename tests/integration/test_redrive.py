@@ -7,7 +7,7 @@ import boto3
 import pytest
 from typer.testing import CliRunner, Result
 
-from aggregator.cli import app
+from aggregator.commands.main import app
 from aggregator.operations.replay import dead_letters
 from aggregator.operations.replay.dead_letters import DeadLetters, Letter, Wanted, send_back
 from aggregator.operations.replay.queues import Delivery

@@ -497,7 +497,7 @@ def _of(findings: list[Finding], check: str) -> tuple[State, str]:
 
 
 def _doctor(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "aggregator.cli", "doctor", *arguments]
+    command = [sys.executable, "-m", "aggregator", "doctor", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=dict(os.environ))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from aggregator.cli import app
+from aggregator.commands.main import app
 from aggregator.pipeline.core import empty_bundle
 from fixtures.generate import golden
 from tests.world import World

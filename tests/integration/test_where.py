@@ -7,7 +7,7 @@ from typing import Any, get_args
 import pytest
 from typer.testing import CliRunner
 
-from aggregator.cli import app
+from aggregator.commands.main import app
 from aggregator.operations.audit.locating import MEANING, Object, Places, State, Whereabouts, locate
 from aggregator.pipeline.core import Source, empty_bundle
 from aggregator.schemas import Member
