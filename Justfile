@@ -58,7 +58,7 @@ coverage *args:
 
 # write contracts/ from the models; --release snapshots what is not released yet
 contracts *args:
-    python -m aggregator.contracts.publishing contracts "$@"
+    python -m aggregator.contracts.gate.publishing contracts "$@"
 
 # refuse a change of contracts/ that breaks somebody, or is not proven to break nobody
 contracts-check *args:

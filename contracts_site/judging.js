@@ -67,7 +67,7 @@ class Judge {
     return { at, contract: null, faults: isTaken || faults.length ? faults : [unknown(kind, content)] };
   }
 
-  /** What no schema says: aggregator/contracts/agreement.py has the whole list. */
+  /** What no schema says: aggregator/contracts/gate/agreement.py has the whole list. */
   byTheLambda(kind, content) {
     if (kind === "several") return [fault([], "lambda", SEVERAL, LAST_WORD)];
     if (kind === "eventbridge") return objectFaults(content.get("detail").get("object"), ["detail", "object"], utf8);

@@ -14,7 +14,7 @@ from string import Template
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from aggregator.contracts.lint import lint
+from aggregator.contracts.gate.lint import lint
 from contracts_site.fields import UnshowableError, field_list
 from contracts_site.markup import html, inline, prose, tag
 

@@ -43,7 +43,7 @@ ONLY_IN = {
     "isal": {"pipeline.core"},
     "zlib_ng": {"pipeline.core"},
     "jsonschema_rs": {"contracts"},
-    "polyfactory": {"contracts.agreement", "contracts.factories"},
+    "polyfactory": {"contracts.gate.agreement", "contracts.factories"},
     "pydantic": {"contracts", "bundles.footer", "operations.replay.inventories", "schemas", "pipeline.settings"},
     "pydantic_core": {"contracts", "schemas"},
     "structlog": {
@@ -58,7 +58,7 @@ ONLY_IN = {
     },
     "typer": {"commands.main", "commands"},
     "rich": {"commands"},
-    "subprocess": {"contracts.portability", "runtimes.local.embedded", "runtimes.local.packages"},
+    "subprocess": {"contracts.gate.portability", "runtimes.local.embedded", "runtimes.local.packages"},
     "multiprocessing": {"runtimes"},
     "yaml": {"operations.doctor.template"},
     "duckdb": {"operations.audit.database", "operations.replay.inventories"},

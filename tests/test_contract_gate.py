@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from pydantic import Field
 
-from aggregator.contracts import examples, gate, lint, portability, publishing, selftest
 from aggregator.contracts.catalog import CONTRACTS, Contract, ContractError, Profile, contract, published, walk
-from aggregator.contracts.gate import NAMES, Gate
-from aggregator.contracts.publishing import Source, release, write
+from aggregator.contracts.gate import checks as gate
+from aggregator.contracts.gate import examples, lint, portability, publishing, selftest
+from aggregator.contracts.gate.checks import NAMES, Gate
+from aggregator.contracts.gate.publishing import Source, release, write
 from aggregator.schemas import BundleIndex
 
 pytestmark = pytest.mark.once

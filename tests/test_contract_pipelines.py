@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import yaml
 
-from aggregator.contracts import examples
 from aggregator.contracts.catalog import CONTRACTS, Contract, Profile, walk
-from aggregator.contracts.portability import ajv_differences
+from aggregator.contracts.gate import examples
+from aggregator.contracts.gate.portability import ajv_differences
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "contracts"

@@ -12,12 +12,13 @@ import jsonschema_rs
 import pytest
 from pydantic import ValidationError
 
-from aggregator.contracts import agreement, examples, factories
 from aggregator.contracts import catalog as contracts
+from aggregator.contracts import factories
 from aggregator.contracts.catalog import CONTRACTS, Contract, contract, published, root, schema_path, walk
-from aggregator.contracts.gate import Gate
+from aggregator.contracts.gate import agreement, examples
+from aggregator.contracts.gate.checks import Gate
+from aggregator.contracts.gate.publishing import catalog, generate, text, write
 from aggregator.contracts.mutations import mutants
-from aggregator.contracts.publishing import catalog, generate, text, write
 from aggregator.contracts.validation import Judge, faults_of
 from aggregator.pipeline.telemetry import LOG_EVENTS, METRICS
 from aggregator.reader import Bundle

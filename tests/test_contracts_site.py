@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from aggregator.contracts.catalog import CONTRACTS, Contract, Profile, published, schema_path
-from aggregator.contracts.examples import load
-from aggregator.contracts.lint import KEYWORDS
+from aggregator.contracts.gate.examples import load
+from aggregator.contracts.gate.lint import KEYWORDS
 from aggregator.contracts.mutations import VALUES, mutants
 from aggregator.contracts.validation import MAX_FAULTS, Judge, faults_of
 from aggregator.events import NO_CREATION

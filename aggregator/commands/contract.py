@@ -16,7 +16,7 @@ from aggregator.contracts.reports import Format, reported
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from aggregator.contracts.gate import Check
+    from aggregator.contracts.gate.checks import Check
     from aggregator.contracts.validation import Judge, Verdict
 
 app = typer.Typer(
@@ -157,7 +157,7 @@ def check(
     Exit status: 0 all is proven, 1 something is not, 2 the check could not be made.
     """
     with mistakes_are_told():
-        from aggregator.contracts.gate import NAMES, Gate
+        from aggregator.contracts.gate.checks import NAMES, Gate
 
         checks: list[Check] = []
         with progress() as bar:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from aggregator.contracts.catalog import Profile, contract
-from aggregator.contracts.containment import Break, Release, Schemas, breaks
+from aggregator.contracts.gate.compatibility import Break, Release, Schemas, breaks
 
 Change = Callable[[Any], None]
 

@@ -21,12 +21,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from aggregator.contracts import agreement, examples, portability, selftest
 from aggregator.contracts.catalog import CONTRACTS, Contract, ContractError, Profile, read_json
-from aggregator.contracts.containment import Release, Schemas, breaks, covers
 from aggregator.contracts.documents import UnreadableError, messages, parsed
-from aggregator.contracts.lint import lint
-from aggregator.contracts.publishing import SOURCES, catalog, generate, text, twin, version_key
+from aggregator.contracts.gate import agreement, examples, portability, selftest
+from aggregator.contracts.gate.compatibility import Release, Schemas, breaks, covers
+from aggregator.contracts.gate.lint import lint
+from aggregator.contracts.gate.publishing import SOURCES, catalog, generate, text, twin, version_key
 from aggregator.contracts.validation import Judge
 from aggregator.schemas import BODY
 

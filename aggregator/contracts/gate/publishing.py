@@ -3,7 +3,7 @@ Write `contracts/` from the models: `just contracts`; a test fails when that cha
 
 The schemas are draft 2020-12 in the subset that draft-07 shares and every validator understands, so that the draft-07
 twin says the same (docs/decisions/0009). Examples, README and CHANGELOG are written by people, and only listed here.
-`python -m aggregator.contracts.publishing contracts --release` snapshots each version that is not released yet.
+`python -m aggregator.contracts.gate.publishing contracts --release` snapshots each version that is not released yet.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 from aggregator import schemas
 from aggregator.contracts import producers
 from aggregator.contracts.catalog import CONTRACTS, DRAFT_07, DRAFT_2020, Contract, ContractError, Profile, contract
-from aggregator.contracts.containment import closed
+from aggregator.contracts.gate.compatibility import closed
 from aggregator.pipeline.telemetry import LOG_EVENTS, METRICS, NAMESPACE
 
 
@@ -285,7 +285,7 @@ def _tidied(node: Any, *, named: bool = False) -> Any:
 
 def _main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m aggregator.contracts.publishing", description=(__doc__ or "").strip()
+        prog="python -m aggregator.contracts.gate.publishing", description=(__doc__ or "").strip()
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--release", action="store_true", help="snapshot what is not released yet")

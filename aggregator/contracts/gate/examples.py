@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jsonschema_rs
 
 from aggregator.contracts.catalog import Contract, ContractError, read_json
-from aggregator.contracts.containment import Schema, Schemas, fields, is_in
+from aggregator.contracts.gate.compatibility import Schema, Schemas, fields, is_in
 from aggregator.contracts.validation import faults_of
 
 _SHOWN = ("const", "enum", "pattern")

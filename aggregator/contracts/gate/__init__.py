@@ -1,0 +1,1 @@
+"""What checks this checkout and its contracts, and nothing else: it is not in the wheel."""
