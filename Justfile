@@ -62,7 +62,7 @@ contracts *args:
 
 # refuse a change of contracts/ that breaks somebody, or is not proven to break nobody
 contracts-check *args:
-    aggregator contract check contracts "$@"
+    python -m aggregator.contracts.gate contracts "$@"
 
 # write the page that shows the contracts and checks messages: build/contracts.html
 contracts-site *file:

@@ -455,7 +455,6 @@ def test_a_line_that_is_too_long_is_passed_over(judged: Callable[..., Result]) -
         (["sample", "s4"], "no contract is called 's4'"),
         (["sample", "sqs-batch", "-n", "-1"], "-n"),
         (["export", "m.json"], "m.json"),
-        (["check", "."], "holds no contracts"),
     ],
 )
 def test_a_wrong_call_is_told_in_words(run: Run, tmp_path: Path, arguments: list[str], words: str) -> None:

@@ -10,10 +10,12 @@ from pydantic import Field
 
 from aggregator.contracts.catalog import CONTRACTS, Contract, ContractError, Profile, contract, published, walk
 from aggregator.contracts.gate import checks as gate
-from aggregator.contracts.gate import examples, lint, portability, publishing, selftest
+from aggregator.contracts.gate import examples, lint, portability, publishing
+from aggregator.contracts.gate.__main__ import main
 from aggregator.contracts.gate.checks import NAMES, Gate
 from aggregator.contracts.gate.publishing import Source, release, write
 from aggregator.schemas import BundleIndex
+from tests.support import contract_changes
 
 pytestmark = pytest.mark.once
 
@@ -48,15 +50,35 @@ def test_the_contracts_of_this_checkout_pass() -> None:
     assert [finding for check in checks for finding in check.findings] == []
 
 
+def test_the_program_prints_each_check_and_ends_with_1_where_something_is_not_proven(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(str(folder)) == 0
+    passed = [line.split()[0] for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")]
+    assert passed == [name for name in NAMES if name != "corpus"]
+
+    schema = folder / S3 / "consumer.schema.json"
+    schema.write_text(schema.read_text() + "\n")
+    assert main(str(folder)) == 1
+    assert f"  {S3}/consumer.schema.json is not what the models say" in capsys.readouterr().out
+
+
+def test_the_program_ends_with_2_where_there_are_no_contracts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(str(tmp_path)) == 2
+    assert "holds no contracts" in capsys.readouterr().err
+
+
 def test_no_change_that_breaks_somebody_passes() -> None:
-    trials = selftest.trials(selftest.BREAKING, *_published())
+    trials = contract_changes.trials(contract_changes.BREAKING, *_published())
 
     assert [trial.mutation.what for trial in trials if not trial.breaks] == []
     assert len(trials) >= 30
 
 
 def test_every_change_that_breaks_nobody_is_proven() -> None:
-    trials = selftest.trials(selftest.HARMLESS, *_published())
+    trials = contract_changes.trials(contract_changes.HARMLESS, *_published())
 
     assert [trial.mutation.what for trial in trials if trial.breaks] == []
     assert len(trials) >= 12
@@ -65,10 +87,10 @@ def test_every_change_that_breaks_nobody_is_proven() -> None:
 def test_a_change_that_breaks_somebody_shows_a_message_that_it_breaks() -> None:
     without_victim = {"requires more where nothing was created"}  # takes two changes of an example at once
 
-    trials = selftest.trials(selftest.BREAKING, *_published())
+    trials = contract_changes.trials(contract_changes.BREAKING, *_published())
 
     shown = {trial.mutation.what for trial in trials if any(broken.victim is not None for broken in trial.breaks)}
-    assert {mutation.what for mutation in selftest.BREAKING} - shown == without_victim
+    assert {mutation.what for mutation in contract_changes.BREAKING} - shown == without_victim
 
 
 @pytest.mark.parametrize(

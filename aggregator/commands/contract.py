@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aggregator.commands.console import FINDING, WRONG_CALL, mistakes_are_told, print_json, print_table, progress, words
+from aggregator.commands.console import FINDING, WRONG_CALL, mistakes_are_told, print_json, print_table, words
 from aggregator.contracts.catalog import contract, published, root, schema_path, walk
 from aggregator.contracts.reports import Format, reported
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
-    from aggregator.contracts.gate.checks import Check
     from aggregator.contracts.validation import Judge, Verdict
 
 app = typer.Typer(
@@ -138,54 +137,6 @@ def sample(
         factories.seed(seed)
         for document in islice(factories.samples(contract(name), invalid=invalid), number):
             print(json.dumps(document, ensure_ascii=False))
-
-
-@app.command(epilog="Example: aggregator contract check contracts")
-def check(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="`contracts/` of a checkout.")] = Path("contracts"),
-    corpus: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Messages with known verdicts, listed in INDEX.tsv.")
-    ] = None,
-    complete: Annotated[
-        bool, typer.Option("--complete", help="Count a validator that is not installed as a finding.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the checks as JSON.")] = False,
-) -> None:
-    """
-    Refuse a change of the contracts that breaks somebody, or that is not proven to break nobody.
-
-    Exit status: 0 all is proven, 1 something is not, 2 the check could not be made.
-    """
-    with mistakes_are_told():
-        from aggregator.contracts.gate.checks import NAMES, Gate
-
-        checks: list[Check] = []
-        with progress() as bar:
-            task = bar.add_task("checking", total=len(NAMES))
-            for done in Gate(folder, corpus).checks():
-                checks.append(done)
-                bar.update(task, description=done.name, advance=1)
-    if as_json:
-        print_json([one._asdict() for one in checks])
-    else:
-        _print_checks(checks)
-    failed = any(one.findings or (complete and one.missing) for one in checks)
-    raise typer.Exit(FINDING if failed else 0)
-
-
-def _print_checks(checks: "Sequence[Check]") -> None:
-    print_table(("check", "verdict", "of"), [(one.name, _verdict(one), one.note) for one in checks])
-    for one in checks:
-        for finding in one.findings:
-            print(f"{one.name}: {finding}")
-        if one.missing:
-            words().print(f"{one.name}: not installed: {one.missing}", markup=False)
-
-
-def _verdict(done: "Check") -> str:
-    if done.findings:
-        return "1 finding" if len(done.findings) == 1 else f"{len(done.findings):,} findings"
-    return "in part" if done.missing else "passed"
 
 
 def _judged(name: str, judge: "Judge") -> "Iterator[Verdict]":

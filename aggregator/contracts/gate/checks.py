@@ -1,5 +1,5 @@
 """
-The gate that a change of the contracts must pass, in CI: `aggregator contract check`.
+The gate that a change of the contracts must pass, in CI: `just contracts-check`.
 
     drift          contracts/ is what the models say
     lint           the schemas keep to the portable subset, closed for who writes and open for who reads
@@ -8,7 +8,6 @@ The gate that a change of the contracts must pass, in CI: `aggregator contract c
     agreement      model and schema say the same of whatever the factories build and of every small change of an example
     compatibility  every promise to producers and consumers is proven, for each released version (`containment.py`)
     version        the version says what kind of change it is, the changelog tells it, released files are untouched
-    self-test      labelled changes that break somebody are refused
     corpus         messages with known verdicts get them; only if a folder of them is given
 
 What is not proven fails.
@@ -23,7 +22,7 @@ from typing import Any, NamedTuple
 
 from aggregator.contracts.catalog import CONTRACTS, Contract, ContractError, Profile, read_json
 from aggregator.contracts.documents import UnreadableError, messages, parsed
-from aggregator.contracts.gate import agreement, examples, portability, selftest
+from aggregator.contracts.gate import agreement, examples, portability
 from aggregator.contracts.gate.compatibility import Release, Schemas, breaks, covers
 from aggregator.contracts.gate.lint import lint
 from aggregator.contracts.gate.publishing import SOURCES, catalog, generate, text, twin, version_key
@@ -31,7 +30,7 @@ from aggregator.contracts.validation import Judge
 from aggregator.schemas import BODY
 
 NAMES = (
-    "drift", "lint", "portability", "examples", "agreement", "compatibility", "version", "self-test", "corpus",
+    "drift", "lint", "portability", "examples", "agreement", "compatibility", "version", "corpus",
 )  # fmt: skip
 
 
@@ -63,7 +62,6 @@ class Gate:
             "agreement": lambda: _of_each("agreement", self._disagreements),
             "compatibility": lambda: _of_each("compatibility", self._breaks),
             "version": lambda: _of_each("version", self._version_faults),
-            "self-test": self._self_test,
             "corpus": self._judged_corpus,
         }
         return (made[name]() for name in names if name != "corpus" or self._corpus)
@@ -152,15 +150,6 @@ class Gate:
             )
             for snapshot in snapshots
         ]
-
-    def _self_test(self) -> Check:
-        valid = {name: list(known.valid.values()) for name, known in self._examples.items()}
-        breaking = selftest.trials(selftest.BREAKING, self._schemas, valid)
-        harmless = selftest.trials(selftest.HARMLESS, self._schemas, valid)
-        findings = [f"passes a change that breaks: {trial.mutation.what}" for trial in breaking if not trial.breaks]
-        proven = sum(not trial.breaks for trial in harmless)
-        note = f"{len(breaking)} breaking changes refused, {proven} of {len(harmless)} harmless ones proven"
-        return Check("self-test", findings, note)
 
     def _judged_corpus(self) -> Check:
         corpus = self._corpus or Path()

@@ -2,7 +2,8 @@
 Whether a contract may become another one: what is proven, and who would be refused.
 
 A schema is a set of messages. jsonschema-rs can prove that one set contains another (`covers`); its "unknown" counts as
-no, so nothing passes that is not proven, and of the labelled changes in `selftest.py` none that breaks anyone does.
+no, so nothing passes that is not proven, and none of the labelled changes that break anyone
+(`tests/support/contract_changes.py`) does.
 Where there is no proof, messages are tried until one is found that was accepted and is now refused: the victim.
 
 The promises, for each released version of the same major:

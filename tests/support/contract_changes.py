@@ -1,8 +1,5 @@
 """
-The gate's own test: labelled changes of the contracts, each known to break somebody or nobody.
-
-The gate is worth what it refuses, so it is run on these each time it runs at all. None that breaks may pass; of those
-that break nobody, the ones that cannot be proven are counted.
+Labelled changes of the contracts: each is known to break somebody or nobody, and the gate is judged by them.
 """
 
 import copy
