@@ -42,7 +42,7 @@ e2e *args:
 
 # the kill matrix, as a table: this build and the textbook's
 matrix:
-    python -m tests.matrix
+    python -m tests.support.matrix
 
 # measure this build beside the textbook's and the machine's limits: benchmarks/RESULTS.md
 bench *args:
@@ -74,7 +74,7 @@ fixtures:
 
 # write the tables of docs/scaling.md
 scaling:
-    python -m tests.test_scaling
+    python -m tests.documents.test_scaling
 
 # aggregate a folder of files on an AWS of your own
 local folder="fixtures/samples" out="bundles":

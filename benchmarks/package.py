@@ -23,8 +23,8 @@ from typing import Any
 import pytest
 
 from aggregator.runtimes.local.embedded import EmbeddedAws
-from tests.runtime import Function, client
-from tests.world import World, sqs_record
+from tests.support.runtime import Function, client
+from tests.support.world import World, sqs_record
 
 _OBJECTS = 100
 

@@ -18,7 +18,7 @@ from aggregator.pipeline.settings import Settings
 from aggregator.runtimes.local.embedded import EmbeddedAws
 from aggregator.schemas import Member
 from fixtures import factories, generate
-from tests.world import CREDENTIALS, World
+from tests.support.world import CREDENTIALS, World
 
 ENVIRONMENT = {
     "DISTRIBUTION_BUCKET_NAME": "distribution",

@@ -1,0 +1,113 @@
+"""`just deploy` and `just destroy`: what would happen is shown first, and sam does it."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from aggregator.operations.doctor.template import read
+from deploy.stack import Fate, StackError, deploy, fates, main, written
+from tests.support.world import CREDENTIALS
+
+TEMPLATE = {
+    "Resources": {
+        "Bundles": {"Type": "AWS::S3::Bucket", "DeletionPolicy": "Retain", "Properties": {"BucketName": "bundles"}},
+        "Queue": {"Type": "AWS::SQS::Queue", "Properties": {"QueueName": "queue"}},
+    }
+}
+
+
+@pytest.fixture
+def sam(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A sam that writes down how it was called, and ends with 3."""
+    called = tmp_path / "called"
+    script = tmp_path / "bin" / "sam"
+    script.parent.mkdir()
+    script.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {called}\nexit 3\n')
+    script.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{script.parent}{os.pathsep}{os.environ['PATH']}")
+    return called
+
+
+@pytest.fixture
+def deployed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    with mock_aws():
+        boto3.client("cloudformation").create_stack(StackName="mine", TemplateBody=json.dumps(TEMPLATE))
+        yield
+
+
+def test_deploying_shows_the_change_set_and_asks(sam: Path, tmp_path: Path) -> None:
+    made: list[list[str]] = []
+    options = ["--parameter-overrides", "Memory=2048"]
+
+    status = deploy("mine", options, out=tmp_path, make=lambda _, packages: made.append(packages))
+
+    called = sam.read_text().splitlines()
+    assert (status, made, called[:2]) == (3, [["x86_64", "arm64"]], ["deploy", "--template-file"])
+    assert called[2] == str(tmp_path / "template.yaml")
+    assert called[3:] == [
+        *("--stack-name", "mine"),
+        *("--capabilities", "CAPABILITY_IAM"),
+        *("--resolve-s3", "--confirm-changeset"),
+        *("--parameter-overrides", "Memory=2048"),
+    ]
+
+
+@pytest.mark.parametrize("architecture", ["arm64", "x86_64"])
+def test_what_the_template_names_lies_where_it_says_for_either_architecture(tmp_path: Path, architecture: str) -> None:
+    """sam takes paths from the template's folder; with another folder it uploaded nothing."""
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build" / f"lambda-{architecture}.zip").touch()
+
+    template = written(tmp_path / "build", architecture)
+
+    resources = read(template)["Resources"]
+    function, machine = resources["Function"]["Properties"], resources["Backfill"]["Properties"]
+    assert function["Architectures"] == [architecture]
+    assert (template.parent / function["CodeUri"]).resolve() == tmp_path / "build" / f"lambda-{architecture}.zip"
+    assert (template.parent / function["CodeUri"]).exists()
+    assert json.loads((template.parent / machine["DefinitionUri"]).read_text("utf-8"))["StartAt"]
+
+
+def test_an_architecture_that_lambda_does_not_have_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["deploy", "mine", "--arch", "i386"])
+
+    assert "--arch: invalid choice: 'i386'" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("deployed")
+def test_destroying_says_first_what_goes_and_what_stays(sam: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status = main(["destroy", "mine"])
+
+    lines = capsys.readouterr().out.splitlines()
+    assert (status, sam.read_text().splitlines()) == (3, ["delete", "--stack-name", "mine"])
+    assert [line.split()[:2] for line in lines[:2]] == [["goes", "AWS::SQS::Queue"], ["stays", "AWS::S3::Bucket"]]
+
+
+@pytest.mark.usefixtures("deployed")
+def test_what_is_retained_stays() -> None:
+    cloudformation = boto3.client("cloudformation")
+
+    found = [(fate.kept, fate.kind) for fate in fates(cloudformation, "mine")]
+
+    assert found == [(False, "AWS::SQS::Queue"), (True, "AWS::S3::Bucket")]
+    assert Fate(True, "AWS::S3::Bucket", "bundles") in fates(cloudformation, "mine")
+    with pytest.raises(StackError):
+        fates(cloudformation, "nobody's")
+
+
+@pytest.mark.parametrize("verb", ["deploy", "destroy"])
+def test_without_sam_it_is_said_how_to_get_it(
+    verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    assert main([verb, "mine"]) == 2
+    assert capsys.readouterr().err.startswith(f"{verb}: sam is missing: pip install aws-sam-cli")

@@ -1,0 +1,99 @@
+"""
+The container of `aggregator worker`. There is no Docker here: its file system is made by the script that the Dockerfile
+runs, of this Python, and the worker runs in it, without root, against the embedded AWS.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import ROOT
+from tests.support.workers import Queue, Running, until
+from tests.support.world import World
+
+DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()
+
+pytestmark = pytest.mark.once
+
+
+def test_what_the_dockerfile_copies_is_there_and_sent() -> None:
+    sources = [name for line in _instructions("COPY") if "--from" not in line for name in line.split()[:-1]]
+    sent = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+
+    assert sources == ["deploy/worker.lock", "deploy/rootfs", "aggregator"]
+    assert [name for name in sources if not (ROOT / name).exists()] == []
+    assert {name.split("/")[0] for name in sources} == sent
+
+
+def test_the_container_is_built_from_the_lock_on_nothing_and_runs_without_root() -> None:
+    (install,) = [line for line in _instructions("RUN") if "pip" in line]
+
+    assert _instructions("FROM") == ["python:3.13-slim-bookworm AS build", "scratch"]
+    assert {"--require-hashes", "--no-deps", "/build/worker.lock"} <= set(install.split())
+    assert _instructions("USER") == ["65532:65532"]
+
+
+@pytest.mark.integration
+def test_the_worker_runs_in_the_file_system_of_the_container(world: World, tmp_path: Path) -> None:
+    image = _image(tmp_path)
+    queue = Queue(world)
+    queue.fill(20)
+    python, *entry = json.loads(_instructions("ENTRYPOINT")[0])
+    assert python == "python3"
+    inside = [*_entered(image), f"{sys.base_prefix}/bin/python3", *entry[: entry.index("--health")]]
+    environment = {
+        **world.environment,
+        "PYTHONPATH": str(tmp_path / "app"),
+        "LD_LIBRARY_PATH": f"{sys.base_prefix}/lib",
+    }
+
+    with Running(queue, command=inside, env={**environment, "HOME": "/tmp", "PATH": os.environ["PATH"]}) as running:
+        until(lambda: queue.left() == (0, 0))
+        status = running.ends()
+
+    assert status == 0
+    assert world.published() == {key: [body] for key, body in queue.objects.items()}
+    assert [path.name for path in image.rglob("*") if path.name in {"sh", "bash", "pip", "apt"}] == []
+
+
+def _image(folder: Path) -> Path:
+    """The file system, made as the Dockerfile makes it."""
+    app, image = folder / "app", folder / "image"
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--require-hashes",
+        "--only-binary",
+        ":all:",
+    ]
+    command += ["--disable-pip-version-check", "--target", str(app), "-r", str(ROOT / "deploy" / "worker.lock")]
+    subprocess.run(command, check=True, stderr=subprocess.PIPE)
+    shutil.copytree(ROOT / "aggregator", app / "aggregator", ignore=shutil.ignore_patterns("__pycache__"))
+    script = str(ROOT / "deploy" / "rootfs")
+    subprocess.run(["sh", script, sys.base_prefix, str(app), str(image)], check=True, stderr=subprocess.PIPE)
+    return image
+
+
+def _entered(image: Path) -> list[str]:
+    """The command that runs another with the image as its root."""
+    if os.geteuid() == 0:
+        return ["chroot", "--userspec=65532:65532", str(image)]
+    entering = ["unshare", "--map-root-user", "chroot", str(image)]
+    if subprocess.run(["unshare", "--map-root-user", "true"], check=False, capture_output=True).returncode:
+        pytest.skip("neither root nor user namespaces: nothing can be given another root here")
+    return entering
+
+
+def _instructions(name: str) -> list[str]:
+    """What follows each instruction of that name."""
+    return re.findall(rf"^{name} (.*)$", DOCKERFILE, flags=re.MULTILINE)

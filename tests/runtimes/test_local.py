@@ -1,0 +1,204 @@
+"""`aggregator local`, as a user runs it: a process, its output, its exit status."""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import boto3
+import pytest
+
+from aggregator.reader import Bundle
+from tests.support.world import CREDENTIALS
+
+pytestmark = pytest.mark.integration
+
+
+class Ran(NamedTuple):
+    """What a command did."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The summary that --json prints."""
+        parsed: dict[str, Any] = json.loads(self.out)
+        return parsed
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with files of several kinds."""
+    files = {
+        "a b+c.json": b'{"n": 1}\n',
+        "deep/er/é 😀.json": b'{"n": 2}',
+        "deep/empty": b"",
+        "packed.gz": gzip.compress(b'{"n": 3}\n'),
+    }
+    for name, body in files.items():
+        path = tmp_path / "files" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(body)
+    return tmp_path / "files"
+
+
+def test_a_folder_becomes_a_bundle_with_each_file_once(folder: Path, tmp_path: Path) -> None:
+    ran = _aggregator("local", folder, "--out", tmp_path / "out")
+
+    (bundle,) = (tmp_path / "out").rglob("bundle-*.gz")
+    assert ran.status == 0
+    assert sorted(gzip.decompress(bundle.read_bytes()).splitlines()) == [b'{"n": 1}', b'{"n": 2}', b'{"n": 3}']
+    assert "bundled     4 in 1 bundle (" in ran.out
+    assert ran.out.splitlines()[-1] == str(bundle)
+
+
+def test_a_second_run_on_the_same_endpoint_makes_no_second_bundle(folder: Path, tmp_path: Path, embedded: str) -> None:
+    options = ("--out", tmp_path / "out", "--endpoint-url", embedded, "--name", "second-run", "--json")
+
+    first, second = (_aggregator("local", folder, *options) for _ in range(2))
+
+    assert (first.status, second.status) == (0, 0)
+    assert (first.summary["members"], len(first.summary["bundles"])) == (4, 1)
+    assert (second.summary["members"], second.summary["bundles"], second.summary["duplicates"]) == (0, [], 4)
+    assert len(list((tmp_path / "out").rglob("*.gz"))) == 1
+
+
+def test_a_file_that_cannot_be_bundled_is_named_with_its_reason(folder: Path, tmp_path: Path, embedded: str) -> None:
+    (folder / "broken.gz").write_bytes(b"\x1f\x8b\x08 no gzip")
+    log = tmp_path / "handler.log"
+
+    ran = _aggregator(
+        "local", folder, "--out", tmp_path / "out", "--endpoint-url", embedded, "--name", "broken", "--log", log
+    )
+
+    (bundle,) = (tmp_path / "out").rglob("bundle-*.gz")
+    assert ran.status == 1
+    assert "failures    1" in ran.out
+    assert "'broken.gz': object is not gzip to its end" in ran.err
+    with Bundle.open(bundle) as opened:
+        assert len(opened) == 4
+    assert '"reason":"corrupt_member"' in log.read_text(encoding="utf-8")
+
+
+def test_an_output_folder_among_the_files_is_left_out(folder: Path) -> None:
+    first, second = (_aggregator("local", folder, "--out", folder / "out", "--json") for _ in range(2))
+
+    assert [(ran.status, ran.summary["files"], ran.summary["members"]) for ran in (first, second)] == [(0, 4, 4)] * 2
+
+
+def test_what_is_no_file_is_passed_over_and_counted(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "more.json").write_bytes(b"{}")
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    os.mkfifo(folder / "pipe")
+
+    ran = _aggregator("local", folder, "--out", tmp_path / "out")
+
+    assert ran.status == 0
+    assert "files       4 (" in ran.out
+    assert ran.err == "passed over 2 linked folders, pipes and the like\n"
+
+
+def test_settings_of_the_environment_are_kept(folder: Path, tmp_path: Path, embedded: str) -> None:
+    ran = _aggregator(
+        *("local", folder, "--out", tmp_path / "out", "--endpoint-url", embedded, "--name", "kept", "--json"),
+        SOURCE_DECODING="none",
+    )
+
+    (bundle,) = (tmp_path / "out").rglob("bundle-*.gz")
+    with Bundle.open(bundle) as opened:
+        assert opened["packed.gz"] == (folder / "packed.gz").read_bytes()
+    assert ran.summary["failures"] == []
+
+
+@pytest.mark.parametrize(
+    "wrong", ["missing folder", "a file", "empty folder", "output is a file", "output is it", "a long path"]
+)
+def test_a_wrong_call_is_one_clear_line_and_nothing_half_done(folder: Path, tmp_path: Path, wrong: str) -> None:
+    (tmp_path / "nothing").mkdir()
+    long = tmp_path.joinpath("long", *["e" * 250] * 5)
+    long.mkdir(parents=True)
+    (long / "file").touch()
+    out = tmp_path / "out"
+    given = {
+        "missing folder": (tmp_path / "no-such-folder", out),
+        "a file": (folder / "packed.gz", out),
+        "empty folder": (tmp_path / "nothing", out),
+        "output is a file": (folder, folder / "packed.gz"),
+        "output is it": (folder, folder / "deep" / ".."),
+        "a long path": (tmp_path / "long", out),
+    }[wrong]
+
+    ran = _aggregator("local", given[0], "--out", given[1])
+
+    assert (ran.status, ran.out, len(ran.err.splitlines())) == (2, "", 1)
+    assert ran.err.startswith("aggregator: ")
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("link", ["nowhere", "itself"])
+def test_a_file_that_cannot_be_read_is_one_clear_line_and_nothing_half_done(
+    folder: Path, tmp_path: Path, link: str
+) -> None:
+    (folder / "deep" / "itself").symlink_to(folder / "deep" / link)
+
+    ran = _aggregator("local", folder, "--out", tmp_path / "out")
+
+    assert (ran.status, ran.out, len(ran.err.splitlines())) == (2, "", 1)
+    assert ran.err.startswith(f"aggregator: cannot read {folder / 'deep' / 'itself'}: ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_folder_that_cannot_be_written_is_one_clear_line(folder: Path) -> None:
+    ran = _aggregator("local", folder, "--out", "/proc/self/out")
+
+    assert (ran.status, ran.out, len(ran.err.splitlines())) == (2, "", 1)
+    assert ran.err.startswith("aggregator: cannot write to /proc/self/out: ")
+
+
+def test_a_name_that_is_no_unicode_is_one_clear_line(folder: Path, tmp_path: Path) -> None:
+    with open(os.fsencode(folder) + b"/\xff.json", "wb") as file:  # noqa: PTH123 - a name that Path cannot write
+        file.write(b"1")
+
+    ran = _aggregator("local", folder, "--out", tmp_path / "out")
+
+    assert (ran.status, ran.err.splitlines()) == (
+        2,
+        ["aggregator: a file's name is not Unicode, so no S3 key: '\\udcff.json'"],
+    )
+
+
+def test_an_endpoint_where_nobody_listens_is_one_clear_line(folder: Path, tmp_path: Path) -> None:
+    ran = _aggregator("local", folder, "--out", tmp_path / "out", "--endpoint-url", "http://127.0.0.1:9")
+
+    assert (ran.status, ran.out) == (2, "")
+    said = 'Could not connect to the endpoint URL: "http://127.0.0.1:9/": look at the network, and at the endpoint'
+    assert ran.err == f"aggregator: {said}\n"
+
+
+def test_what_a_run_makes_is_what_a_deployment_has(folder: Path, tmp_path: Path, embedded: str) -> None:
+    _aggregator("local", folder, "--out", tmp_path / "out", "--endpoint-url", embedded, "--name", "made")
+
+    session = boto3.Session("testing", "testing", region_name=CREDENTIALS["AWS_DEFAULT_REGION"])
+    s3 = session.client("s3", endpoint_url=embedded)
+    sqs = session.client("sqs", endpoint_url=embedded)
+    attributes = sqs.get_queue_attributes(
+        QueueUrl=sqs.get_queue_url(QueueName="made")["QueueUrl"], AttributeNames=["All"]
+    )["Attributes"]
+    assert s3.get_bucket_versioning(Bucket="made-distribution")["Status"] == "Enabled"
+    assert int(attributes["VisibilityTimeout"]) == 6 * 120
+    assert json.loads(attributes["RedrivePolicy"])["deadLetterTargetArn"].endswith(":made-dead-letters")
+
+
+def _aggregator(*arguments: object, **environment: str) -> Ran:
+    command = [sys.executable, "-m", "aggregator", *map(str, arguments)]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**kept, **environment, "COLUMNS": "200"}, timeout=120
+    )
+    return Ran(done.returncode, done.stdout, done.stderr)

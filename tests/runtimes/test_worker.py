@@ -1,0 +1,310 @@
+"""`aggregator worker`, as real processes on the embedded AWS; and what its supervisor decides, with a clock of ours."""
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from typer.testing import CliRunner
+
+from aggregator.commands.main import app
+from aggregator.pipeline.planning import GRACE
+from aggregator.runtimes.worker.health import HealthError, told
+from aggregator.runtimes.worker.process import HANDLING, Options, Sign, WorkerError, _Process, checked, longest
+from aggregator.runtimes.worker.supervisor import UNDRAINED, Slot, Supervisor
+from tests.support import ROOT
+from tests.support.workers import Queue, Running, until
+from tests.support.world import World
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+
+@pytest.fixture
+def queue(world: World) -> Queue:
+    return Queue(world)
+
+
+@pytest.mark.integration
+def test_sigterm_drains_and_leaves_nothing_in_hand(queue: Queue) -> None:
+    queue.fill(120)
+
+    with Running(queue, "--batch-size", "10") as running:
+        running.says("bundle.written")
+        status = running.ends()
+
+    waiting, in_hand = queue.left()
+    published = queue.world.published()
+    assert (status, in_hand) == (0, 0)
+    assert waiting + len(published) == 120
+    assert published == {key: [queue.objects[key]] for key in published}
+
+
+@pytest.mark.integration
+def test_two_workers_side_by_side_bundle_all_once(queue: Queue) -> None:
+    queue.fill(100)
+
+    with Running(queue, "--batch-size", "20") as one, Running(queue, "--batch-size", "20") as other:
+        until(lambda: queue.left() == (0, 0))
+        statuses = [one.ends(), other.ends(signal.SIGINT)]
+
+    handled = [line["Envelopes"] for line in one.lines + other.lines if line.get("message") == "invocation.finished"]
+    assert (statuses, sum(handled)) == ([0, 0], 100)
+    assert queue.world.published() == {key: [body] for key, body in queue.objects.items()}
+
+
+@pytest.mark.chaos
+@pytest.mark.integration
+def test_a_process_that_is_killed_is_replaced_and_all_is_bundled_once(world: World) -> None:
+    queue = Queue(world, seconds=12)
+    queue.fill(200)
+
+    with Running(queue, "--batch-size", "50") as running:
+        victim = until(lambda: next((one for one in running.health()["processes"] if one["state"] == HANDLING), None))
+        os.kill(victim["pid"], signal.SIGKILL)
+        ended = running.says("process.ended")
+        until(lambda: queue.left() == (0, 0))
+        health = running.health()
+        status = running.ends()
+
+    assert (ended["pid"], ended["exit_code"], health["restarts"], health["healthy"], status) == (
+        victim["pid"],
+        -signal.SIGKILL,
+        1,
+        True,
+        0,
+    )
+    assert victim["pid"] not in [process["pid"] for process in health["processes"]]
+    assert queue.world.published() == {key: [body] for key, body in queue.objects.items()}
+
+
+@pytest.mark.integration
+def test_a_process_makes_room_for_a_new_one_after_its_batches(queue: Queue) -> None:
+    queue.fill(30)
+
+    with Running(queue, "--batch-size", "10", "--processes", "1", "--batches", "1") as running:
+        until(lambda: queue.left() == (0, 0))
+        until(lambda: running.health()["restarts"] >= 3)
+        status = running.ends()
+
+    requests = {line["function_arn"] for line in running.lines if line.get("message") == "invocation.finished"}
+    assert (status, len(requests)) == (0, 3)
+    assert queue.world.published() == {key: [body] for key, body in queue.objects.items()}
+
+
+@pytest.mark.integration
+def test_a_process_that_does_not_drain_in_time_is_killed(queue: Queue) -> None:
+    with Running(queue, "--processes", "1", "--drain", "0.5") as running:
+        _freeze(running)
+        status = running.ends()
+
+    assert (status, running.says("process.killed")["why"]) == (UNDRAINED, "it did not drain in time")
+
+
+@pytest.mark.integration
+def test_a_second_signal_ends_it_at_once(queue: Queue) -> None:
+    with Running(queue, "--processes", "1") as running:
+        frozen = _freeze(running)
+        running.process.send_signal(signal.SIGTERM)
+        running.says("worker.draining")
+        draining = running.health()["draining"]
+        status = running.ends()
+
+    assert (draining, status) == (True, 128 + signal.SIGTERM)
+    until(lambda: not _is_alive(frozen))
+
+
+@pytest.mark.integration
+def test_processes_whose_supervisor_is_gone_end_by_themselves(queue: Queue) -> None:
+    with Running(queue) as running:
+        pids = [process["pid"] for process in _polling(running)]
+        running.process.kill()
+
+        until(lambda: not any(map(_is_alive, pids)))
+
+
+@pytest.mark.integration
+def test_a_queue_that_fails_is_asked_again_and_the_worker_still_stops_when_told(queue: Queue) -> None:
+    with Running(queue, "--processes", "1") as running:
+        _polling(running)
+        queue.sqs.delete_queue(QueueUrl=queue.url)
+        failed = running.says("poll.failed")
+        status = running.ends()
+
+    assert (failed["failures"], status) == (1, 0)
+
+
+@pytest.mark.integration
+def test_a_visibility_time_out_that_ends_before_claims_lapse_is_refused(world: World) -> None:
+    queue = Queue(world, seconds=12)
+
+    assert checked(Options(queue.url, seconds=12)) == Options(queue.url, seconds=12, visibility=33)
+    with pytest.raises(WorkerError, match=r"too short: raise it, or lower --seconds \(visibility=33, needed=35\)"):
+        checked(Options(queue.url, seconds=13))
+    with pytest.raises(WorkerError, match="the queue cannot be read"):
+        checked(Options(queue.url + "-elsewhere", seconds=12))
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("variable", "said"),
+    [
+        ("DISTRIBUTION_BUCKET_NAME", "the bundles cannot be listed: An error occurred (NoSuchBucket)"),
+        ("IDEMPOTENCY_TABLE_NAME", "the ledger cannot be read: An error occurred"),
+    ],
+)
+def test_a_worker_without_its_bucket_or_its_table_does_not_begin(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch, variable: str, said: str
+) -> None:
+    monkeypatch.setenv(variable, "no-such-thing")
+
+    result = CliRunner().invoke(app, ["worker", "--queue-url", queue.url, "--seconds", "60", "--health", "127.0.0.1:0"])
+
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+    assert result.stderr.startswith(f"aggregator: {said}")
+
+
+def test_the_page_tells_how_long_a_worker_takes_to_stop() -> None:
+    page = " ".join((ROOT / "docs" / "worker.md").read_text("utf-8").split())
+
+    assert f"--seconds and {longest(Options('', seconds=0)):.0f} more, {longest(Options('')):.0f} by default" in page
+    assert longest(Options("", seconds=50)) <= 120
+    assert "120 seconds at most: then `--seconds 50`" in page
+
+
+def test_a_wrong_environment_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SERVICE_NAME", raising=False)
+
+    result = CliRunner().invoke(app, ["worker", "--queue-url", "http://127.0.0.1:9/queue"])
+
+    assert result.exit_code == 2
+    assert result.stderr.startswith("aggregator: the environment is not complete: ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_process_whose_invocation_takes_too_long_is_killed() -> None:
+    supervisor = Supervisor(Options("queue"), processes=1, drain=0, target=_hanging)
+    (slot,) = supervisor._slots
+
+    def dies() -> int:
+        supervisor._step(time.monotonic())
+        return slot.failures
+
+    until(dies)
+
+    assert (slot.pid, slot.failures, supervisor.health()["restarts"]) == (None, 1, 1)
+
+
+def test_an_invocation_is_overdue_well_before_its_claims_lapse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who meets lapsed claims takes over, and a process that still may put must be dead by then."""
+    monkeypatch.setenv("SERVICE_NAME", "worker")
+    monkeypatch.setattr("aggregator.runtimes.worker.process.app.handler", lambda *_: {"batchItemFailures": []})
+    monkeypatch.setattr("aggregator.runtimes.worker.process.signal.signal", lambda *_: None)
+    listening, signs = multiprocessing.Pipe(duplex=False)
+
+    _Process(Options("queue", seconds=60), signs)._invoke({"Records": []})
+
+    handling = listening.recv()
+    assert (handling.state, handling.allowed) == (HANDLING, 60 + GRACE / 2)
+
+
+def test_a_place_is_filled_again_ever_later_while_its_processes_die() -> None:
+    slot, waits = Slot(0.0), []
+
+    for _ in range(8):
+        slot.process, slot.began = _Dead(1), 0.0  # type: ignore[assignment]
+        slot.bury(10.0)
+        waits.append(slot.due - 10.0)
+    slot.process, slot.began = _Dead(1), 0.0  # type: ignore[assignment]
+    slot.bury(61.0)
+    waits.append(slot.due - 61.0)
+    slot.process = _Dead(0)  # type: ignore[assignment]
+    slot.bury(62.0)
+
+    assert waits == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 1.0]
+    assert slot.due == 62.0
+
+
+def test_a_process_is_well_while_it_is_heard_in_the_time_that_it_asked_for() -> None:
+    slot = Slot(100.0)
+    slot.pid, slot.sign = 7, Sign(HANDLING, allowed=30.0, batches=2, deleted=9, kept=1)
+
+    assert [slot.report(now)["healthy"] for now in (100.0, 130.0, 130.1)] == [True, True, False]
+    assert slot.report(101.0) == {
+        "pid": 7,
+        "state": "handling",
+        "seconds_since_sign": 1.0,
+        "batches": 2,
+        "deleted": 9,
+        "kept": 1,
+        "healthy": True,
+    }
+    assert Slot(100.0).report(101.0)["healthy"] is False
+
+
+@pytest.mark.parametrize(
+    ("healthy", "path", "status"), [(True, "health", 200), (False, "health", 503), (True, "", 404)]
+)
+def test_health_is_told_by_the_status(path: str, status: int, *, healthy: bool) -> None:
+    with told("127.0.0.1:0", lambda: {"healthy": healthy}) as url:
+        try:
+            with urllib.request.urlopen(url.replace("health", path), timeout=5) as answer:
+                found, body = answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            found, body = error.code, error.read()
+
+    assert found == status
+    assert status == 404 or json.loads(body) == {"healthy": healthy}
+
+
+@pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:port", "127.0.0.1:99999", "192.0.2.1:8080"])
+def test_an_address_that_cannot_be_listened_on_is_named(address: str) -> None:
+    with pytest.raises(HealthError, match=f"health cannot be told at {address}"), told(address, dict):
+        pass
+
+
+class _Dead:
+    """A process that has ended."""
+
+    def __init__(self, exitcode: int) -> None:
+        self.exitcode = exitcode
+
+    def join(self) -> None:
+        """It has."""
+
+
+def _hanging(_: Options, signs: "Connection") -> None:
+    signs.send(Sign(HANDLING, allowed=0.0))
+    signal.pause()
+
+
+def _polling(running: Running) -> list[dict[str, Any]]:
+    """The processes of a worker, as soon as all have polled."""
+
+    def polled() -> list[dict[str, Any]]:
+        processes: list[dict[str, Any]] = running.health()["processes"]
+        return processes if all(process["state"] == "polling" for process in processes) else []
+
+    found: list[dict[str, Any]] = until(polled)
+    return found
+
+
+def _freeze(running: Running) -> int:
+    """Stop the one process of a worker, so that it hears nothing any more."""
+    (process,) = _polling(running)
+    os.kill(process["pid"], signal.SIGSTOP)
+    return int(process["pid"])
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
