@@ -7,6 +7,8 @@ What each failure means for the envelope that brought it.
     ├── BundleFormatError            the bytes are no bundle, or a damaged one
     ├── BundleVersionError           the bundle is of a later version than this reader knows: upgrade
     ├── ClosedBundleError            the bundle was closed, and no more is read from it
+    ├── OpeningError                 a file, an object or a URL cannot be opened or read
+    ├── NotFoundError                a bucket or queue that is named does not exist
     ├── SupersededError              acknowledge: a newer version brings its own notification
     ├── PermanentError               reject: the redrive policy takes it to the dead-letter queue
     │   ├── InvalidNotificationError
@@ -194,3 +196,15 @@ class UnforeseenError(TransientError):
 
 def _listed(facts: dict[str, object]) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in facts.items())
+
+
+class OpeningError(AggregatorError):
+    """What a target names cannot be opened, or not be read on."""
+
+    reason = "opening"
+
+
+class NotFoundError(AggregatorError):
+    """Something that is named does not exist; to ask it would say that all is well."""
+
+    reason = "not_found"

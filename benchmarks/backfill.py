@@ -18,7 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.connection import Connection
 from urllib.parse import parse_qs, urlsplit
 
-from aggregator.commands.aws import Clients
+from aggregator.aws import Clients
 from aggregator.operations.replay.backfill import Choice, run
 from aggregator.operations.replay.pages import current_objects
 from aggregator.operations.replay.queues import Outbox

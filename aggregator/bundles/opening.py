@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from aggregator.bundles.footer import TAIL_SIZE, Fetch
-from aggregator.exceptions import AggregatorError
+from aggregator.exceptions import OpeningError
 from aggregator.reader import Bundle
 
 if TYPE_CHECKING:
@@ -27,12 +27,6 @@ _COPIED = 1024 * 1024
 _IN_MEMORY = 64 * 1024 * 1024
 
 _S3 = re.compile(r"s3://(?P<bucket>[^/]+)/?(?P<key>.*?)(\?versionId=(?P<version_id>[^?&]+))?", re.DOTALL)
-
-
-class OpeningError(AggregatorError):
-    """What a target names cannot be opened, or not be read on."""
-
-    reason = "opening"
 
 
 class Opened(NamedTuple):
@@ -140,71 +134,8 @@ def opened(url: str) -> Opened:
     return _object(Location.parsed(url)) if url.startswith("s3://") else _file(url)
 
 
-def s3_client(*, attempts: int = 5) -> "S3Client":
-    """
-    A client with the endpoint and credentials of the environment; `attempts` are made at each call.
-
-    Raises:
-        OpeningError: boto3 is not installed, or its configuration is wrong.
-    """
-    client: S3Client = aws_client("s3", attempts=attempts)
-    if ".amazonaws.com" in client.meta.endpoint_url:
-        return client
-    # "bucket.localhost" is a name that few machines resolve
-    return aws_client("s3", attempts=attempts, s3={"addressing_style": "path"})  # type: ignore[no-any-return]
-
-
-def aws_client(service: str, *, attempts: int = 5, **config: Any) -> Any:
-    """
-    A client of boto3's.
-
-    Raises:
-        OpeningError: boto3 is not installed, or its configuration is wrong.
-    """
-    try:
-        import boto3  # noqa: PLC0415 - a local file needs none of it
-        from botocore.config import Config  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise OpeningError("this takes boto3, which is not installed") from error
-    retries: Any = {"mode": "standard", "total_max_attempts": attempts}
-    with translated():
-        try:
-            return boto3.session.Session().client(service, config=Config(retries=retries, **config))  # type: ignore[call-overload]
-        except ValueError as error:  # what botocore says of an endpoint that is no URL
-            raise OpeningError(str(error)) from error
-
-
-@contextmanager
-def translated(**facts: object) -> Iterator[None]:
-    """
-    What S3 or DynamoDB answers, as one sentence.
-
-    Raises:
-        OpeningError: with the error code of AWS as its `fault`.
-    """
-    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
-
-    try:
-        yield
-    except ClientError as error:
-        code = error.response.get("Error", {}).get("Code", "")
-        raise OpeningError(_SENTENCES.get(code, "AWS refuses to answer"), **facts, fault=code) from error
-    except BotoCoreError as error:
-        raise OpeningError("AWS cannot be asked: " + str(error), **facts) from error
-
-
-_SENTENCES = {
-    **dict.fromkeys(("NoSuchKey", "404", "NoSuchVersion"), "there is no such object"),
-    "NoSuchBucket": "there is no such bucket",
-    **dict.fromkeys(("AccessDenied", "403"), "the object may not be read, or is not there"),
-    **dict.fromkeys(("PreconditionFailed", "412"), "the object was replaced while it was read"),
-    "InvalidObjectState": "the object lies in a storage class that must be restored before it can be read",
-    "ResourceNotFoundException": "there is no such table",
-}
-
-
 def _object(location: Location) -> Opened:
-    client = s3_client()
+    client = _s3()
     try:
         found = _Object(client, location)
     except OpeningError as error:
@@ -213,6 +144,15 @@ def _object(location: Location) -> Opened:
             raise
         return Opened(lambda *_: b"", 0, lambda: None)
     return Opened(found.fetch, found.size, client.close)
+
+
+def _s3() -> "S3Client":
+    try:
+        from aggregator.aws import s3_client, translated  # noqa: PLC0415 - a local file needs no boto3
+    except ModuleNotFoundError as error:
+        raise OpeningError("an s3:// URL is read with boto3, which is not installed") from error
+    with translated():
+        return s3_client()
 
 
 class _Object:
@@ -234,18 +174,20 @@ class _Object:
         return self._got(f"bytes={offset}-{min(offset + length, self.size) - 1}")[0]
 
     def _got(self, bounds: str) -> tuple[bytes, Any]:
-        from aggregator.pipeline.clients import persistently  # noqa: PLC0415 - brings boto3
+        from aggregator.aws import retry_once, translated  # noqa: PLC0415 - brings boto3
 
         def get() -> tuple[bytes, Any]:
             answer = self._client.get_object(**self._where, Range=bounds)
             return answer["Body"].read(), answer
 
         with translated(target=f"s3://{self._location.bucket}/{self._location.key}"):
-            return persistently(get)
+            return retry_once(get)
 
 
 def _listed(location: Location) -> Iterator[str]:
-    client = s3_client()
+    from aggregator.aws import translated  # noqa: PLC0415 - brings boto3
+
+    client = _s3()
     try:
         pages = client.get_paginator("list_objects_v2").paginate(Bucket=location.bucket, Prefix=location.key)
         with translated(target=f"s3://{location.bucket}/{location.key}"):

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aggregator.commands.aws import Clients, queue_exists
 from aggregator.commands.console import FINDING, ends_on_interrupt, print_json, progress, words
 from aggregator.commands.options import Scope, ScopeOption, Table, WithTable, moment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from aggregator.aws import Clients
     from aggregator.operations.ledger_reader import LedgerReader
     from aggregator.operations.replay.backfill import Ending
     from aggregator.operations.replay.pages import Page, Position
@@ -65,6 +65,7 @@ def backfill(
     call: dict[str, object] = {"target": target, "queue": queue_url, "inventory": inventory, "pattern": pattern}
     call |= {"since": since, "until": until, "scope": scope.value, "every_version": every_version}
     with ExitStack() as stack:
+        from aggregator.aws import Clients
         from aggregator.operations.replay import backfill as library
 
         stop = stack.enter_context(ends_on_interrupt())
@@ -93,7 +94,7 @@ def backfill(
 
 
 def _pages(
-    clients: Clients, target: str, scope: Scope, *, every_version: bool, inventory: str
+    clients: "Clients", target: str, scope: Scope, *, every_version: bool, inventory: str
 ) -> "Callable[[Position], Iterator[Page]]":
     """How to list what is meant, from a position on."""
     from aggregator.operations.replay import inventories
@@ -116,8 +117,9 @@ def _pages(
 
 
 def _ledger(
-    clients: Clients, target: str, table: str | None, distribution: str | None, scope: Scope
+    clients: "Clients", target: str, table: str | None, distribution: str | None, scope: Scope
 ) -> "LedgerReader | None":
+    from aggregator.operations.ledger_reader import LedgerReader
     from aggregator.operations.replay.backfill import BackfillError
     from aggregator.operations.replay.pages import place
 
@@ -125,12 +127,13 @@ def _ledger(
         raise BackfillError("--table and --distribution belong together")
     if place(target)[0] == distribution:
         raise BackfillError("the source is the bucket that bundles go to: that would be a loop")
-    return clients.ledger(table, distribution, scope.value) if table and distribution else None
+    return LedgerReader.open(clients, table, distribution, scope.value) if table and distribution else None
 
 
 def _outbox(
-    clients: Clients, queue_url: str, threads: int, rate: float | None, stop: threading.Event, stack: ExitStack
+    clients: "Clients", queue_url: str, threads: int, rate: float | None, stop: threading.Event, stack: ExitStack
 ) -> "Callable[[Sequence[str]], Delivery]":
+    from aggregator.aws import queue_exists
     from aggregator.operations.replay.backfill import BackfillError
     from aggregator.operations.replay.queues import Outbox
 

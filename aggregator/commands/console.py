@@ -33,6 +33,15 @@ BUG = 70
 UNREAD = 141
 """What a shell says of a tool that SIGPIPE ended; that signal itself would end us for any closed connection to AWS."""
 
+_REMEDIES = {
+    "ProfileNotFound": "AWS_PROFILE names one of ~/.aws/config",
+    "NoRegionError": "set AWS_DEFAULT_REGION, or the region of your profile",
+    "NoCredentialsError": "set AWS_PROFILE, or log in (aws sso login)",
+    "EndpointConnectionError": "look at the network, and at the endpoint",
+    "ValueError": "AWS_ENDPOINT_URL and --endpoint-url are such as http://127.0.0.1:4566",
+}
+"""What to do about errors of botocore that say only what is missing, by their names."""
+
 
 @contextmanager
 def mistakes_are_told() -> Iterator[None]:
@@ -111,8 +120,6 @@ def _nowhere() -> io.TextIOWrapper:
 
 def _said(error: Exception) -> str:
     """One line on an error that was to be expected; nothing, if nobody foresaw it."""
-    from aggregator.commands.aws import is_of_aws, remedy
-
     if not (isinstance(error, (AggregatorError, OSError)) or is_of_aws(error)):
         return ""
     advice = remedy(error)
@@ -188,3 +195,18 @@ def bytes_in_words(size: float) -> str:
             return f"{size:,.0f} {unit}" if unit == "bytes" else f"{size:,.1f} {unit}"
         size /= 1_000
     raise AssertionError
+
+
+def is_of_aws(error: BaseException) -> bool:
+    """Whether botocore says so: AWS refused, did not answer, or could not even be asked."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    if isinstance(error, ValueError) and str(error).startswith("Invalid endpoint"):
+        return True  # botocore has no error of its own for it
+    return isinstance(error, (BotoCoreError, ClientError))
+
+
+def remedy(error: BaseException) -> str:
+    """What to do about an error, or about what it came from; nothing, if only the error itself can say."""
+    cause = error if is_of_aws(error) else error.__cause__
+    return _REMEDIES.get(type(cause).__name__, "") if cause and is_of_aws(cause) else ""

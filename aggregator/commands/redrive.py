@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from aggregator.commands.aws import Clients
 from aggregator.commands.console import FINDING, ends_on_interrupt, print_json, print_table, printable, words
 from aggregator.commands.options import Table, WithTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from aggregator.aws import Clients
     from aggregator.operations.replay.dead_letters import DeadLetters, Letter, Returned, Wanted
     from aggregator.operations.replay.queues import Delivery
 
@@ -45,6 +45,8 @@ def redrive(
     left.
     """
     with ExitStack() as stack:
+        from aggregator.aws import Clients
+        from aggregator.operations.ledger_reader import LedgerReader
         from aggregator.operations.replay import dead_letters as library
 
         wanted = library.Wanted(frozenset(reason or ()), frozenset(message_id or ()), pattern or None)
@@ -56,7 +58,7 @@ def redrive(
             raise library.DeadLetterError("--send-back needs a choice: --reason, --message-id, --pattern or --all")
         stop = stack.enter_context(ends_on_interrupt())
         clients = Clients.build()
-        ledger = clients.ledger(table, distribution) if table and distribution else None
+        ledger = LedgerReader.open(clients, table, distribution) if table and distribution else None
         letters = stack.enter_context(library.DeadLetters(clients.sqs, dlq, ledger, most=most))
         send = partial(
             library.send_back,
@@ -126,7 +128,7 @@ def _walk(
 
 
 def _outbox(
-    clients: Clients, stop: threading.Event, stack: ExitStack
+    clients: "Clients", stop: threading.Event, stack: ExitStack
 ) -> "Callable[[str], Callable[[Sequence[str]], Delivery]]":
     """What sends to a queue, by its ARN or URL; made once for each."""
     from aggregator.operations.replay.queues import Outbox

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from aggregator.commands.aws import bucket_exists
 from aggregator.commands.console import FINDING, print_json, printable, words
 from aggregator.commands.options import (
     ArchiveBucket,
@@ -43,7 +42,7 @@ def where(
     now = time.time()
     begin = moment(since, now, option="--since") if since else None
     bucket, key = s3_address(target, option="KEY") if target.startswith("s3://") else ("", target)
-    from aggregator.aws import dynamodb_client, s3_client
+    from aggregator.aws import bucket_exists, dynamodb_client, s3_client
     from aggregator.operations.audit.locating import Object, Places, locate
     from aggregator.operations.ledger_reader import LedgerReader
 

@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from aggregator.aws import bucket_exists
 from aggregator.exceptions import LedgerUnavailableError
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
+
+    from aggregator.aws import Clients
 
 MOST_READS = 100
 """Most records in one batch (DynamoDB API reference, BatchGetItem)."""
@@ -63,6 +66,19 @@ class LedgerReader:
     ) -> None:
         self.scope = scope
         self._client, self._table, self._distribution, self._now = client, table, distribution, now
+
+    @classmethod
+    def open(
+        cls, clients: "Clients", table: str, distribution: str, scope: Literal["key", "version"] = "key"
+    ) -> "LedgerReader":
+        """
+        The ledger of the bundles in the bucket `distribution`, as of now.
+
+        Raises:
+            NotFoundError: there is no such bucket, of whose bundles a ledger would know nothing.
+        """
+        bucket_exists(clients.s3, distribution)
+        return cls(clients.dynamodb, table=table, distribution=distribution, scope=scope, now=time.time())
 
     def ids(self, bucket: str, key: str, version_id: str | None, etag: str | None) -> tuple[str, ...]:
         """

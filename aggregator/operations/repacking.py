@@ -19,9 +19,10 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, NamedTuple
 
+from aggregator.aws import s3_client
 from aggregator.bundles.extraction import new_file
 from aggregator.bundles.footer import Origin
-from aggregator.bundles.opening import Location, bundle_at, s3_client
+from aggregator.bundles.opening import Location, bundle_at
 from aggregator.exceptions import AggregatorError, AmbiguousPutError, BundleFormatError, UnpublishedError
 from aggregator.pipeline.clients import CONDITION_FAILED, Distribution
 from aggregator.pipeline.core import Packed, Packer, Source

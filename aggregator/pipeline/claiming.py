@@ -11,9 +11,10 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Executor, Future
 
+from aggregator.aws import batches
 from aggregator.exceptions import OutOfTimeError
 from aggregator.pipeline.ledger import Claims, Ledger
-from aggregator.pipeline.planning import Plan, Wanted, runs
+from aggregator.pipeline.planning import Plan, Wanted
 
 CLAIMERS = 8
 """Requests for claims under way at once."""
@@ -33,7 +34,7 @@ class Claiming:
     def owned(self, claimers: Executor) -> Generator[Wanted, None, None]:
         """The objects that are ours, as soon as they are."""
         ahead: deque[Future[Claims]] = deque()
-        for batch in runs(self._plan.wanted, self._ledger.most_claims):
+        for batch in batches(self._plan.wanted, self._ledger.most_claims):
             ahead.append(claimers.submit(self._claim, batch))
             self._requests.append(ahead[-1])
             if len(ahead) > CLAIMERS:

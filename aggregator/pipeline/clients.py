@@ -10,9 +10,8 @@ import json
 import os
 import time
 from base64 import b64encode
-from collections.abc import Callable
 from functools import cache, partial
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import boto3
 import botocore.session
@@ -20,6 +19,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.loaders import Loader
 
+from aggregator.aws import error_code, http_status, retry_once
 from aggregator.exceptions import AmbiguousPutError, StoreUnavailableError, UnpublishedError
 from aggregator.pipeline.planning import CONNECT_TIMEOUT, Timetable
 from aggregator.pipeline.settings import elsewhere
@@ -39,8 +39,6 @@ _THROTTLED = frozenset({"SlowDown", "ServiceUnavailable"})
 """What S3 says when it has not done what it was asked; the 503 of a proxy does not tell."""
 
 _PUT_ATTEMPTS = 3
-
-T = TypeVar("T")
 
 
 class Clients(NamedTuple):
@@ -123,7 +121,7 @@ class Distribution:
                     IfNoneMatch="*",
                 )
             except (ClientError, BotoCoreError) as error:
-                status, fault = _status(error), error_code(error)
+                status, fault = http_status(error), error_code(error)
                 refused = 400 <= status < 500 and status not in _INDEFINITE
                 if refused and attempt == 0:  # of a second attempt it would say nothing of the first
                     raise UnpublishedError("S3 refuses the bundle", bundle=key, fault=fault) from error
@@ -154,7 +152,7 @@ class Distribution:
             StoreUnavailableError: S3 does not say.
         """
         try:
-            page = persistently(lambda: self._s3.list_object_versions(Bucket=self.bucket, Prefix=key))
+            page = retry_once(lambda: self._s3.list_object_versions(Bucket=self.bucket, Prefix=key))
         except (ClientError, BotoCoreError) as error:
             raise StoreUnavailableError(
                 "a bundle could not be looked up", bundle=key, fault=error_code(error)
@@ -187,40 +185,11 @@ class Distribution:
                 return body if len(body) <= length else body[offset : offset + length]
 
             try:
-                return persistently(get)
+                return retry_once(get)
             except (ClientError, BotoCoreError) as error:
                 raise StoreUnavailableError("a bundle's index could not be read", bundle=key) from error
 
         return Bundle(fetch, version.size).index
-
-
-def error_code(error: Exception) -> str:
-    """The error code that AWS gave, or the kind of the error where there was no answer."""
-    if isinstance(error, ClientError):
-        return error.response.get("Error", {}).get("Code", "") or type(error).__name__
-    return type(error).__name__
-
-
-def persistently(call: Callable[[], T]) -> T:
-    """Make a call that changes nothing, and once more if AWS did not answer, or answered that it cannot now."""
-    try:
-        return call()
-    except (ClientError, BotoCoreError) as error:
-        if 0 < _status(error) < 500:
-            raise
-        return call()
-
-
-def answered_at_once(error: Exception) -> bool:
-    """Whether AWS refused a call the first time it was asked, so that the call surely did nothing."""
-    if not isinstance(error, ClientError):
-        return False
-    return error.response["ResponseMetadata"].get("RetryAttempts", 0) == 0 and 0 < _status(error) < 500
-
-
-def _status(error: Exception) -> int:
-    """The HTTP status of an answer; 0 where there was none."""
-    return int(error.response["ResponseMetadata"].get("HTTPStatusCode", 0)) if isinstance(error, ClientError) else 0
 
 
 def _in_time(timetable: Timetable, config: Any, *, request: Any, **_: object) -> None:

@@ -5,7 +5,7 @@ Pure: no AWS, no clock, no environment.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from enum import Enum
 from hashlib import sha256
@@ -157,8 +157,3 @@ def split(wanted: Iterable[Wanted], limit: int) -> list[tuple[Wanted, ...]]:
         runs[-1].append(one)
         room -= size
     return [tuple(run) for run in runs]
-
-
-def runs(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """Cut `values` into runs of `size`, the last one shorter."""
-    return (values[at : at + size] for at in range(0, len(values), size))

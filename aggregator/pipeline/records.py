@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from aws_lambda_powertools.utilities.idempotency import DynamoDBPersistenceLayer, IdempotencyConfig
 from botocore.exceptions import BotoCoreError, ClientError
 
+from aggregator.aws import batches, error_code
 from aggregator.exceptions import LedgerUnavailableError
-from aggregator.pipeline.clients import error_code
-from aggregator.pipeline.planning import runs
 from aggregator.pipeline.settings import SECONDS_PER_DAY
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ class Records:
             LedgerUnavailableError: DynamoDB does not say.
         """
         found: dict[str, Record] = {}
-        for some in runs(list(dict.fromkeys(ids)), MOST_READS):
+        for some in batches(list(dict.fromkeys(ids)), MOST_READS):
             found |= self._look_up(some)
         return found
 

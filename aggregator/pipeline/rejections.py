@@ -7,8 +7,9 @@ A rejection is written at best effort and decides nothing. `aggregator redrive` 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
+from aggregator.aws import batches
 from aggregator.exceptions import LedgerUnavailableError
-from aggregator.pipeline.planning import Wanted, runs
+from aggregator.pipeline.planning import Wanted
 from aggregator.pipeline.records import Item, Records, unavailable
 
 MOST_OBJECTS = 10
@@ -41,7 +42,7 @@ class Rejections:
             LedgerUnavailableError: some were not written.
         """
         items = {rejection.message_id: self._item(rejection) for rejection in rejections}  # a put takes each key once
-        for some in runs(list(items.values()), _MOST_PUTS):
+        for some in batches(list(items.values()), _MOST_PUTS):
             self._put(some)
 
     def _put(self, items: Sequence[Item]) -> None:

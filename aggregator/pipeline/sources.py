@@ -33,6 +33,7 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 from urllib3.exceptions import HTTPError
 
+from aggregator.aws import error_code, retry_once
 from aggregator.exceptions import (
     AggregatorError,
     ArchivedObjectError,
@@ -45,7 +46,7 @@ from aggregator.exceptions import (
     SupersededError,
     UnforeseenError,
 )
-from aggregator.pipeline.clients import CONDITION_FAILED, Clients, error_code, persistently
+from aggregator.pipeline.clients import CONDITION_FAILED, Clients
 from aggregator.pipeline.core import Chunk, Source, decoded
 from aggregator.pipeline.planning import Timetable, Wanted
 from aggregator.schemas import Member
@@ -268,7 +269,7 @@ class Sources:
         if "range" in options:
             wanted["Range"] = f"bytes={options['range'][0]}-{options['range'][1] - 1}"
         until = monotonic() + self._timetable.request_timeout
-        got = persistently(lambda: self._s3.get_object(Bucket=member.bucket, Key=member.key, **wanted))
+        got = retry_once(lambda: self._s3.get_object(Bucket=member.bucket, Key=member.key, **wanted))
         length = got["ContentLength"]
         size = int(got["ContentRange"].rpartition("/")[2]) if "range" in options else length
         encoding, version_id = got.get("ContentEncoding"), got.get("VersionId")

@@ -22,9 +22,8 @@ from uuid import uuid4
 import structlog
 from botocore.exceptions import BotoCoreError, ClientError
 
+from aggregator.aws import batches, error_code, had_no_effect
 from aggregator.exceptions import ConfigurationError, LedgerUnavailableError
-from aggregator.pipeline.clients import answered_at_once, error_code
-from aggregator.pipeline.planning import runs
 from aggregator.pipeline.records import Record, Records, pause
 
 _ATTEMPTS = 5
@@ -79,7 +78,7 @@ class Way(Protocol):
 def swap_all(way: Way, swaps: Sequence[Swap]) -> Swapped:
     """Make all swaps, as many in a request as the way takes; says of each what became of it, and never raises."""
     whole = Swapped([], {}, {}, {})
-    for batch in runs(swaps, way.most):
+    for batch in batches(swaps, way.most):
         _swap(way, batch, whole)
     if whole.in_doubt:
         log.warning("ledger.unsure", members=len(whole.in_doubt), fault=next(iter(whole.in_doubt.values())))
@@ -210,7 +209,7 @@ class Transactions:
             if reason.get("Code") == "ConditionalCheckFailed"
         }
         swapped = _unanswered([swap for swap in swaps if swap not in met], error)
-        _judge(met, swapped, at_once=answered_at_once(error))
+        _judge(met, swapped, at_once=had_no_effect(error))
         return swapped
 
 
@@ -312,4 +311,4 @@ def _judge(met: Mapping[Swap, Record | None], swapped: Swapped, *, at_once: bool
 def _unanswered(swaps: Iterable[Swap], error: ClientError | BotoCoreError) -> Swapped:
     """What a request did that raised: nothing, if AWS refused it the first time it was asked; else nobody knows."""
     blamed = dict.fromkeys((swap.id for swap in swaps), error_code(error))
-    return Swapped([], {}, blamed, {}) if answered_at_once(error) else Swapped([], {}, {}, blamed)
+    return Swapped([], {}, blamed, {}) if had_no_effect(error) else Swapped([], {}, {}, blamed)

@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import structlog
 from botocore.exceptions import BotoCoreError, ClientError
 
-from aggregator.pipeline.clients import error_code
-from aggregator.pipeline.planning import runs
+from aggregator.aws import batches, error_code
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.client import SQSClient
@@ -155,7 +154,7 @@ class EventSourceMapping:
         return failed if failed.issubset(ids) else ids
 
     def _delete(self, records: Sequence[Record]) -> None:
-        for some in runs(records, _MOST_IN_A_CALL):
+        for some in batches(records, _MOST_IN_A_CALL):
             answer = self._sqs.delete_message_batch(QueueUrl=self._queue_url, Entries=_entries(some))
             if refused := answer.get("Failed"):
                 log.warning("messages.undeleted", messages=len(refused), fault=refused[0]["Code"])
@@ -183,7 +182,7 @@ class EventSourceMapping:
                 log.warning("messages.visible", messages=len(hand), fault=error_code(error))
 
     def _change_visibility(self, records: Sequence[Record], seconds: int) -> None:
-        for some in runs(records, _MOST_IN_A_CALL):
+        for some in batches(records, _MOST_IN_A_CALL):
             entries: list[Any] = [{**entry, "VisibilityTimeout": seconds} for entry in _entries(some)]
             answer = self._sqs.change_message_visibility_batch(QueueUrl=self._queue_url, Entries=entries)
             if refused := answer.get("Failed"):

@@ -10,15 +10,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
 
+import boto3
 import fsspec  # type: ignore[import-untyped]
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[import-untyped]
 from typer.testing import CliRunner
 
-from aggregator.bundles import opening
-from aggregator.bundles.opening import Location, OpeningError, bundle_at, expanded
+from aggregator.bundles.opening import Location, bundle_at, expanded
 from aggregator.commands.main import app
-from aggregator.exceptions import BundleFormatError
+from aggregator.exceptions import BundleFormatError, OpeningError
 from aggregator.pipeline.core import BLOCK_SIZE, Packer, Source
 from aggregator.pipeline.planning import Plan
 from aggregator.reader import Bundle
@@ -319,8 +319,10 @@ def test_a_wrong_configuration_is_one_sentence(variable: str, value: str, monkey
         monkeypatch.setenv(name, credential)
     monkeypatch.setenv(variable, value)
 
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+
     with pytest.raises(OpeningError):
-        opening.s3_client()
+        Bundle.open("s3://bucket/key")
 
 
 @pytest.mark.integration

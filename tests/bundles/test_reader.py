@@ -21,8 +21,7 @@ from pydantic import ValidationError
 
 from aggregator.bundles.footer import MAX_INDEX_SIZE, TAIL_SIZE
 from aggregator.bundles.layout import FOOTER, FOOTER_ID, FOOTER_SIZE, HEADER, INDEX_ID, MAGIC, empty_member
-from aggregator.bundles.opening import OpeningError
-from aggregator.exceptions import BundleFormatError, BundleVersionError, ClosedBundleError
+from aggregator.exceptions import BundleFormatError, BundleVersionError, ClosedBundleError, OpeningError
 from aggregator.pipeline.core import BLOCK_SIZE, EXTRA_SIZE, Packer, Source, empty_bundle
 from aggregator.pipeline.planning import Plan
 from aggregator.reader import WINDOW, Bundle, Entry

@@ -17,8 +17,9 @@ from botocore.compat import HTTPHeaders
 from botocore.exceptions import ReadTimeoutError
 from botocore.stub import Stubber
 
+from aggregator.aws import error_code, had_no_effect, retry_once
 from aggregator.exceptions import AmbiguousPutError, StoreUnavailableError, UnpublishedError
-from aggregator.pipeline.clients import Clients, Distribution, Version, answered_at_once, error_code, persistently
+from aggregator.pipeline.clients import Clients, Distribution, Version
 from aggregator.pipeline.core import Packer, Source
 from aggregator.pipeline.planning import Timetable, planned
 from aggregator.schemas import Member
@@ -96,7 +97,7 @@ def test_a_question_that_aws_does_not_answer_is_asked_once_more() -> None:
             raise ReadTimeoutError(endpoint_url="lost")
         return "answer"
 
-    assert (persistently(ask), len(asked)) == ("answer", 2)
+    assert (retry_once(ask), len(asked)) == ("answer", 2)
 
 
 def test_a_put_that_stays_throttled_is_given_up_after_three_attempts(
@@ -191,10 +192,10 @@ def test_only_a_first_answer_below_500_says_that_nothing_was_done() -> None:
             )
             with pytest.raises(client.exceptions.ClientError) as caught:
                 client.put_item(TableName="table", Item={})
-        faults[error_code(caught.value)] = answered_at_once(caught.value)
+        faults[error_code(caught.value)] = had_no_effect(caught.value)
 
     assert faults == {"first": True, "after a retry": False, "broken": False}
-    assert not answered_at_once(ReadTimeoutError(endpoint_url="lost"))
+    assert not had_no_effect(ReadTimeoutError(endpoint_url="lost"))
 
 
 def test_on_aws_boto3_chooses_the_address_and_nothing_is_repeated_on_s3() -> None:

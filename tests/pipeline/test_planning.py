@@ -11,6 +11,7 @@ from aws_lambda_powertools.utilities.idempotency import DynamoDBPersistenceLayer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aggregator.aws import batches
 from aggregator.pipeline.planning import (
     Outcome,
     Plan,
@@ -20,7 +21,6 @@ from aggregator.pipeline.planning import (
     identity,
     planned,
     repeated,
-    runs,
     split,
 )
 from aggregator.schemas import Member
@@ -213,7 +213,7 @@ def test_a_timetable_allows_a_put_once_all_is_gathered(remaining: float, limit: 
     [("", []), ("a", ["a"]), ("abc", ["abc"]), ("abcd", ["abc", "d"]), ("abcdef", ["abc", "def"])],
 )
 def test_runs_are_of_one_size_but_the_last(values: str, cut: list[str]) -> None:
-    assert list(runs(values, 3)) == cut
+    assert list(batches(values, 3)) == cut
 
 
 def _sized(sizes: Iterable[int | None]) -> list[Wanted]:

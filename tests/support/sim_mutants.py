@@ -267,7 +267,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "a second refusal counts as a first": Mutant(
         edited(
-            Edit(swaps, "answered_at_once", {'["ResponseMetadata"].get("RetryAttempts", 0) == 0': ""}),
+            Edit(swaps, "had_no_effect", {'["ResponseMetadata"].get("RetryAttempts", 0) == 0': ""}),
         ),
         (Schedules("an old record", "transactions", 0, 1),),
     ),

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from aggregator.bundles.opening import OpeningError, aws_client, s3_client, translated
+from aggregator.aws import dynamodb_client, s3_client, translated
 from aggregator.bundles.verification import Proof
+from aggregator.exceptions import OpeningError
 from aggregator.reader import Bundle, Entry
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ class Witnesses(NamedTuple):
         Raises:
             OpeningError: boto3's configuration is wrong.
         """
-        return cls(s3_client(), aws_client("dynamodb"), table, distribution, archive)
+        with translated():
+            return cls(s3_client(), dynamodb_client(), table, distribution, archive)
 
     def heard(self, bundle: Bundle, proof: Proof) -> list[Statement]:
         """

@@ -18,7 +18,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from aggregator.aws import is_missing
+from aggregator.aws import error_code, is_missing
 from aggregator.exceptions import AggregatorError, LedgerUnavailableError
 from aggregator.operations.doctor.checks import (
     CREATED,
@@ -33,7 +33,6 @@ from aggregator.operations.doctor.checks import (
     Table,
     Unknown,
 )
-from aggregator.pipeline.clients import error_code
 from aggregator.pipeline.core import empty_bundle
 from aggregator.pipeline.records import Records
 from aggregator.pipeline.swaps import WAYS, honours

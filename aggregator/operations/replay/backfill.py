@@ -23,11 +23,12 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote_plus
 
+from aggregator.aws import batches
 from aggregator.exceptions import AggregatorError, ArchivedObjectError, InvalidNotificationError
 from aggregator.operations.ledger_reader import MOST_READS, LedgerReader
 from aggregator.operations.replay.pages import Listed, Page, Position
 from aggregator.operations.replay.queues import Delivery
-from aggregator.pipeline.planning import runs, timestamp
+from aggregator.pipeline.planning import timestamp
 from aggregator.schemas import BODY, invalid_fields
 
 EXAMPLES = 20
@@ -257,7 +258,7 @@ def _unbundled(wanted: Sequence[Listed], ledger: LedgerReader | None) -> list[Li
     if ledger is None:
         return list(wanted)
     new: list[Listed] = []
-    for some in runs(wanted, MOST_READS):
+    for some in batches(wanted, MOST_READS):
         ids = [ledger.ids(member.bucket, member.key, member.version_id, member.etag)[0] for member, *_ in some]
         known = ledger.bundled(ids)
         new += [listed for listed, id_ in zip(some, ids, strict=True) if id_ not in known]

@@ -14,10 +14,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+from aggregator.aws import batches
 from aggregator.exceptions import AggregatorError
 from aggregator.operations.ledger_reader import LedgerReader
 from aggregator.operations.replay.queues import MOST_IN_A_CALL, Delivery
-from aggregator.pipeline.planning import runs
 from aggregator.schemas import BODY
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class DeadLetters:
 
     def __exit__(self, *_: object) -> None:
         """Give back what is still held: others see it at once."""
-        for some in runs(list(self._held.values()), MOST_IN_A_CALL):
+        for some in batches(list(self._held.values()), MOST_IN_A_CALL):
             entries: Any = [
                 {"Id": str(at), "ReceiptHandle": receipt, "VisibilityTimeout": 0} for at, receipt in enumerate(some)
             ]

@@ -26,9 +26,8 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from aggregator import app
-from aggregator.aws import dynamodb_client, s3_client
+from aggregator.aws import dynamodb_client, error_code, s3_client
 from aggregator.exceptions import AggregatorError
-from aggregator.pipeline.clients import error_code
 from aggregator.pipeline.planning import GRACE
 from aggregator.pipeline.settings import Settings
 from aggregator.pipeline.telemetry import configured

@@ -11,8 +11,8 @@ import boto3
 import pytest
 from botocore.stub import Stubber
 
-from aggregator.bundles.opening import OpeningError
 from aggregator.bundles.verification import Proof
+from aggregator.exceptions import OpeningError
 from aggregator.operations.audit.cross_check import Statement, Verdict, Witnesses
 from aggregator.pipeline.core import Packer, Source
 from aggregator.pipeline.planning import Plan
