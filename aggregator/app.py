@@ -48,7 +48,7 @@ from aggregator.pipeline.settings import MEGABYTE, Settings, switched_off
 from aggregator.pipeline.sources import Sources
 from aggregator.pipeline.swaps import Unwritten, chosen
 from aggregator.pipeline.telemetry import observed
-from aggregator.schemas import BODY, Body, Member, SqsRecord, invalid_fields, unknown_events
+from aggregator.schemas import BODY, Body, ObjectRef, SqsRecord, invalid_fields, unknown_events
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse
@@ -159,7 +159,7 @@ def _body(record: dict[str, Any]) -> Body:
     return body
 
 
-def _bundled(announced: Sequence[Member], settings: Settings) -> Iterator[Member]:
+def _bundled(announced: Sequence[ObjectRef], settings: Settings) -> Iterator[ObjectRef]:
     """
     The objects that are to be bundled, of those that a message announces.
 

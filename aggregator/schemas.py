@@ -7,12 +7,12 @@ Any other event that is no creation is refused. The second gate is strict and sm
 it validates the fields we use and ignores the others, because AWS adds fields without notice (S3 user guide, "Event
 message structure": ignore what you do not know).
 
-What comes out is a tuple of small frozen `Member` values; thousands of retained models would cost more in garbage
+What comes out is a tuple of small frozen `ObjectRef` values; thousands of retained models would cost more in garbage
 collection than they cost to parse.
 """
 
 import re
-from typing import Annotated, Literal, NamedTuple, Never, TypeVar
+from typing import Annotated, Literal, NamedTuple, Never
 from urllib.parse import unquote_plus
 
 from pydantic import (
@@ -20,7 +20,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Discriminator,
-    FailFast,
     Field,
     Json,
     NonNegativeInt,
@@ -29,7 +28,6 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
     ValidationInfo,
-    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -49,7 +47,7 @@ _UNKNOWN = "unknown_event"
 _EVENT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9 :*._-]{0,63}")
 
 
-class Member(NamedTuple):
+class ObjectRef(NamedTuple):
     """
     A source object as its notification announced it.
 
@@ -108,7 +106,7 @@ class _Incoming(BaseModel):
 class _Message(_Incoming):
     """What may lie on the queue."""
 
-    def members(self) -> tuple[Member, ...]:
+    def members(self) -> tuple[ObjectRef, ...]:
         """The objects announced as created."""
         return ()
 
@@ -206,7 +204,7 @@ class S3Notification(_Message):
 
     Records: Annotated[list[Record], Field(min_length=1)] = Field(description="the events; S3 sends one")
 
-    def members(self) -> tuple[Member, ...]:
+    def members(self) -> tuple[ObjectRef, ...]:
         """The objects announced as created."""
         return tuple(_notified(record.s3) for record in self.Records if isinstance(record, CreatedRecord))
 
@@ -252,10 +250,10 @@ class EventBridgeNotification(_Message):
     detail_type: Literal["Object Created"] = Field(alias="detail-type", description="always Object Created")
     detail: EventBridgeDetail
 
-    def members(self) -> tuple[Member, ...]:
+    def members(self) -> tuple[ObjectRef, ...]:
         """The object announced as created."""
         named = self.detail.object
-        return (Member(self.detail.bucket.name, named.key, named.size, named.etag, named.version_id),)
+        return (ObjectRef(self.detail.bucket.name, named.key, named.size, named.etag, named.version_id),)
 
 
 class EventBridgeOther(_Message):
@@ -327,7 +325,7 @@ class SnsEnvelope(_Message):
     Type: Literal["Notification"] = Field(description="always Notification")
     Message: Json[Unwrapped] = Field(description="the notification, as a JSON text")
 
-    def members(self) -> tuple[Member, ...]:
+    def members(self) -> tuple[ObjectRef, ...]:
         """The objects announced as created by the notification inside."""
         return self.Message.members()
 
@@ -368,57 +366,9 @@ class SqsBatch(_Incoming):
     Records: list[SqsRecord] = Field(description="the messages of one batch")
 
 
-_T = TypeVar("_T")
-
-Column = Annotated[list[_T], FailFast()]
-"""A list of which only the first wrong value is told: pydantic keeps some 800 bytes of each, be they millions."""
-
-
-class MemberColumns(BaseModel):
-    """The members of a bundle, a column a field, all of one length, in the order in which they lie in the text."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
-
-    bucket: Column[NonNegativeInt] = Field(description="position of the member's bucket in `buckets`")
-    key: Column[str] = Field(description="object key, decoded")
-    version_id: Column[str | None] = Field(description="version that was read, if the bucket is versioned")
-    etag: Column[str | None] = Field(description="entity tag of what was read, without quotes")
-    size: Column[NonNegativeInt] = Field(description="bytes of the object in S3")
-    encoding: Column[Literal["gzip"] | None] = Field(description="what was decoded on the way into the bundle")
-    start: Column[NonNegativeInt] = Field(description="offset of the member in the bundle's text, in bytes")
-    length: Column[NonNegativeInt] = Field(description="bytes of the member in the bundle's text")
-    crc32: Column[Annotated[int, Field(ge=0, lt=2**32)]] = Field(description="CRC-32 of those bytes (RFC 1952)")
-
-
-class BundleIndex(BaseModel):
-    """
-    What a bundle says of itself, deflated behind its text (docs/bundle-format.md).
-
-    The text is cut into blocks of `block_size` bytes, the last one shorter, and each block can be inflated alone. Block
-    `start // block_size` therefore holds a member's first byte, at offset `start % block_size`, and begins in the file
-    at `HEADER_SIZE` plus the sum of the `blocks` before it.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
-
-    format: Literal["aggregator-bundle"] = Field("aggregator-bundle", description="what this is an index of")
-    version: Annotated[int, Field(ge=1, le=1), WithJsonSchema({"type": "integer", "const": 1})] = Field(
-        1, description="version of this format"
-    )  # not Literal[1], which takes true for 1
-    bundle: str = Field(description="key under which the bundle is published")
-    created: str = Field(description="UTC time of the bundle's name, RFC 3339")
-    request_id: str = Field(description="id of the invocation that made the bundle")
-    framing: Literal["lines", "none"] = Field(description="lines: a member without a final newline was given one")
-    text_size: NonNegativeInt = Field(description="bytes of the bundle's text")
-    block_size: Annotated[int, Field(gt=0)] = Field(description="bytes of text in each block but the last")
-    blocks: Column[NonNegativeInt] = Field(description="bytes of each block in the file")
-    buckets: Column[str] = Field(description="the buckets of the members")
-    members: MemberColumns
-
-
-def _notified(entity: S3Entity) -> Member:
+def _notified(entity: S3Entity) -> ObjectRef:
     named = entity.object
-    return Member(entity.bucket.name, named.key, named.size, named.eTag, named.versionId)
+    return ObjectRef(entity.bucket.name, named.key, named.size, named.eTag, named.versionId)
 
 
 def invalid_fields(error: ValueError) -> list[str]:

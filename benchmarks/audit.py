@@ -25,7 +25,7 @@ from aggregator.operations.audit.reconciliation import Places, Subject, reconcil
 from aggregator.operations.ledger_reader import LedgerReader
 from aggregator.pipeline.core import Packer, Source
 from aggregator.pipeline.planning import bundle_key, planned
-from aggregator.schemas import Member
+from aggregator.schemas import ObjectRef
 
 PER_BUNDLE = 1_000
 BEGAN = datetime(2026, 11, 23, tzinfo=UTC)
@@ -60,7 +60,7 @@ def pack(at: int, total: int) -> bytes:
             tag = "0" * 32 if number % PER_BUNDLE == ALTERED else etag(number)
             copies = {MISSING: 0, TWICE: 2}.get(number % PER_BUNDLE, 1)
             for _ in range(copies):
-                packer.add(Source(Member("source", key(number)), SIZE, tag), [b""])
+                packer.add(Source(ObjectRef("source", key(number)), SIZE, tag), [b""])
         packer.finish(plan)
     return spool.getvalue()
 

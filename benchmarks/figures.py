@@ -12,10 +12,10 @@ from uuid import UUID
 from isal import isal_zlib
 from zlib_ng import zlib_ng
 
-from aggregator.bundles.layout import END, FOOTER
-from aggregator.pipeline.core import BLOCK_SIZE, Packer, Source, compressor
+from aggregator.bundles.layout import BLOCK_SIZE, END, FOOTER
+from aggregator.pipeline.core import Packer, Source, compressor
 from aggregator.pipeline.planning import Plan
-from aggregator.schemas import Member
+from aggregator.schemas import ObjectRef
 from benchmarks.objects import BUCKET, Object, text
 
 LEVELS = (1, 6)
@@ -73,7 +73,7 @@ def _bundled(whole: bytes, size: int, level: int, *, versioned: bool = False, ra
             named = Object(number, size)
             key = f"orders/{UUID(int=chance.getrandbits(128), version=4)}.json" if random_keys else named.key
             version = "".join(chance.choices(_VERSION, k=32)) if versioned else None
-            packer.add(Source(Member(BUCKET, key), size, named.etag, version), [whole[at : at + size]])
+            packer.add(Source(ObjectRef(BUCKET, key), size, named.etag, version), [whole[at : at + size]])
         packer.finish(_PLAN)
     return spool.getvalue()
 

@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 import obstore
 from obstore.store import S3Store
 
-from aggregator.pipeline.core import BLOCK_SIZE, compressor
+from aggregator.bundles.layout import BLOCK_SIZE
+from aggregator.pipeline.core import compressor
 from benchmarks.events import announced
 from benchmarks.objects import BUCKET, TEXT_SIZE, Object, text
 

@@ -31,7 +31,7 @@ from aggregator.contracts.factories import (
     body_of,
 )
 from aggregator.events import NO_CREATION
-from aggregator.schemas import BODY, Member, SqsBatch, SqsRecord, invalid_fields, unknown_events
+from aggregator.schemas import BODY, ObjectRef, SqsBatch, SqsRecord, invalid_fields, unknown_events
 from fixtures import factories
 
 SECRET = "s3cret-of-the-sender"
@@ -168,7 +168,7 @@ every_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_a_notification_names_its_member(shape: Shape) -> None:
     body = shape.body(key="in/b.json", size=17, etag="0123", version="v1")
 
-    assert _members(body) == (Member("source", "in/b.json", 17, "0123", "v1"),)
+    assert _members(body) == (ObjectRef("source", "in/b.json", 17, "0123", "v1"),)
 
 
 @every_shape
@@ -177,13 +177,13 @@ def test_what_a_notification_leaves_out_is_not_given(shape: Shape) -> None:
     _at(document, shape.object_at).clear()
     _at(document, shape.object_at)["key"] = "in/a.json"
 
-    assert _members(shape.wrap(document)) == (Member("source", "in/a.json", None, None, None),)
+    assert _members(shape.wrap(document)) == (ObjectRef("source", "in/a.json", None, None, None),)
 
 
 @every_shape
 @pytest.mark.parametrize("nothing", ["", "null", None])
 def test_an_empty_or_null_version_is_none(shape: Shape, nothing: str | None) -> None:
-    assert _members(shape.body(version=nothing)) == (Member("source", "in/a.json", 3, "e", None),)
+    assert _members(shape.body(version=nothing)) == (ObjectRef("source", "in/a.json", 3, "e", None),)
 
 
 @every_shape
@@ -192,13 +192,13 @@ def test_an_empty_or_null_version_is_none(shape: Shape, nothing: str | None) -> 
     [("abc", "abc"), ('"abc"', "abc"), ('"abc-17"', "abc-17"), ("", None), (None, None)],
 )
 def test_an_entity_tag_loses_its_quotes(shape: Shape, announced: str | None, etag: str | None) -> None:
-    assert _members(shape.body(etag=announced)) == (Member("source", "in/a.json", 3, etag, None),)
+    assert _members(shape.body(etag=announced)) == (ObjectRef("source", "in/a.json", 3, etag, None),)
 
 
 @every_shape
 @pytest.mark.parametrize("size", [0, 1, 5 * 1024**4, None])
 def test_a_size_is_a_whole_number_of_bytes_or_not_given(shape: Shape, size: int | None) -> None:
-    assert _members(shape.body(size=size)) == (Member("source", "in/a.json", size, "e", None),)
+    assert _members(shape.body(size=size)) == (ObjectRef("source", "in/a.json", size, "e", None),)
 
 
 @every_shape
@@ -210,7 +210,7 @@ def test_a_size_that_is_no_whole_number_is_refused(shape: Shape, size: object) -
 @every_shape
 @pytest.mark.parametrize("text", ["~!az09._-", "a b", "a" * 1_024, "a" * 1_026])
 def test_a_tag_or_version_is_printable_ascii(shape: Shape, text: str) -> None:
-    assert _members(shape.body(etag=text, version=text)) == (Member("source", "in/a.json", 3, text, text),)
+    assert _members(shape.body(etag=text, version=text)) == (ObjectRef("source", "in/a.json", 3, text, text),)
 
 
 @every_shape
@@ -231,7 +231,7 @@ def test_a_key_that_is_empty_too_long_or_no_text_is_refused(shape: Shape, key: o
 @every_shape
 @pytest.mark.parametrize("key", ["a", "a" * 1024, "é" * 512, "in/" + "🦊" * 255])
 def test_a_key_of_at_most_1024_bytes_is_accepted(shape: Shape, key: str) -> None:
-    assert _members(shape.body(key=key)) == (Member("source", key, 3, "e", None),)
+    assert _members(shape.body(key=key)) == (ObjectRef("source", key, 3, "e", None),)
 
 
 @every_shape
@@ -278,7 +278,7 @@ def test_of_two_values_under_one_name_the_last_counts(shape: Shape) -> None:
         doubled = body.replace("in/b.json", r"in/a.json\", \"key\": \"in/b.json")
 
     assert doubled != body
-    assert _members(doubled) == (Member("source", "in/b.json", 3, "e", None),)
+    assert _members(doubled) == (ObjectRef("source", "in/b.json", 3, "e", None),)
 
 
 @pytest.mark.parametrize(
@@ -296,7 +296,7 @@ def test_all_records_of_a_notification_are_members_in_their_order() -> None:
 
     members = _members(body_of(S3NotificationFactory.build(Records=records)))
 
-    assert members == tuple(Member("source", key, 3, "e", None) for key in ("b", "a", "c", "a"))
+    assert members == tuple(ObjectRef("source", key, 3, "e", None) for key in ("b", "a", "c", "a"))
 
 
 @pytest.mark.parametrize(
@@ -314,7 +314,7 @@ def test_every_kind_of_creation_announces_a_member_known_or_not(name: str) -> No
     document = _s3()
     document["Records"][0]["eventName"] = name
 
-    assert _members(json.dumps(document)) == (Member("source", "in/a.json", 3, "e", None),)
+    assert _members(json.dumps(document)) == (ObjectRef("source", "in/a.json", 3, "e", None),)
 
 
 @pytest.mark.parametrize("version", ["2.0", "2.1", "2.4", "2.17"])
@@ -322,7 +322,7 @@ def test_every_minor_version_of_the_event_is_accepted(version: str) -> None:
     document = _s3()
     document["Records"][0]["eventVersion"] = version
 
-    assert _members(json.dumps(document)) == (Member("source", "in/a.json", 3, "e", None),)
+    assert _members(json.dumps(document)) == (ObjectRef("source", "in/a.json", 3, "e", None),)
 
 
 @pytest.mark.parametrize("version", ["3.0", "1.0", "20.1", "2", "2.", "2.x", " 2.1", "", 2.1, None])
@@ -338,7 +338,7 @@ def test_a_creation_is_one_under_the_name_that_it_has_in_the_configuration(name:
     document = _s3()
     document["Records"][0]["eventName"] = f"s3:ObjectCreated:{name}"
 
-    assert _members(json.dumps(document)) == (Member("source", "in/a.json", 3, "e", None),)
+    assert _members(json.dumps(document)) == (ObjectRef("source", "in/a.json", 3, "e", None),)
 
 
 def test_a_creation_under_the_name_of_the_configuration_is_read_as_strictly_as_any_other() -> None:
@@ -416,7 +416,7 @@ def test_the_name_of_an_unknown_event_is_told_only_if_it_looks_like_one() -> Non
 def test_a_test_event_that_is_also_a_notification_is_the_notification(shape: Shape, extra: dict[str, Any]) -> None:
     body = json.dumps({**extra, **json.loads(shape.body())})
 
-    assert _members(body) == (Member("source", "in/a.json", 3, "e", None),)
+    assert _members(body) == (ObjectRef("source", "in/a.json", 3, "e", None),)
 
 
 @pytest.mark.parametrize(
@@ -459,7 +459,7 @@ def test_a_deletion_beside_a_creation_is_skipped_alone() -> None:
     document = _s3()
     document["Records"].insert(0, {"eventSource": "aws:s3", "eventName": "ObjectRemoved:Delete"})
 
-    assert _members(json.dumps(document)) == (Member("source", "in/a.json", 3, "e", None),)
+    assert _members(json.dumps(document)) == (ObjectRef("source", "in/a.json", 3, "e", None),)
 
 
 NAMES = st.sampled_from(
@@ -598,7 +598,7 @@ def test_an_eventbridge_event_without_the_name_of_its_type_is_refused(kind: obje
     ],
 )
 def test_a_key_from_s3_is_form_decoded_once(encoded: str, key: str) -> None:
-    assert _members(S3.body(key=encoded)) == (Member("source", key, 3, "e", None),)
+    assert _members(S3.body(key=encoded)) == (ObjectRef("source", key, 3, "e", None),)
 
 
 @pytest.mark.parametrize("encoded", ["%FF", "%C3", "%C3%28", "%ED%A0%80", "%C0%AF", "a%80b", "%F4%90%80%80"])
@@ -617,7 +617,7 @@ def test_a_key_of_1025_bytes_is_refused_once_it_is_decoded(encoded: str) -> None
 
 @pytest.mark.parametrize("key", ["a+b", "a%20b", "a%2Bb", "a b", "%FF", "100%", "caf\u00e9", "cafe\u0301", "🦊"])
 def test_a_key_from_eventbridge_is_taken_as_it_is(key: str) -> None:
-    assert _members(EVENTBRIDGE.body(key=key)) == (Member("source", key, 3, "e", None),)
+    assert _members(EVENTBRIDGE.body(key=key)) == (ObjectRef("source", key, 3, "e", None),)
 
 
 def test_composed_and_decomposed_letters_are_two_keys() -> None:
@@ -636,7 +636,7 @@ def test_every_key_survives_the_way_through_s3(key: str) -> None:
 
     members = [_members(body) for body in bodies]
 
-    assert members == [(Member("source", key, 3, "e", None),)] * 3
+    assert members == [(ObjectRef("source", key, 3, "e", None),)] * 3
 
 
 @PROPERTY
@@ -644,7 +644,7 @@ def test_every_key_survives_the_way_through_s3(key: str) -> None:
 def test_every_key_survives_the_way_through_eventbridge_and_sns(key: str) -> None:
     body = SHAPES["eventbridge in sns"].body(key=key)
 
-    assert _members(body) == (Member("source", key, 3, "e", None),)
+    assert _members(body) == (ObjectRef("source", key, 3, "e", None),)
 
 
 @pytest.mark.parametrize(
@@ -652,7 +652,7 @@ def test_every_key_survives_the_way_through_eventbridge_and_sns(key: str) -> Non
     [("in/", 0, True), ("/", 0, True), ("in/", 1, False), ("in/", None, False), ("in", 0, False), ("in/a", 0, False)],
 )
 def test_a_folder_marker_ends_in_a_slash_and_is_empty(key: str, size: int | None, marker: bool) -> None:
-    assert Member("source", key, size).is_folder_marker is marker
+    assert ObjectRef("source", key, size).is_folder_marker is marker
 
 
 @pytest.mark.parametrize(
@@ -829,7 +829,7 @@ def test_a_batch_is_read_with_all_that_lambda_adds_to_it() -> None:
     assert [record.body for record in batch.Records] == ["{}", "[]"]
 
 
-def _members(body: str) -> tuple[Member, ...]:
+def _members(body: str) -> tuple[ObjectRef, ...]:
     return BODY.validate_json(body).members()
 
 

@@ -19,8 +19,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from aggregator.bundles.bundle import Bundle
+from aggregator.bundles.index import Member
 from aggregator.exceptions import AggregatorError, BundleFormatError
-from aggregator.reader import Bundle, Entry
 
 MOST_BYTES = 200
 """
@@ -49,7 +50,7 @@ class ExtractionError(AggregatorError):
 class Extracted(NamedTuple):
     """What became of a member: where it was written, whether its key had to be changed, or why it was not written."""
 
-    entry: Entry
+    entry: Member
     path: Path
     renamed: bool
     fault: str | None
@@ -57,7 +58,7 @@ class Extracted(NamedTuple):
 
 def extracted(
     bundle: Bundle,
-    entries: Iterable[Entry],
+    entries: Iterable[Member],
     folder: Path,
     *,
     overwrite: bool = False,

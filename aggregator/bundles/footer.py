@@ -12,8 +12,9 @@ import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
+from aggregator.bundles.index import BundleIndex, Column, Origin
 from aggregator.bundles.layout import (
     EMPTY_MEMBER_SIZE,
     END,
@@ -26,7 +27,6 @@ from aggregator.bundles.layout import (
     empty_member,
 )
 from aggregator.exceptions import BundleFormatError, BundleVersionError
-from aggregator.schemas import BundleIndex, Column
 
 TAIL_SIZE = 64 * 1024
 """Bytes read from the end at first: footer and index of a bundle of some 1,500 members."""
@@ -61,18 +61,6 @@ _FOOTER_BEGIN = empty_member(FOOTER_ID, bytes(FOOTER.size))[: FOOTER_SIZE - FOOT
 
 Fetch = Callable[[int, int], bytes]
 """Reads so many bytes from such an offset."""
-
-
-class Origin(BaseModel):
-    """A bundle that was repacked into another, in which `members` of it lie one after the other."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    bundle: str
-    created: str
-    request_id: str
-    sha256: str
-    members: NonNegativeInt
 
 
 _FIELDS = TypeAdapter(dict[str, Any])

@@ -29,3 +29,11 @@ def empty_member(name: bytes, extra: bytes) -> bytes:
     """A gzip member with no content that carries `extra`, at most 65,531 bytes, in a FEXTRA subfield called `name`."""
     field = name + struct.pack("<H", len(extra)) + extra
     return HEADER[:3] + b"\x04" + HEADER[4:] + struct.pack("<H", len(field)) + field + END + bytes(8)
+
+
+BLOCK_SIZE = 256 * 1024
+"""Bytes of text in a block: what one thread compresses, and what a reader inflates to get at one member."""
+
+
+EXTRA_SIZE = 16 * 1024 - 4
+"""Most index bytes in one empty member: DuckDB 2.0 refuses a gzip header of more than 32 KiB."""

@@ -1,30 +1,21 @@
 """
-Open a bundle where it lies: a file, an object in S3, standard input, or any URL that fsspec knows.
+Read at an offset from where a bundle is stored: an object in S3, or any URL that fsspec knows.
 
-    with bundle_at("s3://distribution/2026/11/23/14/bundle-….gz") as bundle:
-        ...
-
-An object is read by ranges: its tail in the first request, which also tells its size, then only what is asked for, all
+An object is read by ranges: its tail in the first request, which also says its size, then only what is asked for, all
 of the same object (`If-Match`), so that a bundle that is replaced meanwhile is never read half and half.
 """
 
 import re
-import sys
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aggregator.bundles.footer import TAIL_SIZE, Fetch
 from aggregator.exceptions import OpeningError
-from aggregator.reader import Bundle
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
-_COPIED = 1024 * 1024
-_IN_MEMORY = 64 * 1024 * 1024
 
 _S3 = re.compile(r"s3://(?P<bucket>[^/]+)/?(?P<key>.*?)(\?versionId=(?P<version_id>[^?&]+))?", re.DOTALL)
 
@@ -58,72 +49,6 @@ class Location(NamedTuple):
         return cls(found["bucket"], found["key"], found["version_id"])
 
 
-def standard_input() -> BinaryIO:
-    """
-    The bytes that come in on standard input.
-
-    Raises:
-        OpeningError: there is none, as under `<&-`.
-    """
-    if sys.stdin is None:
-        raise OpeningError("there is no standard input")
-    return sys.stdin.buffer
-
-
-def bundle_at(target: str) -> Bundle:
-    """
-    The bundle that `target` names: a path, a URL, or `-` for standard input, which is kept until the bundle is closed.
-
-    Raises:
-        BundleFormatError: the bytes are no bundle, or not a whole one.
-        BundleVersionError: the bundle is of a later version than this reader knows.
-        OpeningError: the target cannot be opened.
-        OSError: the file cannot be read.
-    """
-    if target != "-":
-        return Bundle.open(target)
-    stream = standard_input()
-    spool = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115 - closed by the bundle, or right below
-    try:
-        while data := stream.read(_COPIED):
-            spool.write(data)
-
-        def fetch(offset: int, length: int) -> bytes:
-            spool.seek(offset)
-            return spool.read(length)
-
-        return Bundle(fetch, spool.tell(), close=spool.close)
-    except BaseException:
-        spool.close()
-        raise
-
-
-def expanded(targets: Iterable[str]) -> Iterator[str]:
-    """
-    The bundles that `targets` name: below a folder, or an S3 prefix that ends in a slash, every `.gz`, in their order.
-
-    Raises:
-        OpeningError: a folder or prefix holds none, or cannot be listed.
-    """
-    for target in targets:
-        if target.startswith("s3://") and Location.parsed(target).key[-1:] in {"", "/"}:
-            found = _listed(Location.parsed(target))
-        elif "://" not in target and Path(target).is_dir():
-            found = map(str, sorted(path for path in Path(target).rglob("*.gz") if path.is_file()))
-        else:
-            found = iter([target])
-        first = next(found, None)
-        if first is None:
-            raise OpeningError("there is no .gz there", target=target)
-        yield first
-        yield from found
-
-
-def buckets_of(targets: Iterable[str]) -> set[str]:
-    """The buckets of those targets that lie in S3."""
-    return {Location.parsed(target).bucket for target in targets if target.startswith("s3://")}
-
-
 def opened(url: str) -> Opened:
     """
     Open what a URL names.
@@ -135,7 +60,7 @@ def opened(url: str) -> Opened:
 
 
 def _object(location: Location) -> Opened:
-    client = _s3()
+    client = s3_client()
     try:
         found = _Object(client, location)
     except OpeningError as error:
@@ -146,13 +71,20 @@ def _object(location: Location) -> Opened:
     return Opened(found.fetch, found.size, client.close)
 
 
-def _s3() -> "S3Client":
+def s3_client() -> "S3Client":
+    """
+    A client of S3.
+
+    Raises:
+        OpeningError: boto3 is not installed, or its configuration is wrong.
+    """
     try:
-        from aggregator.aws import s3_client, translated  # noqa: PLC0415 - a local file needs no boto3
+        from aggregator.aws import s3_client as make_client  # noqa: PLC0415 - a local file needs no boto3
+        from aggregator.aws import translated  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise OpeningError("an s3:// URL is read with boto3, which is not installed") from error
     with translated():
-        return s3_client()
+        return make_client()
 
 
 class _Object:
@@ -182,21 +114,6 @@ class _Object:
 
         with translated(target=f"s3://{self._location.bucket}/{self._location.key}"):
             return retry_once(get)
-
-
-def _listed(location: Location) -> Iterator[str]:
-    from aggregator.aws import translated  # noqa: PLC0415 - brings boto3
-
-    client = _s3()
-    try:
-        pages = client.get_paginator("list_objects_v2").paginate(Bucket=location.bucket, Prefix=location.key)
-        with translated(target=f"s3://{location.bucket}/{location.key}"):
-            for page in pages:
-                for found in page.get("Contents", []):
-                    if found["Key"].endswith(".gz"):
-                        yield f"s3://{location.bucket}/{found['Key']}"
-    finally:
-        client.close()
 
 
 def _file(url: str) -> Opened:

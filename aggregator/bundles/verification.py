@@ -16,12 +16,12 @@ import zlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from aggregator.bundles.index import BundleIndex
 from aggregator.bundles.layout import END, FOOTER_SIZE, HEADER
 from aggregator.exceptions import BundleFormatError
-from aggregator.schemas import BundleIndex
 
 if TYPE_CHECKING:
-    from aggregator.reader import Entry
+    from aggregator.bundles.index import Member
 
 _STEP = 1024 * 1024
 _MD5 = re.compile(r"[0-9a-f]{32}")
@@ -37,14 +37,14 @@ class Proof(NamedTuple):
 
     sha256: str
     etags: int
-    other_etags: "tuple[Entry, ...]"
+    other_etags: "tuple[Member, ...]"
 
 
 def verified(
     fetch: Callable[[int, int, int], bytes],
     size: int,
     index: BundleIndex,
-    entries: "Sequence[Entry]",
+    entries: "Sequence[Member]",
     *,
     sha256: bytes,
     report: Callable[[int], object],
@@ -96,9 +96,9 @@ class _File:
 class _Text:
     """The text of a bundle as it goes by, held against the members that should lie in it one after the other."""
 
-    def __init__(self, entries: "Sequence[Entry]", framing: str) -> None:
+    def __init__(self, entries: "Sequence[Member]", framing: str) -> None:
         self.size = self.crc = self.etags = self._end = 0
-        self.other_etags: list[Entry] = []
+        self.other_etags: list[Member] = []
         self._gaps = (0, 1) if framing == "lines" else (0,)
         self._entries = iter(entries)
         self._next()
@@ -134,7 +134,7 @@ class _Text:
         if self._md5:
             self._md5.update(text)
 
-    def _check(self, entry: "Entry") -> None:
+    def _check(self, entry: "Member") -> None:
         if self._member_crc != entry.crc32:
             raise BundleFormatError("a member does not have the CRC that the index names", key=entry.key)
         if entry.encoding is None and entry.length != entry.size:
@@ -158,6 +158,6 @@ def _inflated(deflated: bytes, block_size: int, at: int) -> bytes:
     return text
 
 
-def _may_be_md5(entry: "Entry") -> bool:
+def _may_be_md5(entry: "Member") -> bool:
     """Not the eTag of a multipart upload (it has a hyphen), nor of what was decoded on its way in."""
     return entry.encoding is None and _MD5.fullmatch(entry.etag or "") is not None

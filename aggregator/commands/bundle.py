@@ -22,8 +22,9 @@ from aggregator.commands.console import (
 from aggregator.exceptions import AggregatorError, BundleFormatError
 
 if TYPE_CHECKING:
+    from aggregator.bundles.bundle import Bundle
+    from aggregator.bundles.index import Member
     from aggregator.operations.audit.cross_check import Witnesses
-    from aggregator.reader import Bundle, Entry
 
 app = typer.Typer(
     help="""
@@ -54,7 +55,7 @@ _LONG = ("size", "length", "encoding", "crc32", "etag", "version_id", "origin", 
 
 def _keys(context: typer.Context, incomplete: str) -> list[str]:
     """The keys that the shell may complete, once the target is there."""
-    from aggregator.bundles.opening import bundle_at
+    from aggregator.bundles.targets import bundle_at
 
     try:
         with bundle_at(context.params["target"]) as bundle:
@@ -232,7 +233,7 @@ def repack(
     whatever order they are named; what lies in several of them is taken once. The bundles themselves are left alone,
     nothing is overwritten, and nothing is written to a bucket that bundles are published in, or sources come from.
     """
-    from aggregator.bundles.opening import buckets_of, expanded
+    from aggregator.bundles.targets import buckets_of, expanded
     from aggregator.operations import repacking
 
     with _damage_is_a_finding(), progress(of_bytes=True) as bar:
@@ -271,7 +272,7 @@ def repack(
 
 @contextmanager
 def _opened(target: str) -> Iterator["Bundle"]:
-    from aggregator.bundles.opening import bundle_at
+    from aggregator.bundles.targets import bundle_at
 
     with _damage_is_a_finding(f"{target}: "), bundle_at(target) as bundle:
         yield bundle
@@ -289,7 +290,7 @@ def _damage_is_a_finding(where: str = "") -> Iterator[None]:
 
 def _each(targets: list[str], act: Callable[[str, "Bundle"], object], fail: Callable[[str, Exception], object]) -> int:
     """Do something with each bundle, whatever became of the others; the exit status."""
-    from aggregator.bundles.opening import bundle_at, expanded
+    from aggregator.bundles.targets import bundle_at, expanded
 
     statuses = [0]
     for given in targets:
@@ -311,7 +312,7 @@ def _noted(target: str, fail: Callable[[str, Exception], object], statuses: list
         statuses.append(FINDING if isinstance(error, BundleFormatError) else WRONG_CALL)
 
 
-def _matching(bundle: "Bundle", patterns: list[str]) -> list["Entry"]:
+def _matching(bundle: "Bundle", patterns: list[str]) -> list["Member"]:
     """The members that the patterns name; a pattern that is a key means that key alone. All, if there are none."""
     named = set[str]()
     for pattern in patterns:

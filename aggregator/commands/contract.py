@@ -140,7 +140,7 @@ def sample(
 
 
 def _judged(name: str, judge: "Judge") -> "Iterator[Verdict]":
-    from aggregator.bundles.opening import standard_input
+    from aggregator.bundles.targets import standard_input
 
     with nullcontext(standard_input()) if name == "-" else Path(name).open("rb") as stream:
         yield from judge.file(stream)

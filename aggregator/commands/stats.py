@@ -21,10 +21,10 @@ from aggregator.pipeline.settings import MEGABYTE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from aggregator.bundles.bundle import Bundle
     from aggregator.exceptions import BundleFormatError
     from aggregator.operations.listings import Stored
     from aggregator.operations.statistics import Figures
-    from aggregator.reader import Bundle
 
 
 def stats(
@@ -92,8 +92,8 @@ def _stored(bucket: str, prefix: str) -> "Iterator[Bundle | BundleFormatError]":
 
 
 def _local(folder: Path) -> "Iterator[Bundle | BundleFormatError]":
+    from aggregator.bundles.bundle import Bundle
     from aggregator.exceptions import BundleFormatError
-    from aggregator.reader import Bundle
 
     def refuse(error: OSError) -> None:
         raise error

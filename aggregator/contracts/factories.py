@@ -19,19 +19,18 @@ from urllib.parse import quote_plus
 from polyfactory.factories.pydantic_factory import ModelFactory
 from pydantic import BaseModel
 
+from aggregator.bundles.index import BundleIndex, MemberColumns
+from aggregator.bundles.layout import BLOCK_SIZE
 from aggregator.contracts import producers
 from aggregator.contracts.catalog import Contract, schema_path
 from aggregator.contracts.mutations import mutants
 from aggregator.contracts.validation import validator
-from aggregator.pipeline.core import BLOCK_SIZE
 from aggregator.schemas import (
     Bucket,
-    BundleIndex,
     CreatedRecord,
     EventBridgeDetail,
     EventBridgeNotification,
     EventBridgeObject,
-    MemberColumns,
     NotifiedObject,
     S3Entity,
     S3Notification,

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from aggregator.bundles.bundle import Bundle
 from aggregator.exceptions import StoreUnavailableError
-from aggregator.reader import Bundle
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client

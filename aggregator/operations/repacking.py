@@ -21,14 +21,14 @@ from typing import IO, NamedTuple
 
 from aggregator.aws import s3_client
 from aggregator.bundles.extraction import new_file
-from aggregator.bundles.footer import Origin
-from aggregator.bundles.opening import Location, bundle_at
+from aggregator.bundles.index import BundleIndex, Member, Origin
+from aggregator.bundles.opening import Location
+from aggregator.bundles.targets import bundle_at
 from aggregator.exceptions import AggregatorError, AmbiguousPutError, BundleFormatError, UnpublishedError
 from aggregator.pipeline.clients import CONDITION_FAILED, Distribution
 from aggregator.pipeline.core import Packed, Packer, Source
 from aggregator.pipeline.planning import Plan
-from aggregator.reader import Entry
-from aggregator.schemas import BundleIndex, Member
+from aggregator.schemas import ObjectRef
 
 MOST_BYTES = 5 * 1024**3
 """Most bytes of one PutObject (S3 user guide, "Uploading objects")."""
@@ -49,7 +49,7 @@ class Input(NamedTuple):
     listing: BundleIndex
     sha256: str
     origins: tuple[Origin, ...]
-    entries: tuple[Entry, ...]
+    entries: tuple[Member, ...]
 
 
 class Repack(NamedTuple):
@@ -58,7 +58,7 @@ class Repack(NamedTuple):
     bundle: str
     created: str
     inputs: tuple[Input, ...]
-    duplicates: tuple[Entry, ...]
+    duplicates: tuple[Member, ...]
 
 
 class RepackedIndex(BundleIndex):
@@ -91,7 +91,7 @@ def prepared(targets: Iterable[str], *, bundle: str | None = None) -> Repack:
     framings = {found.listing.framing for found in inputs}
     if len(framings) > 1:
         raise RepackingError("bundles are framed in different ways: repack those with `lines` and `none` apart")
-    seen, duplicates, kept = dict[tuple[object, ...], Entry](), list[Entry](), list[Input]()
+    seen, duplicates, kept = dict[tuple[object, ...], Member](), list[Member](), list[Input]()
     for found in inputs:
         entries = [entry for entry in found.entries if not _is_repeated(entry, seen, duplicates)]
         kept.append(_taking(found, entries))
@@ -225,7 +225,7 @@ def _named(target: str) -> Iterator[None]:
         raise BundleFormatError(str(error.args[0]), target=target, **error.facts) from error
 
 
-def _is_repeated(entry: Entry, seen: dict[tuple[object, ...], Entry], duplicates: list[Entry]) -> bool:
+def _is_repeated(entry: Member, seen: dict[tuple[object, ...], Member], duplicates: list[Member]) -> bool:
     """
     Whether a member was met before, to the byte.
 
@@ -245,7 +245,7 @@ def _is_repeated(entry: Entry, seen: dict[tuple[object, ...], Entry], duplicates
     return True
 
 
-def _taking(found: Input, entries: Sequence[Entry]) -> Input:
+def _taking(found: Input, entries: Sequence[Member]) -> Input:
     """The input without the members that another one has, and its origins counted anew."""
     taken = {id(entry) for entry in entries}
     rest, origins = iter(found.entries), []
@@ -268,8 +268,8 @@ def _request_id(repack: Repack) -> str:
     return ids.pop() if len(ids) == 1 else "repacked"
 
 
-def _source(entry: Entry) -> Source:
-    member = Member(entry.bucket, entry.key, entry.size, entry.etag, entry.version_id)
+def _source(entry: Member) -> Source:
+    member = ObjectRef(entry.bucket, entry.key, entry.size, entry.etag, entry.version_id)
     return Source(member, entry.size, entry.etag, entry.version_id, gzipped=entry.encoding == "gzip")
 
 

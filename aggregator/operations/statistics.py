@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from math import ceil
 from typing import Any, Literal, NamedTuple
 
-from aggregator.reader import Bundle
+from aggregator.bundles.bundle import Bundle
 
 _MOST_PERIODS = 60
 _FORMS: dict[str, str] = {"hour": "%Y-%m-%d %H:00", "day": "%Y-%m-%d", "month": "%Y-%m"}

@@ -15,6 +15,7 @@ from typing import Literal
 
 import structlog
 
+from aggregator.bundles.index import BundleIndex
 from aggregator.exceptions import (
     AggregatorError,
     BundleFormatError,
@@ -25,7 +26,7 @@ from aggregator.exceptions import (
 from aggregator.pipeline.clients import Distribution
 from aggregator.pipeline.core import empty_bundle
 from aggregator.pipeline.planning import identity
-from aggregator.schemas import BundleIndex, Member
+from aggregator.schemas import ObjectRef
 
 _ROUNDS = 4
 
@@ -120,7 +121,7 @@ class Arbiter:
         columns = index.members
         rows = zip(columns.bucket, columns.key, columns.version_id, columns.etag, strict=True)
         return frozenset(
-            identity(Member(index.buckets[bucket], key, None, *told), self._scope)
+            identity(ObjectRef(index.buckets[bucket], key, None, *told), self._scope)
             for bucket, key, version_id, etag in rows
             for told in {(etag, version_id), (etag, None), (None, None)}
         )

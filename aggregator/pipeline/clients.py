@@ -20,11 +20,11 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.loaders import Loader
 
 from aggregator.aws import error_code, http_status, retry_once
+from aggregator.bundles.bundle import Bundle
+from aggregator.bundles.index import BundleIndex
 from aggregator.exceptions import AmbiguousPutError, StoreUnavailableError, UnpublishedError
 from aggregator.pipeline.planning import CONNECT_TIMEOUT, Timetable
 from aggregator.pipeline.settings import elsewhere
-from aggregator.reader import Bundle
-from aggregator.schemas import BundleIndex
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient

@@ -26,16 +26,21 @@ from typing import IO, Any, Literal, NamedTuple
 from isal import igzip, isal_zlib
 from zlib_ng import zlib_ng
 
-from aggregator.bundles.layout import END, FOOTER, FOOTER_ID, HEADER, INDEX_ID, MAGIC, empty_member
+from aggregator.bundles.index import BundleIndex, MemberColumns, timestamp
+from aggregator.bundles.layout import (
+    BLOCK_SIZE,
+    END,
+    EXTRA_SIZE,
+    FOOTER,
+    FOOTER_ID,
+    HEADER,
+    INDEX_ID,
+    MAGIC,
+    empty_member,
+)
 from aggregator.exceptions import BundleFullError, CorruptMemberError, OversizedMemberError
-from aggregator.pipeline.planning import Plan, timestamp
-from aggregator.schemas import BundleIndex, Member, MemberColumns
-
-BLOCK_SIZE = 256 * 1024
-"""Bytes of text in a block: what one thread compresses, and what a reader inflates to get at one member."""
-
-EXTRA_SIZE = 16 * 1024 - 4
-"""Most index bytes in one empty member: DuckDB 2.0 refuses a gzip header of more than 32 KiB."""
+from aggregator.pipeline.planning import Plan
+from aggregator.schemas import ObjectRef
 
 _MOST_PENDING = 8
 """Blocks handed to the executor and not yet written: 2 MiB, enough to keep the two to six cores of a Lambda busy."""
@@ -51,7 +56,7 @@ Chunk = bytes | memoryview
 class Source(NamedTuple):
     """A member as it was read: what S3 said of it while it handed over the bytes."""
 
-    member: Member
+    member: ObjectRef
     size: int
     etag: str | None = None
     version_id: str | None = None

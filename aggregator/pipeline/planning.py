@@ -11,7 +11,8 @@ from enum import Enum
 from hashlib import sha256
 from typing import Literal, NamedTuple, TypeVar
 
-from aggregator.schemas import Member
+from aggregator.bundles.index import timestamp
+from aggregator.schemas import ObjectRef
 
 CONNECT_TIMEOUT = 2.0
 """Most seconds for a connection to AWS to come about."""
@@ -42,10 +43,10 @@ class Wanted(NamedTuple):
     """An object that is to be bundled, and the id under which it is bundled once: made together, they stay together."""
 
     id: str
-    member: Member
+    member: ObjectRef
 
     @classmethod
-    def of(cls, member: Member, scope: Literal["key", "version"]) -> "Wanted":
+    def of(cls, member: ObjectRef, scope: Literal["key", "version"]) -> "Wanted":
         """The object with its id."""
         return cls(identity(member, scope), member)
 
@@ -113,7 +114,7 @@ class Timetable(NamedTuple):
         return self.allows(CONNECT_TIMEOUT + self.put_timeout, now)
 
 
-def identity(member: Member, scope: Literal["key", "version"]) -> str:
+def identity(member: ObjectRef, scope: Literal["key", "version"]) -> str:
     """
     The id of an object: what has the same id is the same object, and is bundled once.
 
@@ -125,7 +126,7 @@ def identity(member: Member, scope: Literal["key", "version"]) -> str:
     return sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
-def repeated(member: Member, etag: str | None) -> Outcome:
+def repeated(member: ObjectRef, etag: str | None) -> Outcome:
     """A duplicate of what was announced with `etag`; where the tags differ, the object has been overwritten since."""
     return Outcome.OVERWRITTEN if etag and member.etag and etag != member.etag else Outcome.DUPLICATE
 
@@ -138,11 +139,6 @@ def bundle_key(now: float, request_id: str, suffix: str) -> str:
 def planned(wanted: tuple[Wanted, ...], *, now: float, request_id: str, suffix: str) -> Plan:
     """A plan to put `wanted` into one bundle; `now` in seconds since the epoch."""
     return Plan(bundle_key(now, request_id, suffix), timestamp(now), request_id, wanted)
-
-
-def timestamp(now: float) -> str:
-    """`now`, in seconds since the epoch, as an index says it: RFC 3339, in UTC, to the second."""
-    return f"{datetime.fromtimestamp(now, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def split(wanted: Iterable[Wanted], limit: int) -> list[tuple[Wanted, ...]]:

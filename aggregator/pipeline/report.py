@@ -18,7 +18,7 @@ from aggregator.pipeline.settings import Settings
 from aggregator.pipeline.telemetry import METRICS, add_counts
 
 if TYPE_CHECKING:
-    from aggregator.schemas import Member
+    from aggregator.schemas import ObjectRef
 
 log = structlog.get_logger()
 
@@ -88,7 +88,7 @@ class Report(NamedTuple):
         return min(failures, key=lambda failure: not isinstance(failure, PermanentError), default=None)
 
     def _acknowledged(self) -> Iterator[Outcome]:
-        first: dict[str, Member] = {}
+        first: dict[str, ObjectRef] = {}
         for id_, member in (wanted for one in self.parsed for wanted in one.envelope.wanted):
             outcome = self.result.outcomes[id_]
             if outcome is Outcome.BUNDLED and id_ in first:

@@ -49,7 +49,7 @@ from aggregator.exceptions import (
 from aggregator.pipeline.clients import CONDITION_FAILED, Clients
 from aggregator.pipeline.core import Chunk, Source, decoded
 from aggregator.pipeline.planning import Timetable, Wanted
-from aggregator.schemas import Member
+from aggregator.schemas import ObjectRef
 
 if TYPE_CHECKING:
     from obstore import GetOptions
@@ -164,7 +164,7 @@ class Sources:
         except Exception as error:
             return Arrival(wanted, error, held)
 
-    def read(self, member: Member, *, at_once: int = PART_SIZE) -> Reading:
+    def read(self, member: ObjectRef, *, at_once: int = PART_SIZE) -> Reading:
         """
         Open a member, and take its bytes if they are no more than `at_once`; else they are read in parts as asked for.
 
@@ -203,7 +203,7 @@ class Sources:
                 return Reading(source, _guarded(decoded(source, chunks), member))
         return Reading(source, chunks)
 
-    def _first(self, member: Member, pin: Mapping[str, Any]) -> "_Answer":
+    def _first(self, member: ObjectRef, pin: Mapping[str, Any]) -> "_Answer":
         """An object, or the first part of one that is announced as larger than a part."""
         if member.size is None or member.size <= PART_SIZE:
             return self._get(member, pin)
@@ -232,7 +232,7 @@ class Sources:
             for future in ahead:
                 future.cancel()
 
-    def _get(self, member: Member, options: Mapping[str, Any]) -> "_Answer":
+    def _get(self, member: ObjectRef, options: Mapping[str, Any]) -> "_Answer":
         try:
             if not nameable(member.key):
                 return self._get_with_boto3(member, options)
@@ -245,13 +245,13 @@ class Sources:
         except _FOREIGN as error:
             raise self._translated(error, member) from error
 
-    def _body(self, answer: "_Answer", member: Member) -> memoryview:
+    def _body(self, answer: "_Answer", member: ObjectRef) -> memoryview:
         try:
             return answer.take()
         except _FOREIGN as error:
             raise self._translated(error, member) from error
 
-    def _get_with_obstore(self, member: Member, options: Mapping[str, Any]) -> "_Answer":
+    def _get_with_obstore(self, member: ObjectRef, options: Mapping[str, Any]) -> "_Answer":
         store = self._stores.get(member.bucket)
         if store is None:
             store = self._stores[member.bucket] = S3Store(member.bucket, **self._connection)
@@ -260,7 +260,7 @@ class Sources:
         is_part = got.range[1] < meta["size"]
         return _Answer(meta["size"], meta["e_tag"], meta["version"], encoding, lambda: memoryview(got.bytes()), is_part)
 
-    def _get_with_boto3(self, member: Member, options: Mapping[str, Any]) -> "_Answer":
+    def _get_with_boto3(self, member: ObjectRef, options: Mapping[str, Any]) -> "_Answer":
         wanted: dict[str, Any] = {}
         if "if_match" in options:
             wanted["IfMatch"] = options["if_match"]
@@ -277,7 +277,7 @@ class Sources:
             size, got["ETag"], version_id, encoding, lambda: _taken(got["Body"], length, until), length < size
         )
 
-    def _translated(self, error: Exception, member: Member) -> AggregatorError:
+    def _translated(self, error: Exception, member: ObjectRef) -> AggregatorError:
         """What an error of obstore or boto3 means for the member."""
         code = _code(error)
         facts: dict[str, object] = {"bucket": member.bucket, "key": member.key, "fault": code}
@@ -402,7 +402,7 @@ def _taken(body: Any, length: int, until: float) -> memoryview:
     return memoryview(taken)
 
 
-def _guarded(chunks: Iterator[Chunk], member: Member) -> Iterator[Chunk]:
+def _guarded(chunks: Iterator[Chunk], member: ObjectRef) -> Iterator[Chunk]:
     """The same chunks; what nobody foresaw in making them is this member's misfortune and not its neighbours'."""
     try:
         yield from chunks
@@ -412,7 +412,7 @@ def _guarded(chunks: Iterator[Chunk], member: Member) -> Iterator[Chunk]:
         raise UnforeseenError("object could not be decoded", bucket=member.bucket, key=member.key) from error
 
 
-def _pin(member: Member) -> dict[str, Any]:
+def _pin(member: ObjectRef) -> dict[str, Any]:
     """Read exactly the version that was announced."""
     if member.version_id:
         return {"version": member.version_id}

@@ -16,13 +16,15 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[import-untyped]
 from typer.testing import CliRunner
 
-from aggregator.bundles.opening import Location, bundle_at, expanded
+from aggregator.bundles.layout import BLOCK_SIZE
+from aggregator.bundles.opening import Location
+from aggregator.bundles.targets import bundle_at, expanded
 from aggregator.commands.main import app
 from aggregator.exceptions import BundleFormatError, OpeningError
-from aggregator.pipeline.core import BLOCK_SIZE, Packer, Source
+from aggregator.pipeline.core import Packer, Source
 from aggregator.pipeline.planning import Plan
 from aggregator.reader import Bundle
-from aggregator.schemas import Member
+from aggregator.schemas import ObjectRef
 from tests.support.world import CREDENTIALS, World
 
 MEMBERS = 5_000
@@ -94,7 +96,9 @@ def large(tmp_path_factory: pytest.TempPathFactory, executor: Executor) -> Path:
     with path.open("w+b") as spool:
         packer = Packer(spool, limit=10**10, level=0, framing="lines", executor=executor)
         for number in range(MEMBERS):
-            packer.add(Source(Member("source", f"in/{number:05}"), 60_000, f"{randoms.getrandbits(128):032x}"), [body])
+            packer.add(
+                Source(ObjectRef("source", f"in/{number:05}"), 60_000, f"{randoms.getrandbits(128):032x}"), [body]
+            )
         packer.finish(Plan("b.gz", "2026-11-23T11:54:56Z", "r", ()))
     return path
 

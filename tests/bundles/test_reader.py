@@ -19,13 +19,24 @@ import fsspec  # type: ignore[import-untyped]
 import pytest
 from pydantic import ValidationError
 
+from aggregator.bundles.bundle import WINDOW, Bundle
 from aggregator.bundles.footer import MAX_INDEX_SIZE, TAIL_SIZE
-from aggregator.bundles.layout import FOOTER, FOOTER_ID, FOOTER_SIZE, HEADER, INDEX_ID, MAGIC, empty_member
+from aggregator.bundles.index import Member
+from aggregator.bundles.layout import (
+    BLOCK_SIZE,
+    EXTRA_SIZE,
+    FOOTER,
+    FOOTER_ID,
+    FOOTER_SIZE,
+    HEADER,
+    INDEX_ID,
+    MAGIC,
+    empty_member,
+)
 from aggregator.exceptions import BundleFormatError, BundleVersionError, ClosedBundleError, OpeningError
-from aggregator.pipeline.core import BLOCK_SIZE, EXTRA_SIZE, Packer, Source, empty_bundle
+from aggregator.pipeline.core import Packer, Source, empty_bundle
 from aggregator.pipeline.planning import Plan
-from aggregator.reader import WINDOW, Bundle, Entry
-from aggregator.schemas import Member
+from aggregator.schemas import ObjectRef
 
 Change = Callable[[dict[str, Any]], object]
 Framing = Literal["lines", "none"]
@@ -171,9 +182,9 @@ def test_a_file_that_is_not_there_is_an_error_of_the_system(tmp_path: Path) -> N
 def test_the_members_come_in_their_order_with_all_that_is_known_of_them(executor: Executor) -> None:
     spool = io.BytesIO()
     packer = Packer(spool, limit=10**9, level=1, framing="lines", executor=executor)
-    packer.add(Source(Member("one", "a"), 5, "e1", "v1"), [b"hello"])
-    packer.add(Source(Member("two", "é"), 30, None, None, gzipped=True), [bytes(BLOCK_SIZE)])
-    packer.add(Source(Member("one", "c"), 1, "e3"), [b"c"])
+    packer.add(Source(ObjectRef("one", "a"), 5, "e1", "v1"), [b"hello"])
+    packer.add(Source(ObjectRef("two", "é"), 30, None, None, gzipped=True), [bytes(BLOCK_SIZE)])
+    packer.add(Source(ObjectRef("one", "c"), 1, "e3"), [b"c"])
     packed = packer.finish(Plan("b.gz", "2026-11-23T11:54:56Z", "r", ()))
 
     opened = Bundle.open(spool)
@@ -181,9 +192,9 @@ def test_the_members_come_in_their_order_with_all_that_is_known_of_them(executor
     second = len(HEADER) + packed.index.blocks[0]
     assert opened.index == packed.index
     assert list(opened) == [
-        Entry("one", "a", "v1", "e1", 5, None, 0, 5, zlib.crc32(b"hello"), len(HEADER), 0),
-        Entry("two", "é", None, None, 30, "gzip", 6, BLOCK_SIZE, zlib.crc32(bytes(BLOCK_SIZE)), len(HEADER), 6),
-        Entry("one", "c", None, "e3", 1, None, BLOCK_SIZE + 7, 1, zlib.crc32(b"c"), second, 7),
+        Member("one", "a", "v1", "e1", 5, None, 0, 5, zlib.crc32(b"hello"), len(HEADER), 0),
+        Member("two", "é", None, None, 30, "gzip", 6, BLOCK_SIZE, zlib.crc32(bytes(BLOCK_SIZE)), len(HEADER), 6),
+        Member("one", "c", None, "e3", 1, None, BLOCK_SIZE + 7, 1, zlib.crc32(b"c"), second, 7),
     ]
 
 
@@ -246,7 +257,7 @@ def test_a_member_is_told_from_others_of_its_key_by_bucket_and_version(executor:
     spool = io.BytesIO()
     packer = Packer(spool, limit=10**9, level=1, framing="lines", executor=executor)
     for bucket, version in (("one", "v1"), ("one", "v2"), ("two", "v1"), ("two", None)):
-        packer.add(Source(Member(bucket, "a"), 1, "e", version), [b"a"])
+        packer.add(Source(ObjectRef(bucket, "a"), 1, "e", version), [b"a"])
     packer.finish(Plan("b.gz", "2026-11-23T11:54:56Z", "r", ()))
     opened = Bundle.open(spool)
 
@@ -397,7 +408,7 @@ def test_a_member_of_64_mb_is_read_in_bounded_memory(executor: Executor, tmp_pat
     with (tmp_path / "large.gz").open("w+b") as spool:
         packer = Packer(spool, limit=10**9, level=1, framing="lines", executor=executor)
         packer.add(
-            Source(Member("source", "large"), 64 << 20), (random.Random(n).randbytes(1 << 20) for n in range(64))
+            Source(ObjectRef("source", "large"), 64 << 20), (random.Random(n).randbytes(1 << 20) for n in range(64))
         )
         packer.finish(Plan("b.gz", "2026-11-23T11:54:56Z", "r", ()))
     opened = Bundle.open(tmp_path / "large.gz")
@@ -448,10 +459,11 @@ def test_a_url_that_nobody_knows_is_named(url: str) -> None:
 
 
 def test_what_a_url_takes_and_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "aggregator.aws", raising=False)
     monkeypatch.setitem(sys.modules, "boto3", None)
     monkeypatch.setitem(sys.modules, "fsspec.core", None)
 
-    with pytest.raises(OpeningError, match="this takes boto3, which is not installed"):
+    with pytest.raises(OpeningError, match="read with boto3, which is not installed"):
         Bundle.open("s3://bucket/key")
     with pytest.raises(OpeningError, match="a URL like this is read with fsspec, which is not installed"):
         Bundle.open("gs://bucket/key")
@@ -951,7 +963,7 @@ def test_as_many_members_alike_as_a_bundle_holds_are_no_bomb(prefix: str, execut
     spool = io.BytesIO()
     packer = Packer(spool, limit=10**9, level=1, framing="lines", executor=executor)
     for key in keys:
-        packer.add(Source(Member("source", key), 0, "d41d8cd98f00b204e9800998ecf8427e"), [])
+        packer.add(Source(ObjectRef("source", key), 0, "d41d8cd98f00b204e9800998ecf8427e"), [])
     packer.finish(Plan("b.gz", "2026-11-23T11:54:56Z", "r", ()))
 
     opened = Bundle.open(spool)
@@ -971,7 +983,7 @@ def _pack(
     packer = Packer(spool, limit=10**9, level=level, framing=framing, executor=executor)
     randoms = random.Random(len(members))
     for n, member in enumerate(members):
-        named = Member("source", keys[n] if keys else f"in/{n}.json")
+        named = ObjectRef("source", keys[n] if keys else f"in/{n}.json")
         packer.add(Source(named, len(member), f"{randoms.getrandbits(128):032x}"), [member])
     packer.finish(Plan("b.gz", "2026-11-23T11:54:56Z", "r", ()))
     return spool.getvalue()

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from pydantic import Field
 
+from aggregator.bundles.index import BundleIndex
 from aggregator.contracts.catalog import CONTRACTS, Contract, ContractError, Profile, contract, published, walk
 from aggregator.contracts.gate import checks as gate
 from aggregator.contracts.gate import examples, lint, portability, publishing
 from aggregator.contracts.gate.__main__ import main
 from aggregator.contracts.gate.checks import NAMES, Gate
 from aggregator.contracts.gate.publishing import Source, release, write
-from aggregator.schemas import BundleIndex
 from tests.support import ROOT, contract_changes
 
 pytestmark = pytest.mark.once

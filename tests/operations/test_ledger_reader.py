@@ -12,7 +12,7 @@ from aggregator.operations.ledger_reader import LedgerReader
 from aggregator.operations.listings import prefixes
 from aggregator.pipeline.planning import identity
 from aggregator.pipeline.records import Record
-from aggregator.schemas import Member
+from aggregator.schemas import ObjectRef
 from tests.support.stubs import NOW, OURS, THEIRS, TTL, Bench, released, theirs
 
 HOUR = 3_600.0
@@ -45,7 +45,7 @@ def test_an_id_is_the_one_that_the_ledger_gives(
     ids = reader.ids(bucket, key, version, etag)
 
     told = ((etag, version), (etag, None), (None, None))
-    members = [Member(bucket, key, None, *each) for each in told]
+    members = [ObjectRef(bucket, key, None, *each) for each in told]
     assert ids[0] == f"d#{identity(members[0], scope)}"
     assert set(ids) == {f"d#{identity(member, scope)}" for member in members}
 

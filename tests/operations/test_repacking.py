@@ -13,12 +13,14 @@ import jsonschema
 import pytest
 
 from aggregator.bundles.extraction import ExtractionError
+from aggregator.bundles.index import Member
+from aggregator.bundles.layout import BLOCK_SIZE
 from aggregator.exceptions import AggregatorError, BundleFormatError
 from aggregator.operations.repacking import RepackingError, prepared, repacked, written
-from aggregator.pipeline.core import BLOCK_SIZE, Packer, Source, empty_bundle
+from aggregator.pipeline.core import Packer, Source, empty_bundle
 from aggregator.pipeline.planning import Plan
-from aggregator.reader import Bundle, Entry
-from aggregator.schemas import Member
+from aggregator.reader import Bundle
+from aggregator.schemas import ObjectRef
 from tests.support.world import World
 
 ONE, TWO, THREE = "2026/11/23/02/bundle-a-1.gz", "2026/11/23/02/bundle-b-2.gz", "2026/11/23/03/bundle-c-3.gz"
@@ -205,12 +207,12 @@ def _sha256(path: str) -> str:
         return bundle.sha256
 
 
-def _members(path: str) -> list[tuple[Entry, bytes]]:
+def _members(path: str) -> list[tuple[Member, bytes]]:
     with Bundle.open(path) as bundle:
         return [(entry, bundle.read(entry)) for entry in bundle]
 
 
-def _known(entry: Entry) -> tuple[object, ...]:
+def _known(entry: Member) -> tuple[object, ...]:
     """All but where it lies."""
     return (*entry[:6], entry.length, entry.crc32)
 
@@ -229,7 +231,7 @@ def _write(
         packer = Packer(spool, limit=10**9, level=1, framing="lines", executor=executor)
         for (name, body, version), etag in zip(rows, tags, strict=True):
             gzipped = name == "empty"
-            source = Source(Member("source", name), len(body) + gzipped, etag, version, gzipped=gzipped)
+            source = Source(ObjectRef("source", name), len(body) + gzipped, etag, version, gzipped=gzipped)
             packer.add(source, [body])
         hour = key.split("/")[3]
         packer.finish(Plan(key, f"2026-11-23T{hour}:54:56Z", key.split("-")[1], ()))

@@ -14,7 +14,7 @@ from aggregator.operations.statistics_page import page
 from aggregator.pipeline.core import Packer, Source
 from aggregator.pipeline.planning import planned
 from aggregator.reader import Bundle
-from aggregator.schemas import Member
+from aggregator.schemas import ObjectRef
 
 BEGAN = datetime(2026, 11, 23, 7, 59, tzinfo=UTC)
 
@@ -135,6 +135,6 @@ def _bundle(executor: Executor, created: datetime, members: Mapping[str, bytes])
     spool = io.BytesIO()
     packer = Packer(spool, limit=1 << 20, level=1, framing="lines", executor=executor)
     for key, body in members.items():
-        packer.add(Source(Member("source", key), len(body), "e"), [body])
+        packer.add(Source(ObjectRef("source", key), len(body), "e"), [body])
     packer.finish(planned((), now=created.timestamp(), request_id="r", suffix="s"))
     return Bundle.open(spool)

@@ -10,10 +10,10 @@ import pytest
 from aggregator.exceptions import BundleFormatError, OutOfTimeError, StoreUnavailableError
 from aggregator.pipeline.core import empty_bundle
 from aggregator.pipeline.planning import identity
-from aggregator.schemas import Member
+from aggregator.schemas import ObjectRef
 from tests.support.stubs import NOW, THEIRS, Bench, bundle_of
 
-ONE = Member("source", "one", 1, "e1")
+ONE = ObjectRef("source", "one", 1, "e1")
 FOREIGN = b"what a person put there by hand, long enough to be looked at" * 3
 EMPTY = empty_bundle(THEIRS, NOW, "request-1")
 

@@ -22,7 +22,7 @@ from aggregator.exceptions import AmbiguousPutError, StoreUnavailableError, Unpu
 from aggregator.pipeline.clients import Clients, Distribution, Version
 from aggregator.pipeline.core import Packer, Source
 from aggregator.pipeline.planning import Timetable, planned
-from aggregator.schemas import Member
+from aggregator.schemas import ObjectRef
 from tests.support.world import CREDENTIALS
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def test_an_index_is_read_also_from_a_server_that_ignores_ranges(*, obeyed: bool
     spool, body = io.BytesIO(), random.Random(1).randbytes(200_000)
     with ThreadPoolExecutor(1) as executor:
         packer = Packer(spool, limit=10**6, level=1, framing="none", executor=executor)
-        packer.add(Source(Member("source", "large"), len(body)), [body])
+        packer.add(Source(ObjectRef("source", "large"), len(body)), [body])
         packer.finish(planned((), now=0, request_id="r", suffix="s"))
     bundle = spool.getvalue()
 

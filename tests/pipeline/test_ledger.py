@@ -18,7 +18,7 @@ from aggregator.pipeline.ledger import Ledger
 from aggregator.pipeline.planning import Outcome
 from aggregator.pipeline.records import Record
 from aggregator.pipeline.swaps import Unwritten
-from aggregator.schemas import Member
+from aggregator.schemas import ObjectRef
 from tests.support.stubs import (
     DEADLINE,
     NOW,
@@ -34,8 +34,8 @@ from tests.support.stubs import (
     theirs,
 )
 
-ONE = Member("source", "one", 1, "e1")
-TWO = Member("source", "two", 2, "e2")
+ONE = ObjectRef("source", "one", 1, "e1")
+TWO = ObjectRef("source", "two", 2, "e2")
 LAPSED = NOW * 1000 - 1
 
 

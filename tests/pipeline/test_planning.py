@@ -23,7 +23,7 @@ from aggregator.pipeline.planning import (
     repeated,
     split,
 )
-from aggregator.schemas import Member
+from aggregator.schemas import ObjectRef
 
 NOVEMBER_2026 = 1_795_434_896.789
 
@@ -45,7 +45,7 @@ def test_an_hour_begins_on_the_hour(now: float, hour: str) -> None:
 
 
 def test_a_plan_says_what_when_and_by_whom() -> None:
-    members = tuple(Wanted(key, Member("source", key)) for key in "ab")
+    members = tuple(Wanted(key, ObjectRef("source", key)) for key in "ab")
 
     plan = planned(members, now=NOVEMBER_2026, request_id="request", suffix="0a1b2c3d")
 
@@ -95,24 +95,24 @@ def test_every_member_is_in_one_run_and_no_run_could_take_the_next_one(sizes: li
 
 
 def test_an_object_is_identified_by_its_bucket_and_key() -> None:
-    one = Member("source", "one", 1, "e1")
+    one = ObjectRef("source", "one", 1, "e1")
 
-    ids = {identity(Member(bucket, key, 1, "e", "v"), "key") for bucket in ("ab", "a") for key in ("c", "bc")}
+    ids = {identity(ObjectRef(bucket, key, 1, "e", "v"), "key") for bucket in ("ab", "a") for key in ("c", "bc")}
 
     assert len(ids) == 4
     assert identity(one, "key") == identity(one._replace(etag="other", version_id="v2", size=9), "key")
 
 
 def test_with_the_scope_version_it_is_the_version_too_or_else_the_entity_tag() -> None:
-    one = Member("source", "one", 1, "e1")
+    one = ObjectRef("source", "one", 1, "e1")
     versioned = one._replace(version_id="v1")
 
     assert identity(versioned, "version") == identity(versioned._replace(etag="whatever"), "version")
     assert len({identity(member, "version") for member in (one, one._replace(etag="e9"), versioned)}) == 3
 
 
-@pytest.mark.parametrize("member", [Member("source", "é/😀", 1, "e1"), Member("source", "a", None, None, "v1")])
-def test_an_id_is_hashed_as_powertools_hashes_an_idempotency_key(member: Member) -> None:
+@pytest.mark.parametrize("member", [ObjectRef("source", "é/😀", 1, "e1"), ObjectRef("source", "a", None, None, "v1")])
+def test_an_id_is_hashed_as_powertools_hashes_an_idempotency_key(member: ObjectRef) -> None:
     layer = DynamoDBPersistenceLayer("ledger", boto3_client=cast("Any", SimpleNamespace(meta=None)))
     layer.configure(IdempotencyConfig(hash_function="sha256"), key_prefix="prefix")
     data: Any = {"bucket": member.bucket, "key": member.key, "version": member.version_id or member.etag}
@@ -132,7 +132,7 @@ def test_an_id_is_hashed_as_powertools_hashes_an_idempotency_key(member: Member)
 def test_another_entity_tag_tells_an_overwritten_object_from_a_duplicate(
     etag: str | None, known: str | None, outcome: Outcome
 ) -> None:
-    assert repeated(Member("source", "one", 1, etag), known) is outcome
+    assert repeated(ObjectRef("source", "one", 1, etag), known) is outcome
 
 
 # Time
@@ -217,4 +217,4 @@ def test_runs_are_of_one_size_but_the_last(values: str, cut: list[str]) -> None:
 
 
 def _sized(sizes: Iterable[int | None]) -> list[Wanted]:
-    return [Wanted.of(Member("source", f"in/{n}.json", size), "key") for n, size in enumerate(sizes)]
+    return [Wanted.of(ObjectRef("source", f"in/{n}.json", size), "key") for n, size in enumerate(sizes)]

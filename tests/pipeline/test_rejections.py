@@ -9,10 +9,10 @@ from aggregator.exceptions import LedgerUnavailableError
 from aggregator.operations.ledger_reader import LedgerReader, Refused
 from aggregator.pipeline.planning import Wanted
 from aggregator.pipeline.rejections import Rejection, Rejections
-from aggregator.schemas import Member
+from aggregator.schemas import ObjectRef
 from tests.support.stubs import NOW, TTL, Bench
 
-ONE = Wanted("1", Member("source", "one"))
+ONE = Wanted("1", ObjectRef("source", "one"))
 CONTENT = {
     "reason": "missing_object",
     "message": "object is not there",
@@ -61,7 +61,7 @@ def test_more_rejections_than_dynamodb_takes_at_once_take_several_requests(bench
 
 
 def test_a_rejection_names_no_more_than_ten_objects(bench: Bench) -> None:
-    many = tuple(Wanted(f"{at}", Member("source", f"{at}")) for at in range(11))
+    many = tuple(Wanted(f"{at}", ObjectRef("source", f"{at}")) for at in range(11))
     objects = [f"s3://source/{at}" for at in range(10)]
     item = {**ITEM, "data": {"S": json.dumps({**CONTENT, "objects": objects})}}
     bench.dynamodb.add_response("batch_write_item", {}, {"RequestItems": {"ledger": [{"PutRequest": {"Item": item}}]}})

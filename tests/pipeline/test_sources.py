@@ -27,7 +27,7 @@ from aggregator.exceptions import (
 from aggregator.pipeline.clients import Clients
 from aggregator.pipeline.planning import Timetable, Wanted
 from aggregator.pipeline.sources import PART_SIZE, Arrival, NotStarted, Reading, Sources, nameable
-from aggregator.schemas import Member
+from aggregator.schemas import ObjectRef
 from tests.support.world import CREDENTIALS
 
 Serve = Callable[["Request"], None]
@@ -145,7 +145,7 @@ def test_what_s3_answers_means_one_thing_whichever_client_asked(
     server.serve(lambda request: request.fail(status, code))
 
     with pytest.raises(error) as caught:
-        sources().read(Member("source", key))
+        sources().read(ObjectRef("source", key))
 
     assert type(caught.value) is error
     assert caught.value.facts == {"bucket": "source", "key": key, "fault": code}
@@ -158,7 +158,7 @@ def test_with_the_scope_version_a_failed_condition_means_superseded(
     server.serve(lambda request: request.fail(412, "PreconditionFailed"))
 
     with pytest.raises(SupersededError):
-        sources("version").read(Member("source", key, etag="older"))
+        sources("version").read(ObjectRef("source", key, etag="older"))
 
 
 def test_a_dead_server_is_unavailable(server: Server, sources: Callable[..., Sources]) -> None:
@@ -166,7 +166,7 @@ def test_a_dead_server_is_unavailable(server: Server, sources: Callable[..., Sou
     server.serve(lambda request: request.connection.close())
 
     with pytest.raises(StoreUnavailableError):
-        reading.read(Member("source", "plain"))
+        reading.read(ObjectRef("source", "plain"))
 
 
 def test_an_object_that_trickles_is_given_up_in_bounded_time(server: Server, sources: Callable[..., Sources]) -> None:
@@ -187,7 +187,7 @@ def test_an_object_that_trickles_is_given_up_in_bounded_time(server: Server, sou
     server.serve(trickle)
 
     with pytest.raises(StoreUnavailableError):
-        sources().read(Member("source", "plain"))
+        sources().read(ObjectRef("source", "plain"))
 
     over.set()
 
@@ -208,7 +208,7 @@ def test_a_body_that_breaks_off_is_read_again_from_there(server: Server, sources
 
     server.serve(break_off)
 
-    reading = sources().read(Member("source", "plain"))
+    reading = sources().read(ObjectRef("source", "plain"))
 
     assert b"".join(reading.chunks) == b"123456789"
 
@@ -216,7 +216,7 @@ def test_a_body_that_breaks_off_is_read_again_from_there(server: Server, sources
 @pytest.mark.parametrize("key", ["plain", "not//plain"])
 def test_what_s3_says_of_the_object_is_kept(server: Server, sources: Callable[..., Sources], key: str) -> None:
     server.serve(lambda request: request.answer(b"content", x_amz_version_id="v1"))
-    member = Member("source", key, 1, "announced", None)
+    member = ObjectRef("source", key, 1, "announced", None)
 
     reading = sources().read(member)
 
@@ -228,13 +228,13 @@ def test_what_s3_says_of_the_object_is_kept(server: Server, sources: Callable[..
 @pytest.mark.parametrize(
     ("member", "condition"),
     [
-        (Member("source", "", etag="e"), 'If-Match: "e"'),
-        (Member("source", "", version_id="v"), "versionId=v"),
-        (Member("source", "", etag="e", version_id="v"), "versionId=v"),
+        (ObjectRef("source", "", etag="e"), 'If-Match: "e"'),
+        (ObjectRef("source", "", version_id="v"), "versionId=v"),
+        (ObjectRef("source", "", etag="e", version_id="v"), "versionId=v"),
     ],
 )
 def test_with_the_scope_version_the_announced_version_is_asked_for(
-    server: Server, sources: Callable[..., Sources], key: str, member: Member, condition: str
+    server: Server, sources: Callable[..., Sources], key: str, member: ObjectRef, condition: str
 ) -> None:
     asked: list[str] = []
 
@@ -256,7 +256,7 @@ def test_an_object_larger_than_a_bundle_is_refused_before_it_is_read(
     server.serve(lambda request: request.answer(bytes(1001)))
 
     with pytest.raises(OversizedMemberError) as caught:
-        sources(limit=1000).read(Member("source", "plain"))
+        sources(limit=1000).read(ObjectRef("source", "plain"))
 
     assert caught.value.facts == {"bucket": "source", "key": "plain", "size": 1001, "limit": 1000}
 
@@ -275,7 +275,7 @@ def test_a_large_object_is_read_in_parts_that_are_pinned_to_the_first(
 
     server.serve(ranged)
 
-    reading = sources().read(Member("source", key))
+    reading = sources().read(ObjectRef("source", key))
 
     assert b"".join(reading.chunks) == content
     assert conditions == ['"tag"', '"tag"']
@@ -293,7 +293,7 @@ def test_an_object_that_is_announced_as_large_is_asked_for_in_parts_from_the_fir
 
     server.serve(ranged)
 
-    reading = sources().read(Member("source", key, len(content)))
+    reading = sources().read(ObjectRef("source", key, len(content)))
 
     assert reading.source.size == len(content)
     assert b"".join(reading.chunks) == content
@@ -317,7 +317,7 @@ def test_an_object_that_is_smaller_than_announced_is_read_whole(
 
     server.serve(answer)
 
-    reading = sources().read(Member("source", key, 10**9))
+    reading = sources().read(ObjectRef("source", key, 10**9))
 
     assert (reading.source.size, b"".join(reading.chunks)) == (len(content), content)
 
@@ -333,12 +333,12 @@ def test_an_object_that_is_cut_off_on_its_way_is_not_taken_for_whole(
     server.serve(cut_off)
 
     with pytest.raises(StoreUnavailableError):
-        sources().read(Member("source", key, 8))
+        sources().read(ObjectRef("source", key, 8))
 
 
 def test_a_part_is_not_begun_when_the_time_is_over(server: Server, sources: Callable[..., Sources]) -> None:
     server.serve(lambda request: request.answer(bytes(PART_SIZE + 1)))
-    reading = sources(read_until=time.monotonic()).read(Member("source", "plain"))
+    reading = sources(read_until=time.monotonic()).read(ObjectRef("source", "plain"))
 
     with pytest.raises(OutOfTimeError):
         list(reading.chunks)
@@ -346,7 +346,7 @@ def test_a_part_is_not_begun_when_the_time_is_over(server: Server, sources: Call
 
 def test_every_member_arrives_once_and_its_bytes_with_it(server: Server, sources: Callable[..., Sources]) -> None:
     server.serve(lambda request: request.answer_range(request.path.encode()))
-    members = [Member("source", f"{at}", size) for at, size in enumerate([1, 0, None, 10**9] * 25)]
+    members = [ObjectRef("source", f"{at}", size) for at, size in enumerate([1, 0, None, 10**9] * 25)]
 
     arrivals = list(sources(window=PART_SIZE * 6).read_ahead(_wanted(members), _going_on))
 
@@ -356,7 +356,7 @@ def test_every_member_arrives_once_and_its_bytes_with_it(server: Server, sources
 
 def test_what_is_read_ahead_is_bounded_in_bytes(server: Server, sources: Callable[..., Sources]) -> None:
     server.serve(lambda request: request.answer(b"x"))
-    members = [Member("source", f"{at}", PART_SIZE) for at in range(8)]
+    members = [ObjectRef("source", f"{at}", PART_SIZE) for at in range(8)]
     arriving = sources(window=PART_SIZE * 6).read_ahead(_wanted(members), _going_on)
 
     first = next(arriving)
@@ -374,7 +374,7 @@ def test_an_object_that_is_larger_than_announced_is_not_held_in_memory(
 ) -> None:
     server.serve(lambda request: request.answer_range(bytes(5_000_000)))
 
-    (arrival,) = sources().read_ahead(_wanted([Member("source", "grown", 10)]), _going_on)
+    (arrival,) = sources().read_ahead(_wanted([ObjectRef("source", "grown", 10)]), _going_on)
 
     assert server.seen == ["/source/grown"]
     assert _bytes(arrival) == bytes(5_000_000)
@@ -393,7 +393,7 @@ def test_a_gzip_object_that_is_larger_than_announced_is_not_held_in_memory_eithe
 
     server.serve(ranged)
 
-    (arrival,) = sources().read_ahead(_wanted([Member("source", "grown.gz", size)]), _going_on)
+    (arrival,) = sources().read_ahead(_wanted([ObjectRef("source", "grown.gz", size)]), _going_on)
 
     assert asked == [None, "bytes=0-1"]
     assert _bytes(arrival) == gzip.decompress(content)
@@ -404,7 +404,7 @@ def test_a_version_that_was_asked_for_is_the_one_that_was_read_though_the_store_
 ) -> None:
     server.serve(lambda request: request.answer(b"x"))
 
-    reading = sources(scope="version").read(Member("source", "plain", 1, "tag", "v1"))
+    reading = sources(scope="version").read(ObjectRef("source", "plain", 1, "tag", "v1"))
 
     assert reading.source.version_id == "v1"
 
@@ -415,7 +415,7 @@ def test_a_header_that_obstore_cannot_read_hides_no_object(
 ) -> None:
     server.serve(lambda request: request.answer(b"content", **dict[str, Any]({header: "caf\xe9"})))
 
-    reading = sources().read(Member("source", "plain"))
+    reading = sources().read(ObjectRef("source", "plain"))
 
     assert b"".join(reading.chunks) == b"content"
 
@@ -425,7 +425,7 @@ def test_what_goes_wrong_with_one_member_unforeseen_stays_with_it(
 ) -> None:
     server.serve(lambda request: request.answer(b"\x1f\x8bx"))
     monkeypatch.setattr("aggregator.pipeline.sources.decoded", _unforeseen)
-    members = [Member("source", "packed.gz"), Member("source", "plain")]
+    members = [ObjectRef("source", "packed.gz"), ObjectRef("source", "plain")]
 
     arrivals = {arrival.wanted.member.key: arrival for arrival in sources().read_ahead(_wanted(members), _going_on)}
 
@@ -439,7 +439,7 @@ def test_objects_that_are_not_begun_any_more_say_whether_there_is_enough_or_no_t
     server: Server, sources: Callable[..., Sources]
 ) -> None:
     server.serve(lambda request: request.answer(b"x"))
-    members = [Member("source", f"{at}") for at in range(9)]
+    members = [ObjectRef("source", f"{at}") for at in range(9)]
 
     stopped = list(sources().read_ahead(_wanted(members), lambda: True))
     late = list(sources(read_until=time.monotonic()).read_ahead(_wanted(members), _going_on))
@@ -452,8 +452,8 @@ def test_objects_that_are_not_begun_any_more_say_whether_there_is_enough_or_no_t
 def test_an_error_in_a_reader_ends_the_reading_and_all_threads(server: Server, sources: Callable[..., Sources]) -> None:
     server.serve(lambda request: request.answer(b"x"))
 
-    def members() -> Iterator[Member]:
-        yield Member("source", "1")
+    def members() -> Iterator[ObjectRef]:
+        yield ObjectRef("source", "1")
         raise RuntimeError("unforeseen")
 
     before = threading.active_count()
@@ -466,7 +466,7 @@ def test_an_error_in_a_reader_ends_the_reading_and_all_threads(server: Server, s
 
 def test_who_stops_listening_leaves_no_thread_behind(server: Server, sources: Callable[..., Sources]) -> None:
     server.serve(lambda request: request.answer(b"x"))
-    members = [Member("source", f"{at}", PART_SIZE) for at in range(50)]
+    members = [ObjectRef("source", f"{at}", PART_SIZE) for at in range(50)]
     arriving = sources(window=PART_SIZE * 6).read_ahead(_wanted(members), _going_on)
     next(arriving)
 
@@ -526,7 +526,7 @@ def test_a_session_token_is_handed_on(server: Server, sources: Callable[..., Sou
     made = sources
     monkeypatch.setenv("AWS_SESSION_TOKEN", "token")
 
-    made().read(Member("source", "plain"))
+    made().read(ObjectRef("source", "plain"))
 
     assert tokens == ["token"]
 
@@ -538,12 +538,12 @@ def test_bucket_names_stay_in_the_path_on_an_endpoint_that_is_not_aws(
     reading = sources()
 
     for key in ("plain", "not//plain"):
-        reading.read(Member("source", key))
+        reading.read(ObjectRef("source", key))
 
     assert server.seen == ["/source/plain", "/source/not//plain"]
 
 
-def _wanted(members: Iterable[Member]) -> Iterator[Wanted]:
+def _wanted(members: Iterable[ObjectRef]) -> Iterator[Wanted]:
     return (Wanted.of(member, "key") for member in members)
 
 

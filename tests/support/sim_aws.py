@@ -13,9 +13,10 @@ from zlib import crc32
 
 from botocore.exceptions import ClientError
 
+from aggregator.bundles.index import Member
 from aggregator.exceptions import BundleFormatError, SupersededError
 from aggregator.pipeline.planning import Wanted
-from aggregator.reader import Bundle, Entry
+from aggregator.reader import Bundle
 
 Item = dict[str, Any]
 
@@ -89,7 +90,7 @@ class Bucket:
 
     def __init__(self) -> None:
         self.versions: dict[str, list[bytes | None]] = {}
-        self.published: list[tuple[str, list[Entry]]] = []
+        self.published: list[tuple[str, list[Member]]] = []
         """Every bundle ever put that has members, and those."""
 
     def put(self, key: str, body: bytes) -> dict[str, Any]:
@@ -229,7 +230,7 @@ def _matched(pattern: str, text: str) -> tuple[str, ...]:
 
 
 @lru_cache(1_000)
-def entries_of(body: bytes) -> list[Entry]:
+def entries_of(body: bytes) -> list[Member]:
     """The members of a bundle; none, if it is a fence or somebody else's object."""
     try:
         return list(Bundle.open(io.BytesIO(body)))

@@ -22,7 +22,7 @@ from typing import Any, Literal, NamedTuple
 
 from aggregator.exceptions import AggregatorError, StoreUnavailableError
 from aggregator.pipeline.planning import Wanted
-from aggregator.schemas import Member
+from aggregator.schemas import ObjectRef
 from tests.support.sim_aws import Content
 from tests.support.sim_calls import Call, Ending, Fate, Landing, fates, short
 from tests.support.sim_threads import Strand, on_one_processor
@@ -248,15 +248,15 @@ class Schedule(World):
             self.land(late)
         self.now = max(self.now, until)
 
-    def _written(self, key: str) -> Member:
+    def _written(self, key: str) -> ObjectRef:
         self.store.put(key, Content(key.encode(), "a", None))
-        return Member("source", key, 1, "a")
+        return ObjectRef("source", key, 1, "a")
 
     def _remember(self, key: str) -> None:
         old = ledger_records(SimpleNamespace(meta=None), lambda: START - TTL)
         said = {"bundle": f"old-{key}", "etag": "a"}
         record = old.record(said, int((START - TTL) * 1000))._replace(expiration=int(START) + REMEMBERED - 1)
-        self.table.put(old.item(Wanted.of(Member("source", key), "key").id, record))
+        self.table.put(old.item(Wanted.of(ObjectRef("source", key), "key").id, record))
         self.bucket.overwrite(f"old-{key}", b"somebody else's object")
 
     def _was_here(self) -> bool:

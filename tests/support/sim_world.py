@@ -30,7 +30,7 @@ from aggregator.pipeline.records import Records
 from aggregator.pipeline.report import Parsed, Report
 from aggregator.pipeline.sources import Arrival, NotStarted, Reading
 from aggregator.pipeline.swaps import Statements, Transactions
-from aggregator.schemas import Member
+from aggregator.schemas import ObjectRef
 from tests.support.sim_aws import Bucket, Store, Table
 from tests.support.sim_calls import S3, Call, DynamoDB, Ending, Fate, Landing
 from tests.support.sim_threads import Inline, Lock, Process, Strand, Strands
@@ -280,7 +280,7 @@ class World(ABC):
         """Add a line to the story."""
         self.story.append(f"{self.now - START:9.2f}  {what}")
 
-    def announce(self, message: str, *members: Member) -> Message:
+    def announce(self, message: str, *members: ObjectRef) -> Message:
         """Put a message on the queue."""
         wanted = tuple(Wanted.of(member, self.scope) for member in members)
         for one in wanted:
@@ -359,7 +359,7 @@ class World(ABC):
 
     def _id(self, key: str, etag: str | None, version_id: str | None) -> str:
         """The id of an object that is announced as this world announces them."""
-        return identity(Member("source", key, None, etag, version_id if self.tells_versions else None), self.scope)
+        return identity(ObjectRef("source", key, None, etag, version_id if self.tells_versions else None), self.scope)
 
 
 def ledger_records(client: Any, clock: Callable[[], float]) -> Records:

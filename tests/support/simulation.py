@@ -18,7 +18,7 @@ from typing import Any
 from aggregator.exceptions import AggregatorError, MissingObjectError, StoreUnavailableError
 from aggregator.pipeline.planning import Wanted
 from aggregator.pipeline.sources import Arrival
-from aggregator.schemas import Member
+from aggregator.schemas import ObjectRef
 from tests.support.sim_aws import Content
 from tests.support.sim_calls import Call, Ending, Fate, Landing, fates, short
 from tests.support.sim_threads import Strand
@@ -173,7 +173,7 @@ class History(World):
             some = [members.pop() for _ in range(min(len(members), self.random.choice([1, 1, 1, 2, 3])))]
             self.announce(f"m{len(self.waiting)}", *some)
 
-    def _written(self, key: str) -> Member:
+    def _written(self, key: str) -> ObjectRef:
         """Write an object, as its notification announces it; it may hold again what it has held before."""
         earlier = self.store.contents.get(key, [])
         etag = self.random.choice("ab") if earlier else "a"
@@ -183,7 +183,7 @@ class History(World):
         version_id = f"v{len(earlier)}" if self.versioned else None
         self.store.put(key, Content(body, etag, version_id))
         size = self.random.choice([None, len(body)])
-        return Member("source", key, size, etag, version_id if self.tells_versions else None)
+        return ObjectRef("source", key, size, etag, version_id if self.tells_versions else None)
 
     def _remember(self) -> None:
         """Of some objects there are records of long ago, which the TTL may delete in the middle of what happens."""

@@ -22,7 +22,7 @@ from aggregator.pipeline.ledger import Claim, Ledger
 from aggregator.pipeline.planning import GRACE, Plan, Wanted
 from aggregator.pipeline.records import Record, Records
 from aggregator.pipeline.swaps import Statements, Swap, Transactions
-from aggregator.schemas import Member
+from aggregator.schemas import ObjectRef
 
 NOW = 1_795_000_000
 TTL = 30 * 86_400
@@ -69,18 +69,18 @@ class Bench:
             clock=lambda: self.now,
         )
 
-    def wanted(self, member: Member) -> Wanted:
+    def wanted(self, member: ObjectRef) -> Wanted:
         return Wanted.of(member, self.scope)
 
-    def claim(self, member: Member, *, over: Record | None = None, bundle: str = OURS) -> Claim:
+    def claim(self, member: ObjectRef, *, over: Record | None = None, bundle: str = OURS) -> Claim:
         content = {"bundle": bundle, "etag": member.etag}
         return Claim(self.wanted(member), Record(json.dumps(content), DEADLINE, NOW + TTL), over)
 
-    def claiming(self, member: Member, *, over: Record | None = None) -> Swap:
+    def claiming(self, member: ObjectRef, *, over: Record | None = None) -> Swap:
         """What claims an object for `OURS`."""
         return Swap(self.wanted(member).id, over, self.claim(member).mine)
 
-    def releasing(self, member: Member, seen: Record | None) -> Swap:
+    def releasing(self, member: ObjectRef, seen: Record | None) -> Swap:
         """What gives an object back that was claimed for `OURS`."""
         return Swap(self.wanted(member).id, seen, Record(json.dumps({"released": OURS}), NOW * 1000, NOW + TTL))
 
@@ -181,7 +181,7 @@ def settle_record(bundle: str, content: Mapping[str, object]) -> dict[str, Any]:
     }
 
 
-def bundle_of(key: str, *members: Member) -> bytes:
+def bundle_of(key: str, *members: ObjectRef) -> bytes:
     """A bundle with these members."""
     spool = io.BytesIO()
     with ThreadPoolExecutor(1) as executor:

@@ -30,7 +30,7 @@ from aggregator.pipeline.planning import planned
 from aggregator.reader import Bundle
 from aggregator.runtimes.local.run import make_ledger
 from aggregator.runtimes.polling import Invocation
-from aggregator.schemas import Member
+from aggregator.schemas import ObjectRef
 from fixtures import factories
 
 CREDENTIALS = {
@@ -177,7 +177,7 @@ class World:
 
         def go_on() -> None:
             self.write({**claim, "data": json.dumps({"released": bundle})})
-            self.plant(bundle, [Source(Member(self.source, "another"), 1, "tag")])
+            self.plant(bundle, [Source(ObjectRef(self.source, "another"), 1, "tag")])
             self.write({"id": f"{self.distribution}#{bundle}", **settle})
 
         return go_on

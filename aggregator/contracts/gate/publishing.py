@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 
 from aggregator import schemas
+from aggregator.bundles.index import BundleIndex
 from aggregator.contracts import producers
 from aggregator.contracts.catalog import CONTRACTS, DRAFT_07, DRAFT_2020, Contract, ContractError, Profile, contract
 from aggregator.contracts.gate.compatibility import closed
@@ -36,8 +37,8 @@ SOURCES: dict[tuple[str, Profile], Source] = {
     ("eventbridge-notification", "producer"): Source(producers.EventBridgeNotification),
     ("eventbridge-notification", "consumer"): Source(schemas.EventBridgeNotification),
     ("sqs-batch", "consumer"): Source(schemas.SqsBatch),
-    ("bundle-index", "producer"): Source(schemas.BundleIndex, "serialization"),
-    ("bundle-index", "consumer"): Source(schemas.BundleIndex),
+    ("bundle-index", "producer"): Source(BundleIndex, "serialization"),
+    ("bundle-index", "consumer"): Source(BundleIndex),
 }
 
 

@@ -12,9 +12,10 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aggregator.aws import dynamodb_client, s3_client, translated
+from aggregator.bundles.bundle import Bundle
+from aggregator.bundles.index import Member
 from aggregator.bundles.verification import Proof
 from aggregator.exceptions import OpeningError
-from aggregator.reader import Bundle, Entry
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
@@ -104,7 +105,7 @@ class Witnesses(NamedTuple):
             return Statement("archive", Verdict.CONTRADICTED, "the copy is another than this bundle")
         return Statement("archive", Verdict.CONFIRMED, f"copy {copy.get('ReplicationStatus', 'by hand')}")
 
-    def _sources(self, entries: tuple[Entry, ...]) -> Iterator[Statement]:
+    def _sources(self, entries: tuple[Member, ...]) -> Iterator[Statement]:
         """Whether eTags that are not the MD5 of their member had to be: only if S3 did not encrypt with another key."""
         for entry in entries:
             found = self._head(entry.bucket, entry.key, entry.version_id)
@@ -124,7 +125,7 @@ class Witnesses(NamedTuple):
             raise
 
 
-def _has_md5(entry: Entry, found: Any) -> bool:
+def _has_md5(entry: Member, found: Any) -> bool:
     """S3 API reference, "Object", ETag: in plain text or under SSE-S3, and not in a directory bucket."""
     return (
         found.get("ServerSideEncryption", "AES256") == "AES256"

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from aggregator.bundles.bundle import Bundle
+from aggregator.bundles.index import Member
 from aggregator.exceptions import MissingObjectError
 from aggregator.operations.ledger_reader import Claim, LedgerReader, Refused
 from aggregator.operations.listings import (
@@ -24,7 +26,6 @@ from aggregator.operations.listings import (
     versions,
     versions_of,
 )
-from aggregator.reader import Bundle, Entry
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -78,7 +79,7 @@ class Object(NamedTuple):
         """`s3://bucket/key`."""
         return f"s3://{self.bucket}/{self.key}"
 
-    def is_held_as(self, entry: Entry) -> bool:
+    def is_held_as(self, entry: Member) -> bool:
         """Whether `entry` is it."""
         told = entry.version_id if self.version_id else entry.etag
         return (entry.bucket, entry.key) == self[:2] and told == (self.version_id or self.etag or told)
@@ -236,7 +237,7 @@ def _told(refused: Refused) -> dict[str, Any]:
     }
 
 
-def _held(stored: Stored, bundle: Bundle, entry: Entry) -> dict[str, Any]:
+def _held(stored: Stored, bundle: Bundle, entry: Member) -> dict[str, Any]:
     return {
         "bundle": stored.url,
         "created": bundle.index.created,

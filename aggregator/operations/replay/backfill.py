@@ -24,11 +24,11 @@ from typing import NamedTuple
 from urllib.parse import quote_plus
 
 from aggregator.aws import batches
+from aggregator.bundles.index import timestamp
 from aggregator.exceptions import AggregatorError, ArchivedObjectError, InvalidNotificationError
 from aggregator.operations.ledger_reader import MOST_READS, LedgerReader
 from aggregator.operations.replay.pages import Listed, Page, Position
 from aggregator.operations.replay.queues import Delivery
-from aggregator.pipeline.planning import timestamp
 from aggregator.schemas import BODY, invalid_fields
 
 EXAMPLES = 20

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from aggregator.exceptions import AggregatorError
 from aggregator.operations.replay.pages import Listed, Page, Position, is_archived
-from aggregator.schemas import Member, invalid_fields
+from aggregator.schemas import ObjectRef, invalid_fields
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -118,7 +118,7 @@ class Inventory(NamedTuple):
         if row["bucket"] != self.manifest.sourceBucket:
             raise InventoryError("a row of the inventory is about another bucket", bucket=row["bucket"])
         size = int(row["size"]) if row.get("size") not in (None, "") else None
-        member = Member(row["bucket"], row["key"], size, row.get("etag") or None, row.get("versionid") or None)
+        member = ObjectRef(row["bucket"], row["key"], size, row.get("etag") or None, row.get("versionid") or None)
         return Listed(member, _moment(row.get("lastmodifieddate")), is_archived(row.get("storageclass")))
 
 

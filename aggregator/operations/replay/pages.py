@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aggregator.exceptions import AggregatorError
-from aggregator.schemas import Member
+from aggregator.schemas import ObjectRef
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -31,7 +31,7 @@ class ListingError(AggregatorError):
 class Listed(NamedTuple):
     """An object as a listing tells of it; `member.key` as the listing has it, `archived` if it must be restored."""
 
-    member: Member
+    member: ObjectRef
     modified: datetime | None
     archived: bool
 
@@ -86,7 +86,7 @@ def is_archived(storage_class: str | None) -> bool:
 
 def _listed(bucket: str, found: Mapping[str, Any]) -> Listed:
     restored = "RestoreExpiryDate" in found.get("RestoreStatus", {})
-    member = Member(bucket, found["Key"], found["Size"], _unquoted(found.get("ETag")), found.get("VersionId"))
+    member = ObjectRef(bucket, found["Key"], found["Size"], _unquoted(found.get("ETag")), found.get("VersionId"))
     return Listed(member, found["LastModified"], is_archived(found.get("StorageClass")) and not restored)
 
 

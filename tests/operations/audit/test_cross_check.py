@@ -17,7 +17,7 @@ from aggregator.operations.audit.cross_check import Statement, Verdict, Witnesse
 from aggregator.pipeline.core import Packer, Source
 from aggregator.pipeline.planning import Plan
 from aggregator.reader import Bundle
-from aggregator.schemas import Member
+from aggregator.schemas import ObjectRef
 
 KEY = "2026/11/23/11/bundle-r-s.gz"
 CONFIRMED, SILENT, CONTRADICTED = Verdict
@@ -60,8 +60,8 @@ def bench(executor: Executor) -> Bench:
     """Two members, the eTag of one of them no MD5."""
     spool = io.BytesIO()
     packer = Packer(spool, limit=10**9, level=1, framing="lines", executor=executor)
-    packer.add(Source(Member("source", "plain"), 1, hashlib.md5(b"1").hexdigest()), [b"1"])
-    packer.add(Source(Member("source", "other"), 1, "0" * 32), [b"2"])
+    packer.add(Source(ObjectRef("source", "plain"), 1, hashlib.md5(b"1").hexdigest()), [b"1"])
+    packer.add(Source(ObjectRef("source", "other"), 1, "0" * 32), [b"2"])
     packer.finish(Plan(KEY, "2026-11-23T11:54:56Z", "r", ()))
     bundle = Bundle.open(spool)
     session = boto3.session.Session("testing", "testing", region_name="us-east-1")

@@ -21,7 +21,7 @@ from typer.testing import CliRunner, Result
 
 from aggregator.commands.main import app
 from aggregator.operations.replay.backfill import Bookmark, Mark, Totals
-from aggregator.schemas import BODY, Member
+from aggregator.schemas import BODY, ObjectRef
 from tests.support import ROOT
 from tests.support.world import World
 
@@ -47,9 +47,9 @@ class Post:
         attributes = self.sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=["All"])["Attributes"]
         return int(attributes["ApproximateNumberOfMessages"])
 
-    def received(self) -> list[Member]:
+    def received(self) -> list[ObjectRef]:
         """All that waits in the queue, taken from it."""
-        members: list[Member] = []
+        members: list[ObjectRef] = []
         while messages := self.sqs.receive_message(QueueUrl=self.url, MaxNumberOfMessages=10).get("Messages", []):
             for message in messages:
                 members += BODY.validate_json(message["Body"]).members()
@@ -74,8 +74,8 @@ def _md5(text: str | bytes) -> str:
     return hashlib.md5(text.encode() if isinstance(text, str) else text, usedforsecurity=False).hexdigest()
 
 
-def _member(world: World, key: str, version: str | None = None) -> Member:
-    return Member(world.source, key, len(key.encode()), _md5(key), version)
+def _member(world: World, key: str, version: str | None = None) -> ObjectRef:
+    return ObjectRef(world.source, key, len(key.encode()), _md5(key), version)
 
 
 def test_existing_objects_are_announced_bundled_and_then_known_as_bundled(post: Post) -> None:
@@ -180,8 +180,8 @@ def test_with_the_scope_version_versions_are_announced_by_their_id(post: Post, *
 
     post.backfill("--scope", "version", *(["--every-version"] if every else []), target=f"s3://{bucket}")
 
-    old = [Member(bucket, "gone", 1, _md5(b"3"), gone), Member(bucket, "k", 1, _md5(b"1"), ids[0])]
-    current = [Member(bucket, "k", 1, _md5(b"2"), ids[1])]
+    old = [ObjectRef(bucket, "gone", 1, _md5(b"3"), gone), ObjectRef(bucket, "k", 1, _md5(b"1"), ids[0])]
+    current = [ObjectRef(bucket, "k", 1, _md5(b"2"), ids[1])]
     assert post.received() == sorted(current + (old if every else []))
 
 

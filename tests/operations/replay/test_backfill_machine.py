@@ -21,7 +21,7 @@ import boto3
 import pytest
 from cfnlint.api import lint
 
-from aggregator.schemas import BODY, Member
+from aggregator.schemas import BODY, ObjectRef
 from tests.support import ROOT
 from tests.support.world import World
 
@@ -164,8 +164,8 @@ class Machine:
         size = self.map["ItemBatcher"]["MaxItemsPerBatch"]
         return [self.child(batch)[0] for batch in _batches(_report(rows), schema, size)]
 
-    def received(self) -> list[Member]:
-        members: list[Member] = []
+    def received(self) -> list[ObjectRef]:
+        members: list[ObjectRef] = []
         while messages := self.sqs.receive_message(QueueUrl=self.url, MaxNumberOfMessages=10).get("Messages", []):
             for message in messages:
                 members += BODY.validate_json(message["Body"]).members()
@@ -188,14 +188,14 @@ def test_what_a_report_lists_is_announced_and_what_cannot_be_read_is_not(machine
     rows += [_row("cold", storage="GLACIER"), _row("colder", storage="DEEP_ARCHIVE"), _row("empty", size="0")]
 
     assert machine.announce(rows) == ["SUCCEEDED"]
-    expected = [Member("source", key, 3, "e1", "v1") for key in KEYS] + [Member("source", "empty", 0, "e1", None)]
+    expected = [ObjectRef("source", key, 3, "e1", "v1") for key in KEYS] + [ObjectRef("source", "empty", 0, "e1", None)]
     assert machine.received() == sorted(expected)
 
 
 @pytest.mark.integration
 def test_a_report_with_nothing_but_bucket_and_key_is_enough(machine: Machine) -> None:
     assert machine.announce([("source", "a+b"), ("source", "c%2Bd")], "Bucket, Key") == ["SUCCEEDED"]
-    assert machine.received() == [Member("source", "a b"), Member("source", "c+d")]
+    assert machine.received() == [ObjectRef("source", "a b"), ObjectRef("source", "c+d")]
 
 
 @pytest.mark.integration

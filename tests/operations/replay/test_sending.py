@@ -27,14 +27,14 @@ from aggregator.operations.replay.backfill import (
 )
 from aggregator.operations.replay.pages import Listed, ListingError, Page, Position, place
 from aggregator.operations.replay.queues import Delivery, Outbox, Pace
-from aggregator.schemas import BODY, Member
+from aggregator.schemas import BODY, ObjectRef
 from tests.support.world import CREDENTIALS
 
 MODIFIED = datetime(2026, 11, 23, 16, 30, tzinfo=UTC)
 
 
 def listed(key: str, **fields: Any) -> Listed:
-    return Listed(Member("source", key, 3, "e1", **fields), MODIFIED, archived=False)
+    return Listed(ObjectRef("source", key, 3, "e1", **fields), MODIFIED, archived=False)
 
 
 def test_a_notification_is_the_one_that_s3_would_have_sent() -> None:
@@ -59,7 +59,7 @@ def test_a_notification_is_the_one_that_s3_would_have_sent() -> None:
 
 @given(st.text(st.characters(codec="utf-8"), min_size=1).filter(lambda key: len(key.encode()) <= 1024))
 def test_whatever_the_key_the_handler_reads_the_same_member_out_of_the_notification(key: str) -> None:
-    member = Member("source", key, 3, "e1", "v1")
+    member = ObjectRef("source", key, 3, "e1", "v1")
 
     assert BODY.validate_json(notification(Listed(member, None, archived=False))).members() == (member,)
 
@@ -161,7 +161,7 @@ def test_what_is_not_sent_is_counted_by_its_reason() -> None:
         listed("good"),
         listed("frozen")._replace(archived=True),
         listed("\udcff"),
-        Listed(Member("source", "folder/", 0), MODIFIED, archived=False),
+        Listed(ObjectRef("source", "folder/", 0), MODIFIED, archived=False),
         listed("other.csv"),
     ]
     recipient = Recipient(threading.Event())

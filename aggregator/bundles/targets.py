@@ -1,0 +1,102 @@
+"""
+The bundles that a command is called with: a file, a folder, an object or a prefix in S3, a URL, or standard input.
+
+    with bundle_at("s3://distribution/2026/11/23/14/bundle-….gz") as bundle:
+        ...
+"""
+
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from aggregator.bundles.bundle import Bundle
+from aggregator.bundles.opening import Location, s3_client
+from aggregator.exceptions import OpeningError
+
+_COPIED = 1024 * 1024
+
+
+_IN_MEMORY = 64 * 1024 * 1024
+
+
+def standard_input() -> BinaryIO:
+    """
+    The bytes that come in on standard input.
+
+    Raises:
+        OpeningError: there is none, as under `<&-`.
+    """
+    if sys.stdin is None:
+        raise OpeningError("there is no standard input")
+    return sys.stdin.buffer
+
+
+def bundle_at(target: str) -> Bundle:
+    """
+    The bundle that `target` names: a path, a URL, or `-` for standard input, which is kept until the bundle is closed.
+
+    Raises:
+        BundleFormatError: the bytes are no bundle, or not a whole one.
+        BundleVersionError: the bundle is of a later version than this reader knows.
+        OpeningError: the target cannot be opened.
+        OSError: the file cannot be read.
+    """
+    if target != "-":
+        return Bundle.open(target)
+    stream = standard_input()
+    spool = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115 - closed by the bundle, or right below
+    try:
+        while data := stream.read(_COPIED):
+            spool.write(data)
+
+        def fetch(offset: int, length: int) -> bytes:
+            spool.seek(offset)
+            return spool.read(length)
+
+        return Bundle(fetch, spool.tell(), close=spool.close)
+    except BaseException:
+        spool.close()
+        raise
+
+
+def expanded(targets: Iterable[str]) -> Iterator[str]:
+    """
+    The bundles that `targets` name: below a folder, or an S3 prefix that ends in a slash, every `.gz`, in their order.
+
+    Raises:
+        OpeningError: a folder or prefix holds none, or cannot be listed.
+    """
+    for target in targets:
+        if target.startswith("s3://") and Location.parsed(target).key[-1:] in {"", "/"}:
+            found = _listed(Location.parsed(target))
+        elif "://" not in target and Path(target).is_dir():
+            found = map(str, sorted(path for path in Path(target).rglob("*.gz") if path.is_file()))
+        else:
+            found = iter([target])
+        first = next(found, None)
+        if first is None:
+            raise OpeningError("there is no .gz there", target=target)
+        yield first
+        yield from found
+
+
+def buckets_of(targets: Iterable[str]) -> set[str]:
+    """The buckets of those targets that lie in S3."""
+    return {Location.parsed(target).bucket for target in targets if target.startswith("s3://")}
+
+
+def _listed(location: Location) -> Iterator[str]:
+    from aggregator.aws import translated  # noqa: PLC0415 - brings boto3
+
+    client = s3_client()
+    try:
+        pages = client.get_paginator("list_objects_v2").paginate(Bucket=location.bucket, Prefix=location.key)
+        with translated(target=f"s3://{location.bucket}/{location.key}"):
+            for page in pages:
+                for found in page.get("Contents", []):
+                    if found["Key"].endswith(".gz"):
+                        yield f"s3://{location.bucket}/{found['Key']}"
+    finally:
+        client.close()
