@@ -38,9 +38,11 @@ from aggregator.exceptions import (
 )
 from aggregator.pipeline.arbiter import Arbiter
 from aggregator.pipeline.bundling import Attempt, aggregate
-from aggregator.pipeline.clients import Clients, Distribution
+from aggregator.pipeline.clients import Clients
+from aggregator.pipeline.deadlines import Deadlines
+from aggregator.pipeline.distribution import DistributionBucket
 from aggregator.pipeline.ledger import Ledger
-from aggregator.pipeline.planning import Envelope, Plan, Timetable, Wanted
+from aggregator.pipeline.planning import Envelope, Plan, Wanted
 from aggregator.pipeline.records import Records
 from aggregator.pipeline.rejections import Rejection, Rejections
 from aggregator.pipeline.report import Parsed, Report, tell
@@ -92,10 +94,10 @@ def process(event: dict[str, Any], context: "LambdaContext", *, settings: Settin
     records = _records(event)
     _warn(settings)
     remaining = context.get_remaining_time_in_millis() / 1000
-    timetable = Timetable.of(began, remaining, settings.max_bundle_input, wall=time.time())
+    deadlines = Deadlines.of(began, remaining, settings.max_bundle_input, wall=time.time())
     parsed = [_parsed(record, settings) for record in records]
     with ExitStack() as stack:
-        invocation = _Invocation(settings, context.aws_request_id, timetable, stack)
+        invocation = _Invocation(settings, context.aws_request_id, deadlines, stack)
         result = aggregate(
             (wanted for one in parsed for wanted in one.envelope.wanted),
             begin=invocation.begin,
@@ -132,11 +134,11 @@ def _parsed(record: dict[str, Any], settings: Settings) -> Parsed:
     """One SQS message, as it is understood; an unexpected error in it fails this message alone."""
     try:
         body = _body(record)
-        announced = body.members()
-        wanted = tuple(Wanted.of(member, settings.idempotency_scope) for member in _bundled(announced, settings))
+        announced = body.objects()
+        wanted = tuple(Wanted.of(ref, settings.idempotency_scope) for ref in _bundled(announced, settings))
     except Exception as error:
         return Parsed(Envelope(record["messageId"], ()), error)
-    markers = sum(member.is_folder_marker for member in announced)
+    markers = sum(ref.is_folder_marker for ref in announced)
     return Parsed(Envelope(record["messageId"], wanted), skipped=(*body.skipped(), *[FOLDER_MARKER] * markers))
 
 
@@ -166,12 +168,12 @@ def _bundled(announced: Sequence[ObjectRef], settings: Settings) -> Iterator[Obj
     Raises:
         LoopError: it announces an object in a bucket that we write to.
     """
-    for member in announced:
-        if member.is_folder_marker:
+    for ref in announced:
+        if ref.is_folder_marker:
             continue
-        if member.bucket in {settings.distribution_bucket_name, settings.archive_bucket_name}:
-            raise LoopError("object lies in a bucket that bundles are put into", bucket=member.bucket)
-        yield member
+        if ref.bucket in {settings.distribution_bucket_name, settings.archive_bucket_name}:
+            raise LoopError("object lies in a bucket that bundles are put into", bucket=ref.bucket)
+        yield ref
 
 
 def _response(event: dict[str, Any], context: "LambdaContext", report: Report) -> "PartialItemFailureResponse":
@@ -191,10 +193,10 @@ def _response(event: dict[str, Any], context: "LambdaContext", report: Report) -
 class _Invocation:
     """What one invocation works with: built when it is needed, taken down at its end."""
 
-    def __init__(self, settings: Settings, request_id: str, timetable: Timetable, stack: ExitStack) -> None:
-        self._settings, self._request_id, self._timetable = settings, request_id, timetable
+    def __init__(self, settings: Settings, request_id: str, deadlines: Deadlines, stack: ExitStack) -> None:
+        self._settings, self._request_id, self._deadlines = settings, request_id, deadlines
         self._enabled = not switched_off(os.environ, "POWERTOOLS_IDEMPOTENCY_DISABLED")
-        self._clients = Clients.build(timetable)
+        self._clients = Clients.build(deadlines)
         stack.callback(self._clients.close)
         self._sources = Sources(
             self._clients,
@@ -203,11 +205,11 @@ class _Invocation:
             limit=settings.max_bundle_input,
             window=settings.read_window,
             concurrency=settings.read_concurrency,
-            timetable=timetable,
+            deadlines=deadlines,
         )
         stack.callback(self._sources.close)
         self._compressors = stack.enter_context(ThreadPoolExecutor(cpu_count() or 1, thread_name_prefix="compress"))
-        self._distribution = Distribution(self._clients.s3, settings.distribution_bucket_name)
+        self._distribution = DistributionBucket(self._clients.s3, settings.distribution_bucket_name)
         self._records = Records(
             self._clients.dynamodb,
             table=settings.idempotency_table_name,
@@ -222,7 +224,7 @@ class _Invocation:
             scope=settings.idempotency_scope,
             request_id=request_id,
             clock=time.time,
-            has_time=lambda: time.monotonic() <= timetable.read_until,
+            has_time=lambda: time.monotonic() <= deadlines.read_until,
         )
 
     def begin(self, plan: Plan) -> Attempt:
@@ -230,7 +232,7 @@ class _Invocation:
         return Attempt(
             plan,
             settings=self._settings,
-            timetable=self._timetable,
+            deadlines=self._deadlines,
             sources=self._sources,
             ledger=self._ledger,
             distribution=self._distribution,
@@ -251,7 +253,7 @@ class _Invocation:
     def _ledger(self) -> Ledger:
         """The ledger; its store is probed before anything is written into it."""
         way = chosen(self._records, self._settings.ledger_writes) if self._enabled else Unwritten()
-        lapses = self._timetable.lapses
+        lapses = self._deadlines.lapses
         return Ledger(self._records, way, self._arbiter, settle=self._settle, lapses=lapses, clock=time.time)
 
 

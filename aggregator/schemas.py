@@ -106,7 +106,7 @@ class _Incoming(BaseModel):
 class _Message(_Incoming):
     """What may lie on the queue."""
 
-    def members(self) -> tuple[ObjectRef, ...]:
+    def objects(self) -> tuple[ObjectRef, ...]:
         """The objects announced as created."""
         return ()
 
@@ -204,7 +204,7 @@ class S3Notification(_Message):
 
     Records: Annotated[list[Record], Field(min_length=1)] = Field(description="the events; S3 sends one")
 
-    def members(self) -> tuple[ObjectRef, ...]:
+    def objects(self) -> tuple[ObjectRef, ...]:
         """The objects announced as created."""
         return tuple(_notified(record.s3) for record in self.Records if isinstance(record, CreatedRecord))
 
@@ -250,7 +250,7 @@ class EventBridgeNotification(_Message):
     detail_type: Literal["Object Created"] = Field(alias="detail-type", description="always Object Created")
     detail: EventBridgeDetail
 
-    def members(self) -> tuple[ObjectRef, ...]:
+    def objects(self) -> tuple[ObjectRef, ...]:
         """The object announced as created."""
         named = self.detail.object
         return (ObjectRef(self.detail.bucket.name, named.key, named.size, named.etag, named.version_id),)
@@ -325,9 +325,9 @@ class SnsEnvelope(_Message):
     Type: Literal["Notification"] = Field(description="always Notification")
     Message: Json[Unwrapped] = Field(description="the notification, as a JSON text")
 
-    def members(self) -> tuple[ObjectRef, ...]:
+    def objects(self) -> tuple[ObjectRef, ...]:
         """The objects announced as created by the notification inside."""
-        return self.Message.members()
+        return self.Message.objects()
 
     def skipped(self) -> tuple[str, ...]:
         """The kinds of the events that create no object in the notification inside."""

@@ -23,7 +23,7 @@ from typing import Any
 
 from aggregator.operations.audit.reconciliation import Places, Subject, reconcile
 from aggregator.operations.ledger_reader import LedgerReader
-from aggregator.pipeline.core import Packer, Source
+from aggregator.pipeline.core import FetchedObject, Packer
 from aggregator.pipeline.planning import bundle_key, planned
 from aggregator.schemas import ObjectRef
 
@@ -60,7 +60,7 @@ def pack(at: int, total: int) -> bytes:
             tag = "0" * 32 if number % PER_BUNDLE == ALTERED else etag(number)
             copies = {MISSING: 0, TWICE: 2}.get(number % PER_BUNDLE, 1)
             for _ in range(copies):
-                packer.add(Source(ObjectRef("source", key(number)), SIZE, tag), [b""])
+                packer.add(FetchedObject(ObjectRef("source", key(number)), SIZE, tag), [b""])
         packer.finish(plan)
     return spool.getvalue()
 

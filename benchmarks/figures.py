@@ -13,7 +13,7 @@ from isal import isal_zlib
 from zlib_ng import zlib_ng
 
 from aggregator.bundles.layout import BLOCK_SIZE, END, FOOTER
-from aggregator.pipeline.core import Packer, Source, compressor
+from aggregator.pipeline.core import FetchedObject, Packer, compressor
 from aggregator.pipeline.planning import Plan
 from aggregator.schemas import ObjectRef
 from benchmarks.objects import BUCKET, Object, text
@@ -73,7 +73,7 @@ def _bundled(whole: bytes, size: int, level: int, *, versioned: bool = False, ra
             named = Object(number, size)
             key = f"orders/{UUID(int=chance.getrandbits(128), version=4)}.json" if random_keys else named.key
             version = "".join(chance.choices(_VERSION, k=32)) if versioned else None
-            packer.add(Source(ObjectRef(BUCKET, key), size, named.etag, version), [whole[at : at + size]])
+            packer.add(FetchedObject(ObjectRef(BUCKET, key), size, named.etag, version), [whole[at : at + size]])
         packer.finish(_PLAN)
     return spool.getvalue()
 

@@ -16,7 +16,7 @@ from typing import NamedTuple, Self
 
 import boto3
 
-from aggregator.pipeline.clients import Distribution, Version
+from aggregator.pipeline.distribution import DistributionBucket, Version
 from aggregator.runtimes.local import packages
 from benchmarks.client import WARM_UP, WARM_UP_SIZE
 from benchmarks.standin import Standin
@@ -134,7 +134,7 @@ def _published(contender: str, endpoint_url: str) -> int:
         aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
     )
-    distribution, size = Distribution(s3, DISTRIBUTION), 0
+    distribution, size = DistributionBucket(s3, DISTRIBUTION), 0
     for listed in s3.list_object_versions(Bucket=DISTRIBUTION).get("Versions", []):
         if contender == "ours":
             version = Version(listed["VersionId"], listed["Size"], listed["IsLatest"])

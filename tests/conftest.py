@@ -12,7 +12,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 import pytest
 from moto.server import ThreadedMotoServer
 
-from aggregator.pipeline.core import Packer, Source
+from aggregator.pipeline.core import FetchedObject, Packer
 from aggregator.pipeline.planning import Plan
 from aggregator.pipeline.settings import Settings
 from aggregator.runtimes.local.embedded import EmbeddedAws
@@ -61,7 +61,7 @@ def samples_bundle(executor: Executor) -> bytes:
     packer = Packer(spool, limit=10**9, level=6, framing="lines", executor=executor)
     for key, body in generate.samples().items():
         gzipped = key.endswith(".gz")
-        source = Source(ObjectRef("samples", key), len(body), hashlib.md5(body).hexdigest(), gzipped=gzipped)
+        source = FetchedObject(ObjectRef("samples", key), len(body), hashlib.md5(body).hexdigest(), gzipped=gzipped)
         packer.add(source, [gzip.decompress(body) if gzipped else body])
     packer.finish(Plan("2026/11/23/16/bundle-samples.gz", "2026-11-23T16:00:00Z", "request", ()))
     return spool.getvalue()

@@ -73,7 +73,7 @@ def test_every_golden_bundle_has_its_test() -> None:
 
 def _verdict(body: str) -> str:
     try:
-        announced = parse(event=body, model=BODY).members()  # type: ignore[call-overload]
+        announced = parse(event=body, model=BODY).objects()  # type: ignore[call-overload]
     except ValidationError:
         return "reject"
     return "process" if [member for member in announced if not member.is_folder_marker] else "skip"

@@ -830,7 +830,7 @@ def test_a_batch_is_read_with_all_that_lambda_adds_to_it() -> None:
 
 
 def _members(body: str) -> tuple[ObjectRef, ...]:
-    return BODY.validate_json(body).members()
+    return BODY.validate_json(body).objects()
 
 
 def _skipped(body: str) -> tuple[str, ...]:

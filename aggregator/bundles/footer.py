@@ -62,7 +62,6 @@ _FOOTER_BEGIN = empty_member(FOOTER_ID, bytes(FOOTER.size))[: FOOTER_SIZE - FOOT
 Fetch = Callable[[int, int], bytes]
 """Reads so many bytes from such an offset."""
 
-
 _FIELDS = TypeAdapter(dict[str, Any])
 """Parses as strictly as the Lambda does: half a character, which no key of S3's has, is refused."""
 

@@ -34,6 +34,5 @@ def empty_member(name: bytes, extra: bytes) -> bytes:
 BLOCK_SIZE = 256 * 1024
 """Bytes of text in a block: what one thread compresses, and what a reader inflates to get at one member."""
 
-
 EXTRA_SIZE = 16 * 1024 - 4
 """Most index bytes in one empty member: DuckDB 2.0 refuses a gzip header of more than 32 KiB."""

@@ -17,7 +17,6 @@ from aggregator.exceptions import OpeningError
 
 _COPIED = 1024 * 1024
 
-
 _IN_MEMORY = 64 * 1024 * 1024
 
 

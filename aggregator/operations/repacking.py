@@ -25,8 +25,8 @@ from aggregator.bundles.index import BundleIndex, Member, Origin
 from aggregator.bundles.opening import Location
 from aggregator.bundles.targets import bundle_at
 from aggregator.exceptions import AggregatorError, AmbiguousPutError, BundleFormatError, UnpublishedError
-from aggregator.pipeline.clients import CONDITION_FAILED, Distribution
-from aggregator.pipeline.core import Packed, Packer, Source
+from aggregator.pipeline.core import FetchedObject, Packed, Packer
+from aggregator.pipeline.distribution import CONDITION_FAILED, DistributionBucket
 from aggregator.pipeline.planning import Plan
 from aggregator.schemas import ObjectRef
 
@@ -168,7 +168,7 @@ def _put(bucket: str, key: str, spool: IO[bytes], packed: Packed) -> None:
         raise RepackingError("the bundle is larger than one put takes: repack fewer", size=packed.size)
     with closing(s3_client(attempts=1)) as s3:
         try:
-            Distribution(s3, bucket).put(key, spool, size=packed.size, sha256=packed.sha256)
+            DistributionBucket(s3, bucket).put(key, spool, size=packed.size, sha256=packed.sha256)
         except (UnpublishedError, AmbiguousPutError) as error:
             if error.facts["fault"] in CONDITION_FAILED:
                 raise RepackingError("there is something of that name already", bucket=bucket, key=key) from error
@@ -268,9 +268,9 @@ def _request_id(repack: Repack) -> str:
     return ids.pop() if len(ids) == 1 else "repacked"
 
 
-def _source(entry: Member) -> Source:
-    member = ObjectRef(entry.bucket, entry.key, entry.size, entry.etag, entry.version_id)
-    return Source(member, entry.size, entry.etag, entry.version_id, gzipped=entry.encoding == "gzip")
+def _source(entry: Member) -> FetchedObject:
+    ref = ObjectRef(entry.bucket, entry.key, entry.size, entry.etag, entry.version_id)
+    return FetchedObject(ref, entry.size, entry.etag, entry.version_id, gzipped=entry.encoding == "gzip")
 
 
 def _reported(chunks: Iterator[bytes], report: Callable[[int], object]) -> Iterator[bytes]:

@@ -23,8 +23,8 @@ from aggregator.exceptions import (
     OutOfTimeError,
     StoreUnavailableError,
 )
-from aggregator.pipeline.clients import Distribution
 from aggregator.pipeline.core import empty_bundle
+from aggregator.pipeline.distribution import DistributionBucket
 from aggregator.pipeline.planning import identity
 from aggregator.schemas import ObjectRef
 
@@ -41,7 +41,7 @@ class Arbiter:
 
     def __init__(
         self,
-        distribution: Distribution,
+        distribution: DistributionBucket,
         *,
         settle: Settle,
         scope: Literal["key", "version"],

@@ -17,7 +17,6 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from secrets import token_hex
 from tempfile import SpooledTemporaryFile
-from typing import NamedTuple
 
 import structlog
 
@@ -31,40 +30,20 @@ from aggregator.exceptions import (
 )
 from aggregator.pipeline.arbiter import Arbiter
 from aggregator.pipeline.claiming import CLAIMERS, Claiming
-from aggregator.pipeline.clients import Distribution
 from aggregator.pipeline.core import Packed, Packer
+from aggregator.pipeline.deadlines import Deadlines
+from aggregator.pipeline.distribution import DistributionBucket
 from aggregator.pipeline.ledger import Claim, Claims, Ledger
-from aggregator.pipeline.planning import Outcome, Plan, Timetable, Wanted, planned, split
+from aggregator.pipeline.outcomes import PHASES, Outcome, Outcomes, Published, Result
+from aggregator.pipeline.planning import Plan, Wanted, planned, split
 from aggregator.pipeline.settings import Settings
 from aggregator.pipeline.sources import Arrival, NotStarted, Reading, Sources
 
 SPOOL_SIZE = 16 * 1024 * 1024
 """Bytes of a bundle kept in memory; what is more goes to the function's ephemeral storage."""
 
-PHASES = ("gather", "close", "put", "settle")
-"""What the time of a bundle goes into; to gather is to claim, read and pack."""
 
 log = structlog.get_logger()
-
-Outcomes = dict[str, Outcome | Exception]
-"""What became of each object, by its id: how it was acknowledged, or why it failed."""
-
-
-class Published(NamedTuple):
-    """A bundle that is published; bytes of its members, and its own."""
-
-    bundle: str
-    members: int
-    bytes_in: int
-    bytes_out: int
-
-
-class Result(NamedTuple):
-    """What an invocation did: the outcome of each object, the bundles published, and seconds spent in each phase."""
-
-    outcomes: Outcomes
-    published: list[Published]
-    seconds: dict[str, float]
 
 
 def aggregate(wanted: Iterable[Wanted], *, begin: "Callable[[Plan], Attempt]", request_id: str, limit: int) -> Result:
@@ -103,10 +82,10 @@ class Attempt:
         plan: Plan,
         *,
         settings: Settings,
-        timetable: Timetable,
+        deadlines: Deadlines,
         sources: Sources,
         ledger: Ledger,
-        distribution: Distribution,
+        distribution: DistributionBucket,
         arbiter: Arbiter,
         compressors: Executor,
     ) -> None:
@@ -119,7 +98,7 @@ class Attempt:
         self._packed: dict[str, Wanted] = {}
         self._claims = Claims([], [], {})
         self._full = False
-        self._settings, self._compressors, self._timetable = settings, compressors, timetable
+        self._settings, self._compressors, self._deadlines = settings, compressors, deadlines
         self._sources, self._ledger, self._distribution, self._arbiter = sources, ledger, distribution, arbiter
 
     def gather(self) -> bool:
@@ -147,7 +126,7 @@ class Attempt:
         try:
             with self._timed("close"):
                 packed = self._packer.finish(self.plan)
-            if self._ledger.lapsed or not self._timetable.allows_put(time.monotonic()):
+            if self._ledger.lapsed or not self._deadlines.allows_put(time.monotonic()):
                 raise OutOfTimeError("invocation ends before the bundle can be put", bundle=self.plan.bundle)
         except Exception as error:
             self._give_back(error)
@@ -169,7 +148,7 @@ class Attempt:
             framing=self._settings.bundle_framing,
             executor=self._compressors,
         )
-        claiming = Claiming(self.plan, self._ledger, enough=self._is_full, until=self._timetable.read_until)
+        claiming = Claiming(self.plan, self._ledger, enough=self._is_full, until=self._deadlines.read_until)
         try:
             with (
                 ThreadPoolExecutor(CLAIMERS, thread_name_prefix="claim") as claimers,
@@ -201,8 +180,8 @@ class Attempt:
     def _added(self, reading: Reading) -> AggregatorError | None:
         """Why an object could not be added; any other error is not the object's, and fails the bundle."""
         try:
-            if time.monotonic() > self._timetable.gather_until:
-                raise OutOfTimeError("invocation ends before the object can be packed", key=reading.source.member.key)
+            if time.monotonic() > self._deadlines.gather_until:
+                raise OutOfTimeError("invocation ends before the object can be packed", key=reading.source.ref.key)
             self._packer.add(*reading)
         except AggregatorError as error:
             return error

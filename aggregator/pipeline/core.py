@@ -53,10 +53,10 @@ _CORRUPT: tuple[type[Exception], ...] = (EOFError, OSError, isal_zlib.IsalError,
 Chunk = bytes | memoryview
 
 
-class Source(NamedTuple):
+class FetchedObject(NamedTuple):
     """A member as it was read: what S3 said of it while it handed over the bytes."""
 
-    member: ObjectRef
+    ref: ObjectRef
     size: int
     etag: str | None = None
     version_id: str | None = None
@@ -80,7 +80,7 @@ def empty_bundle(bundle: str, now: float, request_id: str) -> bytes:
     return spool.getvalue()
 
 
-def decoded(source: Source, chunks: Iterable[Chunk]) -> Iterator[bytes]:
+def decoded(source: FetchedObject, chunks: Iterable[Chunk]) -> Iterator[bytes]:
     """
     The decoded bytes of a gzip source, all its members, a block at a time.
 
@@ -96,8 +96,8 @@ def decoded(source: Source, chunks: Iterable[Chunk]) -> Iterator[bytes]:
             raise
         raise CorruptMemberError(
             "object is not gzip to its end",
-            bucket=source.member.bucket,
-            key=source.member.key,
+            bucket=source.ref.bucket,
+            key=source.ref.key,
             fault=type(error).__name__,
         ) from error
 
@@ -112,7 +112,7 @@ class Packer:
     def __init__(
         self, spool: IO[bytes], *, limit: int, level: int, framing: Literal["lines", "none"], executor: Executor
     ) -> None:
-        self.entries: list[tuple[Source, int, int, int]] = []
+        self.entries: list[tuple[FetchedObject, int, int, int]] = []
         self._spool, self._limit, self._framing, self._executor = spool, limit, framing, executor
         self._compress = compressor(level)
         self._pending: deque[Future[bytes]] = deque()
@@ -122,7 +122,7 @@ class Packer:
         self._digest = hashlib.sha256()
         self._write(HEADER)
 
-    def add(self, source: Source, chunks: Iterable[Chunk]) -> None:
+    def add(self, source: FetchedObject, chunks: Iterable[Chunk]) -> None:
         """
         Append one member, or nothing at all.
 
@@ -156,15 +156,15 @@ class Packer:
         self._write(empty_member(FOOTER_ID, footer))
         return Packed(self._spool.tell(), self._digest.digest(), index)
 
-    def _check_room(self, source: Source, length: int) -> None:
+    def _check_room(self, source: FetchedObject, length: int) -> None:
         if length > self._limit:
             raise OversizedMemberError(
-                "member is larger than a bundle may be", key=source.member.key, length=length, limit=self._limit
+                "member is larger than a bundle may be", key=source.ref.key, length=length, limit=self._limit
             )
         if self._packed + length > self._limit:
-            raise BundleFullError("bundle has no room left for this member", key=source.member.key)
+            raise BundleFullError("bundle has no room left for this member", key=source.ref.key)
 
-    def _append_or_cut_back(self, source: Source, chunks: Iterable[Chunk]) -> None:
+    def _append_or_cut_back(self, source: FetchedObject, chunks: Iterable[Chunk]) -> None:
         self._drain(0)
         at, blocks, buffer = self._spool.tell(), len(self._blocks), bytes(self._buffer)
         text_size, crc, digest = self._text_size, self._crc, self._digest.copy()
@@ -181,14 +181,14 @@ class Packer:
             self._text_size, self._crc, self._digest = text_size, crc, digest
             raise
 
-    def _within_limits(self, source: Source, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+    def _within_limits(self, source: FetchedObject, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
         length = 0
         for chunk in chunks:
             length += len(chunk)
             self._check_room(source, length)
             yield chunk
 
-    def _append(self, source: Source, chunks: Iterable[Chunk]) -> None:
+    def _append(self, source: FetchedObject, chunks: Iterable[Chunk]) -> None:
         start, crc, last = self._text_size, 0, b"\n"
         for chunk in chunks:
             crc = isal_zlib.crc32(chunk, crc)
@@ -226,7 +226,7 @@ class Packer:
         self._digest.update(data)
 
     def _index(self, plan: Plan) -> BundleIndex:
-        buckets = list(dict.fromkeys(source.member.bucket for source, *_ in self.entries))
+        buckets = list(dict.fromkeys(source.ref.bucket for source, *_ in self.entries))
         position = {bucket: at for at, bucket in enumerate(buckets)}
         sources = [source for source, *_ in self.entries]
         return BundleIndex(
@@ -240,8 +240,8 @@ class Packer:
             blocks=self._blocks,
             buckets=buckets,
             members=MemberColumns(
-                bucket=[position[source.member.bucket] for source in sources],
-                key=[source.member.key for source in sources],
+                bucket=[position[source.ref.bucket] for source in sources],
+                key=[source.ref.key for source in sources],
                 version_id=[source.version_id for source in sources],
                 etag=[source.etag for source in sources],
                 size=[source.size for source in sources],

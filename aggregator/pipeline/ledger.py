@@ -26,7 +26,8 @@ from typing import NamedTuple
 
 from aggregator.exceptions import AggregatorError, InFlightError, LedgerUnavailableError
 from aggregator.pipeline.arbiter import Arbiter, Settle
-from aggregator.pipeline.planning import Outcome, Wanted, repeated
+from aggregator.pipeline.outcomes import Outcome, repeated
+from aggregator.pipeline.planning import Wanted
 from aggregator.pipeline.records import Record, Records
 from aggregator.pipeline.settings import SECONDS_PER_DAY
 from aggregator.pipeline.swaps import Swap, Swapped, Way, swap_all
@@ -107,9 +108,7 @@ class Ledger:
             if not seen:
                 return claims
         for one, _ in seen.values():
-            claims.outcomes[one.id] = InFlightError(
-                "member changes hands faster than we can follow", key=one.member.key
-            )
+            claims.outcomes[one.id] = InFlightError("member changes hands faster than we can follow", key=one.ref.key)
         return claims
 
     def release(self, owned: Sequence[Claim], in_doubt: Sequence[Claim] = ()) -> None:
@@ -156,7 +155,7 @@ class Ledger:
                 continue
             bundle = record.content["bundle"]
             if bundle in settled:
-                claims.outcomes[wanted.id] = repeated(wanted.member, record.content.get("etag"))
+                claims.outcomes[wanted.id] = repeated(wanted.ref, record.content.get("etag"))
             else:
                 others.setdefault(bundle, {})[wanted] = record
         if others:
@@ -181,7 +180,7 @@ class Ledger:
         for one, seen in named.items():
             record = now.get(one.id)
             if record == seen:
-                claims.outcomes[one.id] = repeated(one.member, seen.content.get("etag"))
+                claims.outcomes[one.id] = repeated(one.ref, seen.content.get("etag"))
             else:
                 again[one.id] = (one, record if record and self._is_free(record) else None)
         for bundle, taken in others.items():
@@ -202,13 +201,13 @@ class Ledger:
                 claims.outcomes[one.id] = error
                 continue
             if one.id in members:
-                claims.outcomes[one.id] = repeated(one.member, record.content.get("etag"))
+                claims.outcomes[one.id] = repeated(one.ref, record.content.get("etag"))
             else:
                 again[one.id] = (one, record)
         return again
 
     def _draft(self, wanted: Wanted, replaces: Record | None, bundle: str) -> Claim:
-        content = {"bundle": bundle, "etag": wanted.member.etag}
+        content = {"bundle": bundle, "etag": wanted.ref.etag}
         return Claim(wanted, self._records.record(content, self._deadline), replaces)
 
     def _released(self, claim: Claim) -> Record:
@@ -231,4 +230,4 @@ def _is(mine: Record, found: Record | None) -> bool:
 
 def _unconfirmed(drafts: Mapping[str, Claim], swapped: Swapped) -> Iterator[tuple[str, AggregatorError]]:
     for id_, fault in (swapped.failed | swapped.in_doubt).items():
-        yield id_, LedgerUnavailableError("claim was not confirmed", key=drafts[id_].wanted.member.key, fault=fault)
+        yield id_, LedgerUnavailableError("claim was not confirmed", key=drafts[id_].wanted.ref.key, fault=fault)

@@ -53,11 +53,11 @@ class Rejections:
             raise LedgerUnavailableError("refusals were not recorded", fault="UnprocessedItems")
 
     def _item(self, rejection: Rejection) -> Item:
-        members = [one.member for one in rejection.wanted[:MOST_OBJECTS]]
+        members = [one.ref for one in rejection.wanted[:MOST_OBJECTS]]
         content = {
             "reason": rejection.reason,
             "message": rejection.message,
-            "objects": [f"s3://{member.bucket}/{member.key}" for member in members],
+            "objects": [f"s3://{ref.bucket}/{ref.key}" for ref in members],
             "request_id": self._request_id,
             "time": int(self._clock()),
         }

@@ -11,8 +11,8 @@ import structlog
 from aws_lambda_powertools import Metrics
 
 from aggregator.exceptions import AggregatorError, InFlightError, PermanentError, UnforeseenError
-from aggregator.pipeline.bundling import Result
-from aggregator.pipeline.planning import Envelope, Outcome, repeated
+from aggregator.pipeline.outcomes import Outcome, Result, repeated
+from aggregator.pipeline.planning import Envelope
 from aggregator.pipeline.rejections import Rejection
 from aggregator.pipeline.settings import Settings
 from aggregator.pipeline.telemetry import METRICS, add_counts
@@ -89,12 +89,12 @@ class Report(NamedTuple):
 
     def _acknowledged(self) -> Iterator[Outcome]:
         first: dict[str, ObjectRef] = {}
-        for id_, member in (wanted for one in self.parsed for wanted in one.envelope.wanted):
+        for id_, ref in (wanted for one in self.parsed for wanted in one.envelope.wanted):
             outcome = self.result.outcomes[id_]
             if outcome is Outcome.BUNDLED and id_ in first:
-                yield repeated(member, first[id_].etag)
+                yield repeated(ref, first[id_].etag)
             elif isinstance(outcome, Outcome):
-                first[id_] = member
+                first[id_] = ref
                 yield outcome
 
 
@@ -118,7 +118,7 @@ def tell(report: Report, settings: Settings, metrics: Metrics, began: float) -> 
 def _tell_rejected(failed: Sequence[tuple[Envelope, Exception]]) -> None:
     for envelope, error in failed:
         if isinstance(error, PermanentError):
-            facts = {"objects": [one.member.key for one in envelope.wanted], **error.facts}
+            facts = {"objects": [one.ref.key for one in envelope.wanted], **error.facts}
             log.error(
                 "envelope.rejected", message_id=envelope.message_id, reason=error.reason, why=error.args[0], **facts
             )

@@ -46,9 +46,11 @@ from aggregator.exceptions import (
     SupersededError,
     UnforeseenError,
 )
-from aggregator.pipeline.clients import CONDITION_FAILED, Clients
-from aggregator.pipeline.core import Chunk, Source, decoded
-from aggregator.pipeline.planning import Timetable, Wanted
+from aggregator.pipeline.clients import Clients
+from aggregator.pipeline.core import Chunk, FetchedObject, decoded
+from aggregator.pipeline.deadlines import Deadlines
+from aggregator.pipeline.distribution import CONDITION_FAILED
+from aggregator.pipeline.planning import Wanted
 from aggregator.schemas import ObjectRef
 
 if TYPE_CHECKING:
@@ -75,7 +77,7 @@ _FORBIDDEN = frozenset({"403", "401", "AccessDenied", "Forbidden", "AllAccessDis
 class Reading(NamedTuple):
     """A member on its way in: what S3 says of it, and its decoded bytes, in hand or part by part as asked for."""
 
-    source: Source
+    source: FetchedObject
     chunks: Iterator[Chunk]
 
 
@@ -108,13 +110,13 @@ class Sources:
         limit: int,
         window: int,
         concurrency: int,
-        timetable: Timetable,
+        deadlines: Deadlines,
     ) -> None:
         self._s3, self._scope, self._decoding, self._limit = clients.s3, scope, decoding, limit
-        self._timetable, self._concurrency = timetable, concurrency
+        self._deadlines, self._concurrency = deadlines, concurrency
         self._window_size = window // 3  # what is being read is held twice while obstore puts its pieces together
         self._stores: dict[str, S3Store] = {}
-        self._connection = _connection(clients, timetable)
+        self._connection = _connection(clients, deadlines)
         self._most_parts = max(1, window // 2 // PART_SIZE)
         self._parts = ThreadPoolExecutor(self._most_parts, thread_name_prefix="part")
 
@@ -153,18 +155,18 @@ class Sources:
             ahead.arrivals.put(None)
 
     def _arrival(self, wanted: Wanted, ahead: "_Ahead") -> Arrival:
-        member = wanted.member
-        held = ahead.window.take(min(_UNDECLARED if member.size is None else member.size, PART_SIZE))
+        ref = wanted.ref
+        held = ahead.window.take(min(_UNDECLARED if ref.size is None else ref.size, PART_SIZE))
         try:
             if ahead.is_over():
                 return Arrival(wanted, NotStarted(), held)
-            if monotonic() > self._timetable.read_until:
-                raise OutOfTimeError("invocation ends before the object can be read", key=member.key)
-            return Arrival(wanted, self.read(member, at_once=held), held)
+            if monotonic() > self._deadlines.read_until:
+                raise OutOfTimeError("invocation ends before the object can be read", key=ref.key)
+            return Arrival(wanted, self.read(ref, at_once=held), held)
         except Exception as error:
             return Arrival(wanted, error, held)
 
-    def read(self, member: ObjectRef, *, at_once: int = PART_SIZE) -> Reading:
+    def read(self, ref: ObjectRef, *, at_once: int = PART_SIZE) -> Reading:
         """
         Open a member, and take its bytes if they are no more than `at_once`; else they are read in parts as asked for.
 
@@ -176,49 +178,49 @@ class Sources:
             PermanentError: missing, forbidden, archived, or larger than a bundle may be.
             StoreUnavailableError: S3 throttles, times out or cannot be reached; also from `chunks`.
         """
-        pin = _pin(member) if self._scope == "version" else {}
-        answer = self._first(member, pin)
+        pin = _pin(ref) if self._scope == "version" else {}
+        answer = self._first(ref, pin)
         if answer.size > self._limit:
             raise OversizedMemberError(
                 "object is larger than a bundle may be",
-                bucket=member.bucket,
-                key=member.key,
+                bucket=ref.bucket,
+                key=ref.key,
                 size=answer.size,
                 limit=self._limit,
             )
-        source = Source(member, answer.size, answer.etag, answer.version_id or pin.get("version"))
+        source = FetchedObject(ref, answer.size, answer.etag, answer.version_id or pin.get("version"))
         pin = pin or {"if_match": f'"{answer.etag}"'}
         if answer.is_part:
-            head, rest = self._body(answer, member), self._in_parts(source, pin, begin=PART_SIZE)
+            head, rest = self._body(answer, ref), self._in_parts(source, pin, begin=PART_SIZE)
         elif answer.size > at_once:
             head, rest = None, self._in_parts(source, pin)
         else:
-            head, rest = self._body(answer, member), iter(())
+            head, rest = self._body(answer, ref), iter(())
         chunks = rest if head is None else chain((head,), rest)
-        if self._decoding == "auto" and (answer.encoding == "gzip" or member.key.endswith(".gz")):
+        if self._decoding == "auto" and (answer.encoding == "gzip" or ref.key.endswith(".gz")):
             if head is None:  # larger than was announced: there is room for its first bytes only
-                head = self._body(self._get(member, {**pin, "range": (0, len(GZIP_MAGIC))}), member)
+                head = self._body(self._get(ref, {**pin, "range": (0, len(GZIP_MAGIC))}), ref)
             if head[: len(GZIP_MAGIC)] == GZIP_MAGIC:
                 source = source._replace(gzipped=True)
-                return Reading(source, _guarded(decoded(source, chunks), member))
+                return Reading(source, _guarded(decoded(source, chunks), ref))
         return Reading(source, chunks)
 
-    def _first(self, member: ObjectRef, pin: Mapping[str, Any]) -> "_Answer":
+    def _first(self, ref: ObjectRef, pin: Mapping[str, Any]) -> "_Answer":
         """An object, or the first part of one that is announced as larger than a part."""
-        if member.size is None or member.size <= PART_SIZE:
-            return self._get(member, pin)
+        if ref.size is None or ref.size <= PART_SIZE:
+            return self._get(ref, pin)
         try:
-            return self._get(member, {**pin, "range": (0, PART_SIZE)})
+            return self._get(ref, {**pin, "range": (0, PART_SIZE)})
         except StoreUnavailableError as error:
             if error.facts["fault"] not in _NO_SUCH_RANGE:
                 raise
-            return self._get(member, pin)  # it is empty by now
+            return self._get(ref, pin)  # it is empty by now
 
-    def _in_parts(self, source: Source, pin: Mapping[str, Any], begin: int = 0) -> Iterator[memoryview]:
+    def _in_parts(self, source: FetchedObject, pin: Mapping[str, Any], begin: int = 0) -> Iterator[memoryview]:
         def part(bounds: tuple[int, int]) -> memoryview:
-            if monotonic() > self._timetable.read_until:
-                raise OutOfTimeError("invocation ends before the object can be read", key=source.member.key)
-            return self._body(self._get(source.member, {**pin, "range": bounds}), source.member)
+            if monotonic() > self._deadlines.read_until:
+                raise OutOfTimeError("invocation ends before the object can be read", key=source.ref.key)
+            return self._body(self._get(source.ref, {**pin, "range": bounds}), source.ref)
 
         ahead: deque[Future[memoryview]] = deque()
         try:
@@ -232,35 +234,35 @@ class Sources:
             for future in ahead:
                 future.cancel()
 
-    def _get(self, member: ObjectRef, options: Mapping[str, Any]) -> "_Answer":
+    def _get(self, ref: ObjectRef, options: Mapping[str, Any]) -> "_Answer":
         try:
-            if not nameable(member.key):
-                return self._get_with_boto3(member, options)
+            if not nameable(ref.key):
+                return self._get_with_boto3(ref, options)
             try:
-                return self._get_with_obstore(member, options)
+                return self._get_with_obstore(ref, options)
             except BaseError as error:
                 if _UNREADABLE_HEADER not in str(error):
                     raise
-                return self._get_with_boto3(member, options)
+                return self._get_with_boto3(ref, options)
         except _FOREIGN as error:
-            raise self._translated(error, member) from error
+            raise self._translated(error, ref) from error
 
-    def _body(self, answer: "_Answer", member: ObjectRef) -> memoryview:
+    def _body(self, answer: "_Answer", ref: ObjectRef) -> memoryview:
         try:
             return answer.take()
         except _FOREIGN as error:
-            raise self._translated(error, member) from error
+            raise self._translated(error, ref) from error
 
-    def _get_with_obstore(self, member: ObjectRef, options: Mapping[str, Any]) -> "_Answer":
-        store = self._stores.get(member.bucket)
+    def _get_with_obstore(self, ref: ObjectRef, options: Mapping[str, Any]) -> "_Answer":
+        store = self._stores.get(ref.bucket)
         if store is None:
-            store = self._stores[member.bucket] = S3Store(member.bucket, **self._connection)
-        got = obstore.get(store, member.key, options=cast("GetOptions", options))
+            store = self._stores[ref.bucket] = S3Store(ref.bucket, **self._connection)
+        got = obstore.get(store, ref.key, options=cast("GetOptions", options))
         meta, encoding = got.meta, got.attributes.get("Content-Encoding")
         is_part = got.range[1] < meta["size"]
         return _Answer(meta["size"], meta["e_tag"], meta["version"], encoding, lambda: memoryview(got.bytes()), is_part)
 
-    def _get_with_boto3(self, member: ObjectRef, options: Mapping[str, Any]) -> "_Answer":
+    def _get_with_boto3(self, ref: ObjectRef, options: Mapping[str, Any]) -> "_Answer":
         wanted: dict[str, Any] = {}
         if "if_match" in options:
             wanted["IfMatch"] = options["if_match"]
@@ -268,8 +270,8 @@ class Sources:
             wanted["VersionId"] = options["version"]
         if "range" in options:
             wanted["Range"] = f"bytes={options['range'][0]}-{options['range'][1] - 1}"
-        until = monotonic() + self._timetable.request_timeout
-        got = retry_once(lambda: self._s3.get_object(Bucket=member.bucket, Key=member.key, **wanted))
+        until = monotonic() + self._deadlines.request_timeout
+        got = retry_once(lambda: self._s3.get_object(Bucket=ref.bucket, Key=ref.key, **wanted))
         length = got["ContentLength"]
         size = int(got["ContentRange"].rpartition("/")[2]) if "range" in options else length
         encoding, version_id = got.get("ContentEncoding"), got.get("VersionId")
@@ -277,10 +279,10 @@ class Sources:
             size, got["ETag"], version_id, encoding, lambda: _taken(got["Body"], length, until), length < size
         )
 
-    def _translated(self, error: Exception, member: ObjectRef) -> AggregatorError:
+    def _translated(self, error: Exception, ref: ObjectRef) -> AggregatorError:
         """What an error of obstore or boto3 means for the member."""
         code = _code(error)
-        facts: dict[str, object] = {"bucket": member.bucket, "key": member.key, "fault": code}
+        facts: dict[str, object] = {"bucket": ref.bucket, "key": ref.key, "fault": code}
         if code in _GONE:
             return MissingObjectError("object is not there", **facts)
         if code == "InvalidObjectState":
@@ -402,21 +404,21 @@ def _taken(body: Any, length: int, until: float) -> memoryview:
     return memoryview(taken)
 
 
-def _guarded(chunks: Iterator[Chunk], member: ObjectRef) -> Iterator[Chunk]:
+def _guarded(chunks: Iterator[Chunk], ref: ObjectRef) -> Iterator[Chunk]:
     """The same chunks; what nobody foresaw in making them is this member's misfortune and not its neighbours'."""
     try:
         yield from chunks
     except AggregatorError:
         raise
     except Exception as error:
-        raise UnforeseenError("object could not be decoded", bucket=member.bucket, key=member.key) from error
+        raise UnforeseenError("object could not be decoded", bucket=ref.bucket, key=ref.key) from error
 
 
-def _pin(member: ObjectRef) -> dict[str, Any]:
+def _pin(ref: ObjectRef) -> dict[str, Any]:
     """Read exactly the version that was announced."""
-    if member.version_id:
-        return {"version": member.version_id}
-    return {"if_match": f'"{member.etag}"'} if member.etag else {}
+    if ref.version_id:
+        return {"version": ref.version_id}
+    return {"if_match": f'"{ref.etag}"'} if ref.etag else {}
 
 
 def _code(error: Exception) -> str:
@@ -425,14 +427,14 @@ def _code(error: Exception) -> str:
     return (found[2] or found[1]) if found else error_code(error)
 
 
-def _connection(clients: Clients, timetable: Timetable) -> dict[str, Any]:
+def _connection(clients: Clients, deadlines: Deadlines) -> dict[str, Any]:
     """What obstore needs to reach S3 as boto3 does: endpoint, region, credentials, and the same patience."""
     credentials = clients.session.get_credentials()
     if credentials is None:
         raise ConfigurationError("no AWS credentials were found: give the process a role or set the AWS_ variables")
     frozen = credentials.get_frozen_credentials()
     endpoint = clients.s3.meta.endpoint_url
-    timeout = timedelta(seconds=timetable.request_timeout)
+    timeout = timedelta(seconds=deadlines.request_timeout)
     backoff = {"init_backoff": timedelta(milliseconds=50), "max_backoff": timeout / 2, "base": 2}
     return {
         "endpoint": endpoint,

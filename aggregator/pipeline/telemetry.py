@@ -69,7 +69,6 @@ _RESERVED = frozenset(RESERVED_LOG_ATTRS) | {"message", "msg", "extra", "stackle
 _CALLER = 5
 """Frames between the code that logs and the logger: makes `location` the caller's line."""
 
-
 Answer_co = TypeVar("Answer_co", covariant=True)
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from aggregator.bundles.extraction import MOST_BYTES, Extracted, ExtractionError, extracted, new_file, safe_names
 from aggregator.bundles.layout import BLOCK_SIZE
-from aggregator.pipeline.core import Packer, Source
+from aggregator.pipeline.core import FetchedObject, Packer
 from aggregator.pipeline.planning import Plan
 from aggregator.reader import Bundle
 from aggregator.schemas import ObjectRef
@@ -266,7 +266,7 @@ def _bundle(
     spool = io.BytesIO()
     packer = Packer(spool, limit=10**9, level=1, framing="none" if framing_none else "lines", executor=executor)
     for key, body in zip(keys, bodies, strict=True):
-        packer.add(Source(ObjectRef("source", key), len(body), "e"), [body])
+        packer.add(FetchedObject(ObjectRef("source", key), len(body), "e"), [body])
     packer.finish(Plan("b.gz", "2026-11-23T11:54:56Z", "r", ()))
     data = bytearray(spool.getvalue())
     data[turned] ^= 1 if turned else 0

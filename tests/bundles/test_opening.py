@@ -21,7 +21,7 @@ from aggregator.bundles.opening import Location
 from aggregator.bundles.targets import bundle_at, expanded
 from aggregator.commands.main import app
 from aggregator.exceptions import BundleFormatError, OpeningError
-from aggregator.pipeline.core import Packer, Source
+from aggregator.pipeline.core import FetchedObject, Packer
 from aggregator.pipeline.planning import Plan
 from aggregator.reader import Bundle
 from aggregator.schemas import ObjectRef
@@ -97,7 +97,8 @@ def large(tmp_path_factory: pytest.TempPathFactory, executor: Executor) -> Path:
         packer = Packer(spool, limit=10**10, level=0, framing="lines", executor=executor)
         for number in range(MEMBERS):
             packer.add(
-                Source(ObjectRef("source", f"in/{number:05}"), 60_000, f"{randoms.getrandbits(128):032x}"), [body]
+                FetchedObject(ObjectRef("source", f"in/{number:05}"), 60_000, f"{randoms.getrandbits(128):032x}"),
+                [body],
             )
         packer.finish(Plan("b.gz", "2026-11-23T11:54:56Z", "r", ()))
     return path

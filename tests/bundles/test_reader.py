@@ -34,7 +34,7 @@ from aggregator.bundles.layout import (
     empty_member,
 )
 from aggregator.exceptions import BundleFormatError, BundleVersionError, ClosedBundleError, OpeningError
-from aggregator.pipeline.core import Packer, Source, empty_bundle
+from aggregator.pipeline.core import FetchedObject, Packer, empty_bundle
 from aggregator.pipeline.planning import Plan
 from aggregator.schemas import ObjectRef
 
@@ -182,9 +182,9 @@ def test_a_file_that_is_not_there_is_an_error_of_the_system(tmp_path: Path) -> N
 def test_the_members_come_in_their_order_with_all_that_is_known_of_them(executor: Executor) -> None:
     spool = io.BytesIO()
     packer = Packer(spool, limit=10**9, level=1, framing="lines", executor=executor)
-    packer.add(Source(ObjectRef("one", "a"), 5, "e1", "v1"), [b"hello"])
-    packer.add(Source(ObjectRef("two", "é"), 30, None, None, gzipped=True), [bytes(BLOCK_SIZE)])
-    packer.add(Source(ObjectRef("one", "c"), 1, "e3"), [b"c"])
+    packer.add(FetchedObject(ObjectRef("one", "a"), 5, "e1", "v1"), [b"hello"])
+    packer.add(FetchedObject(ObjectRef("two", "é"), 30, None, None, gzipped=True), [bytes(BLOCK_SIZE)])
+    packer.add(FetchedObject(ObjectRef("one", "c"), 1, "e3"), [b"c"])
     packed = packer.finish(Plan("b.gz", "2026-11-23T11:54:56Z", "r", ()))
 
     opened = Bundle.open(spool)
@@ -257,7 +257,7 @@ def test_a_member_is_told_from_others_of_its_key_by_bucket_and_version(executor:
     spool = io.BytesIO()
     packer = Packer(spool, limit=10**9, level=1, framing="lines", executor=executor)
     for bucket, version in (("one", "v1"), ("one", "v2"), ("two", "v1"), ("two", None)):
-        packer.add(Source(ObjectRef(bucket, "a"), 1, "e", version), [b"a"])
+        packer.add(FetchedObject(ObjectRef(bucket, "a"), 1, "e", version), [b"a"])
     packer.finish(Plan("b.gz", "2026-11-23T11:54:56Z", "r", ()))
     opened = Bundle.open(spool)
 
@@ -408,7 +408,8 @@ def test_a_member_of_64_mb_is_read_in_bounded_memory(executor: Executor, tmp_pat
     with (tmp_path / "large.gz").open("w+b") as spool:
         packer = Packer(spool, limit=10**9, level=1, framing="lines", executor=executor)
         packer.add(
-            Source(ObjectRef("source", "large"), 64 << 20), (random.Random(n).randbytes(1 << 20) for n in range(64))
+            FetchedObject(ObjectRef("source", "large"), 64 << 20),
+            (random.Random(n).randbytes(1 << 20) for n in range(64)),
         )
         packer.finish(Plan("b.gz", "2026-11-23T11:54:56Z", "r", ()))
     opened = Bundle.open(tmp_path / "large.gz")
@@ -963,7 +964,7 @@ def test_as_many_members_alike_as_a_bundle_holds_are_no_bomb(prefix: str, execut
     spool = io.BytesIO()
     packer = Packer(spool, limit=10**9, level=1, framing="lines", executor=executor)
     for key in keys:
-        packer.add(Source(ObjectRef("source", key), 0, "d41d8cd98f00b204e9800998ecf8427e"), [])
+        packer.add(FetchedObject(ObjectRef("source", key), 0, "d41d8cd98f00b204e9800998ecf8427e"), [])
     packer.finish(Plan("b.gz", "2026-11-23T11:54:56Z", "r", ()))
 
     opened = Bundle.open(spool)
@@ -984,7 +985,7 @@ def _pack(
     randoms = random.Random(len(members))
     for n, member in enumerate(members):
         named = ObjectRef("source", keys[n] if keys else f"in/{n}.json")
-        packer.add(Source(named, len(member), f"{randoms.getrandbits(128):032x}"), [member])
+        packer.add(FetchedObject(named, len(member), f"{randoms.getrandbits(128):032x}"), [member])
     packer.finish(Plan("b.gz", "2026-11-23T11:54:56Z", "r", ()))
     return spool.getvalue()
 

@@ -14,7 +14,7 @@ import pytest
 
 from aggregator.bundles.layout import BLOCK_SIZE, EXTRA_SIZE, FOOTER, FOOTER_ID, INDEX_ID, MAGIC, empty_member
 from aggregator.exceptions import BundleFormatError
-from aggregator.pipeline.core import Packer, Source
+from aggregator.pipeline.core import FetchedObject, Packer
 from aggregator.pipeline.planning import Plan
 from aggregator.reader import Bundle
 from aggregator.schemas import ObjectRef
@@ -95,7 +95,7 @@ def test_etags_that_are_the_md5_of_their_member_are_counted_and_others_told(exec
 def test_a_member_that_is_not_as_long_as_its_object_is_named(executor: Executor) -> None:
     spool = io.BytesIO()
     packer = Packer(spool, limit=10, level=1, framing="lines", executor=executor)
-    packer.add(Source(ObjectRef("source", "cut off"), 4, "e"), [b"abc"])
+    packer.add(FetchedObject(ObjectRef("source", "cut off"), 4, "e"), [b"abc"])
     packer.finish(Plan("b.gz", "2026-11-23T11:54:56Z", "r", ()))
 
     assert _fault(spool.getvalue()) == "a member is not as long as its object was"
@@ -141,7 +141,7 @@ def _any_bundle(randoms: random.Random, executor: Executor) -> bytes:
         etag = randoms.choice([hashlib.md5(body).hexdigest(), KMS, f"{KMS}-3", "e", None])
         member = ObjectRef(randoms.choice("ab"), randoms.choice(["k", f"{number}/é", "a" * 1_000]))
         size = randoms.randrange(10**6) if decoded else len(body)
-        packer.add(Source(member, size, etag, randoms.choice([None, "v"]), gzipped=decoded), [body])
+        packer.add(FetchedObject(member, size, etag, randoms.choice([None, "v"]), gzipped=decoded), [body])
     packer.finish(Plan("b.gz", "2026-11-23T11:54:56Z", "r", ()))
     return spool.getvalue()
 
@@ -150,7 +150,7 @@ def _with_etags(members: Sequence[tuple[bytes, str | None, bool]], executor: Exe
     spool = io.BytesIO()
     packer = Packer(spool, limit=10**9, level=1, framing="lines", executor=executor)
     for number, (body, etag, gzipped) in enumerate(members):
-        packer.add(Source(ObjectRef("source", str(number)), len(body), etag, gzipped=gzipped), [body])
+        packer.add(FetchedObject(ObjectRef("source", str(number)), len(body), etag, gzipped=gzipped), [body])
     packer.finish(Plan("b.gz", "2026-11-23T11:54:56Z", "r", ()))
     return Bundle.open(spool)
 
@@ -159,7 +159,7 @@ def _pack(members: Sequence[bytes], executor: Executor) -> bytes:
     spool = io.BytesIO()
     packer = Packer(spool, limit=10**9, level=1, framing="lines", executor=executor)
     for number, body in enumerate(members):
-        packer.add(Source(ObjectRef("source", f"in/{number}"), len(body), hashlib.md5(body).hexdigest()), [body])
+        packer.add(FetchedObject(ObjectRef("source", f"in/{number}"), len(body), hashlib.md5(body).hexdigest()), [body])
     packer.finish(Plan("b.gz", "2026-11-23T11:54:56Z", "r", ()))
     return spool.getvalue()
 

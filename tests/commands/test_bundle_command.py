@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from aggregator.bundles import footer as indexing
 from aggregator.commands.bundle import _brief
 from aggregator.commands.main import app
-from aggregator.pipeline.core import Packer, Source
+from aggregator.pipeline.core import FetchedObject, Packer
 from aggregator.pipeline.planning import Plan
 from aggregator.schemas import ObjectRef
 from tests.support import ROOT
@@ -152,6 +152,6 @@ def _bundle(members: Mapping[str, bytes], executor: Executor) -> bytes:
     spool = io.BytesIO()
     packer = Packer(spool, limit=10**9, level=1, framing="lines", executor=executor)
     for key, body in members.items():
-        packer.add(Source(ObjectRef("source", key), len(body)), [body])
+        packer.add(FetchedObject(ObjectRef("source", key), len(body)), [body])
     packer.finish(Plan("2026/11/23/11/bundle-b.gz", "2026-11-23T11:54:56Z", "r", ()))
     return spool.getvalue()

@@ -200,7 +200,7 @@ def test_a_contract_that_is_named_judges_whatever_comes(judged: Callable[..., Re
 
 @pytest.mark.parametrize("body", [{"Event": "s3:TestEvent"}, {"source": "aws.s3", "detail-type": "Object Deleted"}])
 def test_what_the_lambda_skips_may_come_but_not_be_written(judged: Callable[..., Result], body: dict[str, Any]) -> None:
-    assert BODY.validate_json(json.dumps(body)).members() == ()
+    assert BODY.validate_json(json.dumps(body)).objects() == ()
 
     assert judged(body, "--profile", "consumer").exit_code == 0
     assert "announces no object that was created" in judged(body).stdout

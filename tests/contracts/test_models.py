@@ -89,7 +89,7 @@ def test_what_was_valid_when_it_was_released_announces_an_object(one: Contract) 
     lines = [line for snapshot in snapshots for line in (snapshot / "examples.jsonl").read_text("utf-8").splitlines()]
 
     assert lines
-    assert [line for line in lines if not BODY.validate_json(line).members()] == []
+    assert [line for line in lines if not BODY.validate_json(line).objects()] == []
 
 
 @every_contract
@@ -120,7 +120,7 @@ def test_an_invalid_sample_is_refused_by_every_profile(one: Contract) -> None:
 def test_a_sample_announces_an_object_to_the_lambda(one: Contract) -> None:
     made = factories.samples(one)
 
-    announced = [BODY.validate_json(json.dumps(next(made))).members() for _ in range(50)]
+    announced = [BODY.validate_json(json.dumps(next(made))).objects() for _ in range(50)]
 
     assert [len(members) for members in announced] == [1] * 50
 

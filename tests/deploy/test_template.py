@@ -195,7 +195,7 @@ def test_every_parameter_stands_in_a_group_of_the_console() -> None:
     assert sorted(itertools.chain.from_iterable(group["Parameters"] for group in groups)) == sorted(PARAMETERS)
 
 
-# Source and queue
+# FetchedObject and queue
 
 
 def test_every_created_object_is_announced_to_the_queue(made: dict[str, Resource]) -> None:

@@ -16,7 +16,7 @@ import typer
 from typer.testing import CliRunner
 
 from aggregator.commands.main import app
-from aggregator.pipeline.core import Packer, Source
+from aggregator.pipeline.core import FetchedObject, Packer
 from aggregator.pipeline.planning import Plan
 from aggregator.schemas import ObjectRef
 from tests.support import ROOT
@@ -134,7 +134,7 @@ def _bundle(key: str, names: Sequence[str], others: dict[str, str] | None = None
         packer = Packer(spool, limit=10**9, level=6, framing="lines", executor=executor)
         for name, sample in {**{name: name for name in names}, **(others or {})}.items():
             body = (SAMPLES / sample).read_bytes()
-            packer.add(Source(ObjectRef("source", name), len(body), hashlib.md5(body).hexdigest()), [body])
+            packer.add(FetchedObject(ObjectRef("source", name), len(body), hashlib.md5(body).hexdigest()), [body])
         hour = key.split("/")[3]
         packer.finish(Plan(key, f"2026-11-23T{hour}:00:00Z", "6f1b2c3d-request", ()))
     return spool.getvalue()

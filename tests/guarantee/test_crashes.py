@@ -11,7 +11,7 @@ import pytest
 
 from aggregator.pipeline import bundling
 from aggregator.pipeline.core import Packer, empty_bundle
-from aggregator.pipeline.planning import Timetable
+from aggregator.pipeline.deadlines import Deadlines
 from tests.support.faults import LOST, Call, Killed, Plan, answered, faults
 from tests.support.world import World, log_lines
 
@@ -201,7 +201,7 @@ def test_an_invocation_that_ends_too_soon_does_not_begin_to_put(
     world.put_all(OBJECTS)
 
     with monkeypatch.context() as patch, faults(monkeypatch, lambda _: None) as calls:
-        patch.setattr(Timetable, "allows_put", lambda *_: False)
+        patch.setattr(Deadlines, "allows_put", lambda *_: False)
         stayed = world.deliver(OBJECTS)
 
     assert stayed == set(OBJECTS)
@@ -242,7 +242,7 @@ def test_an_object_that_arrives_too_late_to_be_packed_is_given_back(
     world.put_all(OBJECTS)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Timetable, "of", _no_time_to_pack(Timetable.of))
+        patch.setattr(Deadlines, "of", _no_time_to_pack(Deadlines.of))
         stayed = world.deliver(OBJECTS)
 
     assert stayed == set(OBJECTS)
@@ -473,13 +473,13 @@ def _last(patch: pytest.MonkeyPatch, operation: str, when: str, error: Exception
     def plan(call: Call) -> Exception | None:
         if (call.operation, call.when) != (operation, when):
             return None
-        patch.setattr(Timetable, "allows", lambda *_: False)
+        patch.setattr(Deadlines, "allows", lambda *_: False)
         return error
 
     return plan
 
 
-def _no_time_to_pack(of: Callable[..., Timetable]) -> Callable[..., Timetable]:
+def _no_time_to_pack(of: Callable[..., Deadlines]) -> Callable[..., Deadlines]:
     return lambda *given, **told: of(*given, **told)._replace(gather_until=0)
 
 

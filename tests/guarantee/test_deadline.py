@@ -12,9 +12,11 @@ import pytest
 
 from aggregator.exceptions import AmbiguousPutError
 from aggregator.pipeline import sources
-from aggregator.pipeline.clients import Clients, Distribution
+from aggregator.pipeline.clients import Clients
 from aggregator.pipeline.core import Packed, Packer
-from aggregator.pipeline.planning import GRACE, Plan, Timetable
+from aggregator.pipeline.deadlines import GRACE, Deadlines
+from aggregator.pipeline.distribution import DistributionBucket
+from aggregator.pipeline.planning import Plan
 from aggregator.pipeline.swaps import Statements
 from tests.support.faults import LOST, Call, answered, faults
 from tests.support.world import World, log_lines
@@ -116,15 +118,17 @@ def test_the_figures_say_where_the_time_went(
 
 
 def test_a_put_that_takes_its_bundle_slowly_is_broken_off_in_time(world: World, clock: Clock) -> None:
-    timetable = Timetable.of(clock.now, 60, 1, wall=time.time())
-    s3 = Clients.build(timetable).s3
+    deadlines = Deadlines.of(clock.now, 60, 1, wall=time.time())
+    s3 = Clients.build(deadlines).s3
     body = _Slow(b"x" * 5_000_000)
     s3.meta.events.register_last("before-send", lambda **_: body.become_slow(clock))
 
     with pytest.raises(AmbiguousPutError):
-        Distribution(s3, world.distribution).put("slow.gz", body, size=5_000_000, sha256=sha256(body.content).digest())
+        DistributionBucket(s3, world.distribution).put(
+            "slow.gz", body, size=5_000_000, sha256=sha256(body.content).digest()
+        )
 
-    assert timetable.ends - 10 < clock.now < timetable.ends
+    assert deadlines.ends - 10 < clock.now < deadlines.ends
     assert list(world.bundles()) == []
 
 
@@ -151,8 +155,8 @@ def _slow(patch: pytest.MonkeyPatch, clock: Clock, chance: random.Random) -> lis
     build = Clients.build
     ease = chance.random()
 
-    def built(timetable: Timetable) -> Clients:
-        clients = build(timetable)
+    def built(deadlines: Deadlines) -> Clients:
+        clients = build(deadlines)
         for client in (clients.s3, clients.dynamodb):
             _watch(client, clock, chance, ease, story)
         return clients

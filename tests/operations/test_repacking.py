@@ -17,7 +17,7 @@ from aggregator.bundles.index import Member
 from aggregator.bundles.layout import BLOCK_SIZE
 from aggregator.exceptions import AggregatorError, BundleFormatError
 from aggregator.operations.repacking import RepackingError, prepared, repacked, written
-from aggregator.pipeline.core import Packer, Source, empty_bundle
+from aggregator.pipeline.core import FetchedObject, Packer, empty_bundle
 from aggregator.pipeline.planning import Plan
 from aggregator.reader import Bundle
 from aggregator.schemas import ObjectRef
@@ -231,7 +231,7 @@ def _write(
         packer = Packer(spool, limit=10**9, level=1, framing="lines", executor=executor)
         for (name, body, version), etag in zip(rows, tags, strict=True):
             gzipped = name == "empty"
-            source = Source(ObjectRef("source", name), len(body) + gzipped, etag, version, gzipped=gzipped)
+            source = FetchedObject(ObjectRef("source", name), len(body) + gzipped, etag, version, gzipped=gzipped)
             packer.add(source, [body])
         hour = key.split("/")[3]
         packer.finish(Plan(key, f"2026-11-23T{hour}:54:56Z", key.split("-")[1], ()))

@@ -11,7 +11,7 @@ import pytest
 from aggregator.commands.console import bytes_in_words
 from aggregator.operations.statistics import Figures, Measured, Period, Prefix, Sizes, histogram
 from aggregator.operations.statistics_page import page
-from aggregator.pipeline.core import Packer, Source
+from aggregator.pipeline.core import FetchedObject, Packer
 from aggregator.pipeline.planning import planned
 from aggregator.reader import Bundle
 from aggregator.schemas import ObjectRef
@@ -135,6 +135,6 @@ def _bundle(executor: Executor, created: datetime, members: Mapping[str, bytes])
     spool = io.BytesIO()
     packer = Packer(spool, limit=1 << 20, level=1, framing="lines", executor=executor)
     for key, body in members.items():
-        packer.add(Source(ObjectRef("source", key), len(body), "e"), [body])
+        packer.add(FetchedObject(ObjectRef("source", key), len(body), "e"), [body])
     packer.finish(planned((), now=created.timestamp(), request_id="r", suffix="s"))
     return Bundle.open(spool)

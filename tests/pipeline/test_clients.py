@@ -19,9 +19,11 @@ from botocore.stub import Stubber
 
 from aggregator.aws import error_code, had_no_effect, retry_once
 from aggregator.exceptions import AmbiguousPutError, StoreUnavailableError, UnpublishedError
-from aggregator.pipeline.clients import Clients, Distribution, Version
-from aggregator.pipeline.core import Packer, Source
-from aggregator.pipeline.planning import Timetable, planned
+from aggregator.pipeline.clients import Clients
+from aggregator.pipeline.core import FetchedObject, Packer
+from aggregator.pipeline.deadlines import Deadlines
+from aggregator.pipeline.distribution import DistributionBucket, Version
+from aggregator.pipeline.planning import planned
 from aggregator.schemas import ObjectRef
 from tests.support.world import CREDENTIALS
 
@@ -147,7 +149,7 @@ def test_only_the_versions_of_the_very_name_count(s3: Stubber) -> None:
     ],
 )
 def test_a_look_is_taken_once_more_and_then_cannot_tell(
-    s3: Stubber, operation: str, look: Callable[[Distribution], object]
+    s3: Stubber, operation: str, look: Callable[[DistributionBucket], object]
 ) -> None:
     for _ in range(2):
         s3.add_client_error(operation, "InternalError", http_status_code=500)
@@ -161,7 +163,7 @@ def test_an_index_is_read_also_from_a_server_that_ignores_ranges(*, obeyed: bool
     spool, body = io.BytesIO(), random.Random(1).randbytes(200_000)
     with ThreadPoolExecutor(1) as executor:
         packer = Packer(spool, limit=10**6, level=1, framing="none", executor=executor)
-        packer.add(Source(ObjectRef("source", "large"), len(body)), [body])
+        packer.add(FetchedObject(ObjectRef("source", "large"), len(body)), [body])
         packer.finish(planned((), now=0, request_id="r", suffix="s"))
     bundle = spool.getvalue()
 
@@ -170,7 +172,7 @@ def test_an_index_is_read_also_from_a_server_that_ignores_ranges(*, obeyed: bool
             first, last = map(int, Range.removeprefix("bytes=").split("-"))
             return {"Body": io.BytesIO(bundle[first : last + 1] if obeyed else bundle)}
 
-    index = Distribution(cast("S3Client", Server()), "d").index(KEY, Version("v1", len(bundle), is_latest=True))
+    index = DistributionBucket(cast("S3Client", Server()), "d").index(KEY, Version("v1", len(bundle), is_latest=True))
 
     assert index.members.key == ["large"]
 
@@ -199,7 +201,7 @@ def test_only_a_first_answer_below_500_says_that_nothing_was_done() -> None:
 
 
 def test_on_aws_boto3_chooses_the_address_and_nothing_is_repeated_on_s3() -> None:
-    clients = Clients.build(_timetable())
+    clients = Clients.build(_deadlines())
 
     config: Any = clients.s3.meta.config
     clients.close()
@@ -211,7 +213,7 @@ def test_on_aws_boto3_chooses_the_address_and_nothing_is_repeated_on_s3() -> Non
 def test_elsewhere_buckets_are_named_in_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://store:9000")
 
-    clients = Clients.build(_timetable())
+    clients = Clients.build(_deadlines())
 
     config: Any = clients.s3.meta.config
     clients.close()
@@ -233,7 +235,7 @@ PUT: Any = {
     ],
 )
 def test_swaps_are_sent_as_botocore_would_send_them(operation: str, request_: dict[str, Any]) -> None:
-    ours, plain = Clients.build(_timetable()).dynamodb, boto3.client("dynamodb")
+    ours, plain = Clients.build(_deadlines()).dynamodb, boto3.client("dynamodb")
     sent: list[tuple[Any, str]] = []
 
     def remember(params: Any, **_: object) -> Any:
@@ -251,14 +253,14 @@ def test_swaps_are_sent_as_botocore_would_send_them(operation: str, request_: di
 def test_a_put_is_not_attempted_once_its_claims_have_lapsed_while_a_look_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first attempt is throttled; then the machine is suspended, and the monotonic clock stands still."""
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
-    timetable = Timetable.of(time.monotonic(), 600, 1, wall=time.time())
-    clients = Clients.build(timetable)
+    deadlines = Deadlines.of(time.monotonic(), 600, 1, wall=time.time())
+    clients = Clients.build(deadlines)
     attempts: list[str] = []
     now = [time.time()]
 
     def answer(event_name: str, **_: object) -> Any:
         attempts.append(event_name.rpartition(".")[2])
-        now[0] = timetable.lapses + 1
+        now[0] = deadlines.lapses + 1
         if attempts[-1] == "PutObject":
             return AWSResponse("", 503, HTTPHeaders(), _Raw(b"<Error><Code>SlowDown</Code></Error>"))
         return AWSResponse("", 200, HTTPHeaders(), _Raw(b"<ListVersionsResult/>"))
@@ -268,7 +270,7 @@ def test_a_put_is_not_attempted_once_its_claims_have_lapsed_while_a_look_is(monk
         patch.setattr(time, "sleep", lambda _: None)
         clients.s3.meta.events.register_last("before-send", answer)
         with pytest.raises(AmbiguousPutError) as caught:
-            Distribution(clients.s3, "distribution").put(KEY, io.BytesIO(b"bundle"), size=6, sha256=bytes(32))
+            DistributionBucket(clients.s3, "distribution").put(KEY, io.BytesIO(b"bundle"), size=6, sha256=bytes(32))
     clients.close()
 
     assert attempts == ["PutObject", "ListObjectVersions"]
@@ -283,7 +285,7 @@ class _Raw(io.BytesIO):
 
 
 def test_two_invocations_share_no_session_and_no_client() -> None:
-    first, second = Clients.build(_timetable()), Clients.build(_timetable())
+    first, second = Clients.build(_deadlines()), Clients.build(_deadlines())
 
     first.close()
     second.close()
@@ -291,12 +293,12 @@ def test_two_invocations_share_no_session_and_no_client() -> None:
     assert first.session.events is not second.session.events
 
 
-def _timetable() -> Timetable:
-    return Timetable.of(0, 60, 1, wall=time.time())
+def _deadlines() -> Deadlines:
+    return Deadlines.of(0, 60, 1, wall=time.time())
 
 
-def _distribution(s3: Stubber) -> Distribution:
-    return Distribution(cast("S3Client", s3.client), "distribution")
+def _distribution(s3: Stubber) -> DistributionBucket:
+    return DistributionBucket(cast("S3Client", s3.client), "distribution")
 
 
 def _put(s3: Stubber) -> None:

@@ -24,7 +24,7 @@ from aggregator.exceptions import (
     OversizedMemberError,
     StoreUnavailableError,
 )
-from aggregator.pipeline.core import Chunk, Packed, Packer, Source, compressor, decoded, empty_bundle
+from aggregator.pipeline.core import Chunk, FetchedObject, Packed, Packer, compressor, decoded, empty_bundle
 from aggregator.pipeline.planning import Plan, Wanted
 from aggregator.reader import Bundle
 from aggregator.schemas import ObjectRef
@@ -36,7 +36,7 @@ FRAMINGS: tuple[Framing, ...] = ("lines", "none")
 NOVEMBER_2026 = 1_795_434_896.789
 PLAN = Plan("2026/11/23/11/bundle-r-s.gz", "2026-11-23T11:54:56Z", "r", ())
 TEXT = b"".join(b'{"id": %d, "name": "n%d"}\n' % (n, n % 97) for n in range(12_000))
-SOURCE = Source(ObjectRef("source", "in/a.json.gz"), 3, gzipped=True)
+SOURCE = FetchedObject(ObjectRef("source", "in/a.json.gz"), 3, gzipped=True)
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=100)
 
@@ -332,9 +332,9 @@ def test_the_index_says_what_was_read_not_what_was_announced(executor: Executor)
     packer = _packer(spool, executor)
     plan = Plan("b.gz", "2026-11-23T11:54:56Z", "request", (Wanted("not", ObjectRef("not", "packed")),))
 
-    packer.add(Source(ObjectRef("one", "a", 9, "old", "v0"), 5, "e1", "v1"), [b"hello"])
-    packer.add(Source(ObjectRef("two", "é\n🦊", None, None, None), 30, None, None, gzipped=True), [b"hello\n"])
-    packer.add(Source(ObjectRef("one", "", 0), 0, "e3"), [])
+    packer.add(FetchedObject(ObjectRef("one", "a", 9, "old", "v0"), 5, "e1", "v1"), [b"hello"])
+    packer.add(FetchedObject(ObjectRef("two", "é\n🦊", None, None, None), 30, None, None, gzipped=True), [b"hello\n"])
+    packer.add(FetchedObject(ObjectRef("one", "", 0), 0, "e3"), [])
     packed = packer.finish(plan)
 
     assert packed.index == BundleIndex(
@@ -556,7 +556,9 @@ def test_the_index_costs_at_most_40_bytes_a_member(count: int, executor: Executo
     randoms, spool = random.Random(count), io.BytesIO()
     packer = _packer(spool, executor)
     for n in range(count):
-        source = Source(ObjectRef("source", f"in/2026/11/23/{n:06}.json"), 4_096, f"{randoms.getrandbits(128):032x}")
+        source = FetchedObject(
+            ObjectRef("source", f"in/2026/11/23/{n:06}.json"), 4_096, f"{randoms.getrandbits(128):032x}"
+        )
         packer.add(source, [randoms.randbytes(4_096)])
     packer.finish(PLAN)
 
@@ -572,7 +574,7 @@ def test_the_index_is_compact_json_behind_the_text_as_the_format_says(executor: 
     spool = io.BytesIO()
     packer = _packer(spool, executor)
     for n in range(2_000):
-        packer.add(Source(ObjectRef("source", f"é/{n}"), 1), [b"a"])
+        packer.add(FetchedObject(ObjectRef("source", f"é/{n}"), 1), [b"a"])
     packed = packer.finish(PLAN)
     bundle = spool.getvalue()
 
@@ -610,8 +612,8 @@ def _pack(
     return packer.finish(PLAN), spool.getvalue()
 
 
-def _source(n: int, size: int) -> Source:
-    return Source(ObjectRef("source", f"in/{n}.json"), size)
+def _source(n: int, size: int) -> FetchedObject:
+    return FetchedObject(ObjectRef("source", f"in/{n}.json"), size)
 
 
 def _cut(data: bytes, size: int) -> list[bytes]:

@@ -15,7 +15,7 @@ from aggregator.exceptions import (
 )
 from aggregator.pipeline.core import empty_bundle
 from aggregator.pipeline.ledger import Ledger
-from aggregator.pipeline.planning import Outcome
+from aggregator.pipeline.outcomes import Outcome
 from aggregator.pipeline.records import Record
 from aggregator.pipeline.swaps import Unwritten
 from aggregator.schemas import ObjectRef

@@ -12,17 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aggregator.aws import batches
-from aggregator.pipeline.planning import (
-    Outcome,
-    Plan,
-    Timetable,
-    Wanted,
-    bundle_key,
-    identity,
-    planned,
-    repeated,
-    split,
-)
+from aggregator.pipeline.deadlines import Deadlines
+from aggregator.pipeline.outcomes import Outcome, repeated
+from aggregator.pipeline.planning import Plan, Wanted, bundle_key, identity, planned, split
 from aggregator.schemas import ObjectRef
 
 NOVEMBER_2026 = 1_795_434_896.789
@@ -73,7 +65,7 @@ def test_members_are_cut_into_runs_of_at_most_the_limit(
 ) -> None:
     found = split(_sized(sizes), 10)
 
-    assert [[one.member.size for one in run] for run in found] == expected
+    assert [[one.ref.size for one in run] for run in found] == expected
 
 
 @PROPERTY
@@ -83,12 +75,10 @@ def test_every_member_is_in_one_run_and_no_run_could_take_the_next_one(sizes: li
 
     found = split(members, limit)
 
-    totals = [sum(one.member.size or 0 for one in run) for run in found]
+    totals = [sum(one.ref.size or 0 for one in run) for run in found]
     assert [one for run in found for one in run] == members
     assert all(total <= limit or len(run) == 1 for run, total in zip(found, totals, strict=True))
-    assert all(
-        total + (run[0].member.size or 0) > limit for total, (_, run) in zip(totals, pairwise(found), strict=False)
-    )
+    assert all(total + (run[0].ref.size or 0) > limit for total, (_, run) in zip(totals, pairwise(found), strict=False))
 
 
 # Identity
@@ -140,8 +130,8 @@ def test_another_entity_tag_tells_an_overwritten_object_from_a_duplicate(
 
 @PROPERTY
 @given(st.floats(0, 1e7), st.floats(12, 900), st.integers(1_000_000, 5_000_000_000))
-def test_a_timetable_keeps_its_order_and_leaves_time_to_publish(now: float, remaining: float, limit: int) -> None:
-    table = Timetable.of(now, remaining, limit, wall=0)
+def test_deadlines_keeps_its_order_and_leaves_time_to_publish(now: float, remaining: float, limit: int) -> None:
+    table = Deadlines.of(now, remaining, limit, wall=0)
 
     publish = table.put_timeout + 3 * table.ledger_timeout
     assert now < table.read_until < table.gather_until < table.ends == now + remaining
@@ -155,8 +145,8 @@ def test_a_timetable_keeps_its_order_and_leaves_time_to_publish(now: float, rema
 
 @PROPERTY
 @given(st.floats(0, 12), st.integers(1_000_000, 5_000_000_000))
-def test_a_timetable_of_too_short_an_invocation_still_ends_in_time(remaining: float, limit: int) -> None:
-    table = Timetable.of(100.0, remaining, limit, wall=0)
+def test_deadlines_of_too_short_an_invocation_still_ends_in_time(remaining: float, limit: int) -> None:
+    table = Deadlines.of(100.0, remaining, limit, wall=0)
 
     assert table.read_until <= table.gather_until <= table.ends == 100 + remaining
 
@@ -164,7 +154,7 @@ def test_a_timetable_of_too_short_an_invocation_still_ends_in_time(remaining: fl
 @PROPERTY
 @given(st.floats(12, 900), st.integers(1_000_000, 5_000_000_000), st.integers(1, 1_000_000_000))
 def test_a_larger_bundle_leaves_no_more_time_to_gather(remaining: float, limit: int, more: int) -> None:
-    smaller, larger = Timetable.of(0, remaining, limit, wall=0), Timetable.of(0, remaining, limit + more, wall=0)
+    smaller, larger = Deadlines.of(0, remaining, limit, wall=0), Deadlines.of(0, remaining, limit + more, wall=0)
 
     assert larger.gather_until <= smaller.gather_until
 
@@ -172,38 +162,38 @@ def test_a_larger_bundle_leaves_no_more_time_to_gather(remaining: float, limit: 
 @pytest.mark.parametrize(
     ("remaining", "limit", "table"),
     [
-        (900, 100_000_000, Timetable(919, 939, 1000, 10, 5, 20, 1910)),
-        (60, 5_000_000_000, Timetable(122.5, 130, 160, 3.75, 5, 10, 1070)),
-        (60, 100_000_000, Timetable(135.25, 147, 160, 5.875, 13 / 6, 13 / 3, 1070)),
-        (12, 100_000_000, Timetable(104, 106, 112, 1, 1, 2, 1022)),
-        (0, 100_000_000, Timetable(98, 100, 100, 1, 0.8, 1.5, 1010)),
+        (900, 100_000_000, Deadlines(919, 939, 1000, 10, 5, 20, 1910)),
+        (60, 5_000_000_000, Deadlines(122.5, 130, 160, 3.75, 5, 10, 1070)),
+        (60, 100_000_000, Deadlines(135.25, 147, 160, 5.875, 13 / 6, 13 / 3, 1070)),
+        (12, 100_000_000, Deadlines(104, 106, 112, 1, 1, 2, 1022)),
+        (0, 100_000_000, Deadlines(98, 100, 100, 1, 0.8, 1.5, 1010)),
     ],
 )
-def test_a_timetable_in_numbers(remaining: float, limit: int, table: Timetable) -> None:
-    assert tuple(Timetable.of(100.0, remaining, limit, wall=1000)) == pytest.approx(tuple(table))
+def test_deadlines_in_numbers(remaining: float, limit: int, table: Deadlines) -> None:
+    assert tuple(Deadlines.of(100.0, remaining, limit, wall=1000)) == pytest.approx(tuple(table))
 
 
 @pytest.mark.parametrize(
     ("seconds", "now", "allowed"),
     [(0, 99.5, True), (0, 99.6, False), (9.5, 90, True), (9.6, 90, False), (9.5, 90.1, False)],
 )
-def test_a_timetable_allows_what_ends_before_the_invocation_closes(seconds: float, now: float, allowed: bool) -> None:
-    table = Timetable(0, 0, ends=100, request_timeout=10, ledger_timeout=5, put_timeout=20, lapses=110)
+def test_deadlines_allows_what_ends_before_the_invocation_closes(seconds: float, now: float, allowed: bool) -> None:
+    table = Deadlines(0, 0, ends=100, request_timeout=10, ledger_timeout=5, put_timeout=20, lapses=110)
 
     assert table.allows(seconds, now) == allowed
 
 
 @pytest.mark.parametrize(("now", "allowed"), [(0, True), (77.5, True), (77.6, False)])
 def test_a_put_takes_its_time_out_and_that_of_the_connection(now: float, allowed: bool) -> None:
-    table = Timetable(0, 0, ends=100, request_timeout=10, ledger_timeout=5, put_timeout=20, lapses=110)
+    table = Deadlines(0, 0, ends=100, request_timeout=10, ledger_timeout=5, put_timeout=20, lapses=110)
 
     assert table.allows_put(now) == allowed
 
 
 @PROPERTY
 @given(st.floats(12, 900), st.integers(1_000_000, 5_000_000_000))
-def test_a_timetable_allows_a_put_once_all_is_gathered(remaining: float, limit: int) -> None:
-    table = Timetable.of(0, remaining, limit, wall=0)
+def test_deadlines_allows_a_put_once_all_is_gathered(remaining: float, limit: int) -> None:
+    table = Deadlines.of(0, remaining, limit, wall=0)
 
     assert table.allows_put(table.gather_until)
 

@@ -25,7 +25,8 @@ from aggregator.exceptions import (
     UnforeseenError,
 )
 from aggregator.pipeline.clients import Clients
-from aggregator.pipeline.planning import Timetable, Wanted
+from aggregator.pipeline.deadlines import Deadlines
+from aggregator.pipeline.planning import Wanted
 from aggregator.pipeline.sources import PART_SIZE, Arrival, NotStarted, Reading, Sources, nameable
 from aggregator.schemas import ObjectRef
 from tests.support.world import CREDENTIALS
@@ -110,10 +111,10 @@ def sources(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
     def make(
         scope: Literal["key", "version"] = "key", *, limit: int = 100_000_000, window: int = 64_000_000, **times: float
     ) -> Sources:
-        timetable = Timetable.of(time.monotonic(), 60, limit, wall=time.time())._replace(request_timeout=0.5, **times)
-        clients = Clients.build(timetable)
+        deadlines = Deadlines.of(time.monotonic(), 60, limit, wall=time.time())._replace(request_timeout=0.5, **times)
+        clients = Clients.build(deadlines)
         opened = Sources(
-            clients, scope=scope, decoding="auto", limit=limit, window=window, concurrency=4, timetable=timetable
+            clients, scope=scope, decoding="auto", limit=limit, window=window, concurrency=4, deadlines=deadlines
         )
         made.extend((opened, clients))
         return opened
@@ -221,7 +222,7 @@ def test_what_s3_says_of_the_object_is_kept(server: Server, sources: Callable[..
     reading = sources().read(member)
 
     assert (reading.source.size, reading.source.etag, reading.source.version_id) == (7, "tag", "v1")
-    assert (reading.source.member, reading.source.gzipped) == (member, False)
+    assert (reading.source.ref, reading.source.gzipped) == (member, False)
 
 
 @pytest.mark.parametrize("key", ["plain", "not//plain"])
@@ -350,8 +351,8 @@ def test_every_member_arrives_once_and_its_bytes_with_it(server: Server, sources
 
     arrivals = list(sources(window=PART_SIZE * 6).read_ahead(_wanted(members), _going_on))
 
-    assert sorted(arrival.wanted.member.key for arrival in arrivals) == sorted(member.key for member in members)
-    assert all(_bytes(arrival) == f"/source/{arrival.wanted.member.key}".encode() for arrival in arrivals)
+    assert sorted(arrival.wanted.ref.key for arrival in arrivals) == sorted(member.key for member in members)
+    assert all(_bytes(arrival) == f"/source/{arrival.wanted.ref.key}".encode() for arrival in arrivals)
 
 
 def test_what_is_read_ahead_is_bounded_in_bytes(server: Server, sources: Callable[..., Sources]) -> None:
@@ -366,7 +367,7 @@ def test_what_is_read_ahead_is_bounded_in_bytes(server: Server, sources: Callabl
     rest = list(arriving)
 
     assert begun == 2
-    assert len({arrival.wanted.member for arrival in [first, *rest]}) == 8
+    assert len({arrival.wanted.ref for arrival in [first, *rest]}) == 8
 
 
 def test_an_object_that_is_larger_than_announced_is_not_held_in_memory(
@@ -427,7 +428,7 @@ def test_what_goes_wrong_with_one_member_unforeseen_stays_with_it(
     monkeypatch.setattr("aggregator.pipeline.sources.decoded", _unforeseen)
     members = [ObjectRef("source", "packed.gz"), ObjectRef("source", "plain")]
 
-    arrivals = {arrival.wanted.member.key: arrival for arrival in sources().read_ahead(_wanted(members), _going_on)}
+    arrivals = {arrival.wanted.ref.key: arrival for arrival in sources().read_ahead(_wanted(members), _going_on)}
 
     assert _bytes(arrivals["plain"]) == b"\x1f\x8bx"
     with pytest.raises(UnforeseenError) as caught:
@@ -495,7 +496,7 @@ def test_a_key_is_nameable_if_and_only_if_it_stays_as_it_is_as_a_path(key: str) 
 
 
 def test_without_credentials_nothing_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    timetable = Timetable.of(0, 60, 1, wall=time.time())
+    deadlines = Deadlines.of(0, 60, 1, wall=time.time())
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
@@ -505,13 +506,13 @@ def test_without_credentials_nothing_is_read(monkeypatch: pytest.MonkeyPatch) ->
 
     with pytest.raises(ConfigurationError, match="no AWS credentials were found"):
         Sources(
-            Clients.build(timetable),
+            Clients.build(deadlines),
             scope="key",
             decoding="auto",
             limit=1,
             window=1,
             concurrency=1,
-            timetable=timetable,
+            deadlines=deadlines,
         )
 
 

@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from aggregator.commands.main import app
-from aggregator.pipeline.planning import GRACE
+from aggregator.pipeline.deadlines import GRACE
 from aggregator.runtimes.worker.health import HealthError, told
 from aggregator.runtimes.worker.process import HANDLING, Options, Sign, WorkerError, _Process, checked, longest
 from aggregator.runtimes.worker.supervisor import UNDRAINED, Slot, Supervisor

@@ -14,7 +14,7 @@ import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 
 from aggregator.pipeline.clients import Clients
-from aggregator.pipeline.planning import Timetable
+from aggregator.pipeline.deadlines import Deadlines
 
 LOST = ReadTimeoutError(endpoint_url="lost")
 """The connection ends without an answer."""
@@ -52,8 +52,8 @@ def faults(monkeypatch: pytest.MonkeyPatch, plan: Plan) -> Iterator[list[Call]]:
     calls: list[Call] = []
     build = Clients.build
 
-    def built(timetable: Timetable) -> Clients:
-        clients = build(timetable)
+    def built(deadlines: Deadlines) -> Clients:
+        clients = build(deadlines)
         for client in (clients.s3, clients.dynamodb):
             _watch(client, plan, calls)
         return clients

@@ -167,7 +167,7 @@ class Store:
         Raises:
             SupersededError: the announced content has been replaced.
         """
-        member, contents = wanted.member, self.contents[wanted.member.key]
+        member, contents = wanted.ref, self.contents[wanted.ref.key]
         if not pinned:
             return contents[-1]
         if member.version_id:

@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 from botocore.exceptions import ReadTimeoutError
 
 from aggregator.pipeline import clients
-from aggregator.pipeline.planning import Timetable
+from aggregator.pipeline.deadlines import Deadlines
 from tests.support.sim_aws import Bucket, Item, Table, Write, answered, write_by, write_of
 
 
@@ -222,12 +222,12 @@ class Caller(Protocol):
 class DynamoDB:
     """The client that an invocation has of the table; `names` are what ids stand for."""
 
-    def __init__(self, caller: Caller, table: Table, timetable: Timetable, names: Mapping[str, str]) -> None:
+    def __init__(self, caller: Caller, table: Table, deadlines: Deadlines, names: Mapping[str, str]) -> None:
         self._caller, self._table, self._names = caller, table, names
         self.meta = SimpleNamespace(events=SimpleNamespace(register=lambda *_: None))
-        timeout = timetable.ledger_timeout
+        timeout = deadlines.ledger_timeout
         config = SimpleNamespace(connect_timeout=timeout, read_timeout=timeout)
-        self._ask = partial(clients._in_time, timetable, config, request=SimpleNamespace(body=b""))
+        self._ask = partial(clients._in_time, deadlines, config, request=SimpleNamespace(body=b""))
 
     def batch_execute_statement(self, *, Statements: list[Any]) -> Any:  # noqa: N803
         writes = [write_by(statement) for statement in Statements]
@@ -264,9 +264,9 @@ class DynamoDB:
 class S3:
     """The client that an invocation has of the distribution bucket."""
 
-    def __init__(self, caller: Caller, bucket: Bucket, timetable: Timetable) -> None:
-        self._caller, self._bucket, self._timetable = caller, bucket, timetable
-        timeout = timetable.put_timeout
+    def __init__(self, caller: Caller, bucket: Bucket, deadlines: Deadlines) -> None:
+        self._caller, self._bucket, self._deadlines = caller, bucket, deadlines
+        timeout = deadlines.put_timeout
         self._config = SimpleNamespace(connect_timeout=timeout, read_timeout=timeout)
 
     def put_object(self, *, Key: str, Body: Any, IfNoneMatch: str = "", **_: Any) -> Any:  # noqa: N803
@@ -286,11 +286,11 @@ class S3:
         return self._caller.call(Call(f"reads {short(Key)}", [effect], self._ask))
 
     def _ask(self) -> None:
-        clients._in_time(self._timetable, self._config, request=SimpleNamespace(body=b""))
+        clients._in_time(self._deadlines, self._config, request=SimpleNamespace(body=b""))
 
     def _ask_before_a_put(self) -> None:
         self._ask()
-        clients._not_lapsed(self._timetable)
+        clients._not_lapsed(self._deadlines)
 
 
 _VERBS = {"bundle": "claims", "released": "releases"}

@@ -15,10 +15,10 @@ import textwrap
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from aggregator.pipeline import clients, planning, swaps
+from aggregator.pipeline import clients, distribution, planning, swaps
 from aggregator.pipeline.arbiter import Arbiter
 from aggregator.pipeline.bundling import Attempt
-from aggregator.pipeline.clients import Distribution
+from aggregator.pipeline.distribution import DistributionBucket
 from aggregator.pipeline.ledger import Ledger
 from aggregator.pipeline.report import Report
 from aggregator.pipeline.swaps import Statements, Transactions
@@ -165,24 +165,26 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "a fence that was put is believed": Mutant(
         edited(
-            Edit(Distribution, "fence", {'IfNoneMatch="*")': 'IfNoneMatch="*"); return True'}),
+            Edit(DistributionBucket, "fence", {'IfNoneMatch="*")': 'IfNoneMatch="*"); return True'}),
             Edit(Arbiter, "_fenced", {_FENCE: f"if {_FENCE}: return frozenset()"}),
         ),
         (Schedules("consumers", "statements", 1, 1),),
     ),
     "only the newest version counts": Mutant(
-        edited(Edit(Distribution, "versions", {'if version["Key"] == key': 'if version["IsLatest"]'})),
+        edited(Edit(DistributionBucket, "versions", {'if version["Key"] == key': 'if version["IsLatest"]'})),
         (Schedules("consumers", "statements", 1, 0),),
     ),
     "a put without condition": Mutant(
-        edited(Edit(Distribution, "put", {'IfNoneMatch="*",': ""})), (Schedules("delivered twice", "statements", 0, 1),)
+        edited(Edit(DistributionBucket, "put", {'IfNoneMatch="*",': ""})),
+        (Schedules("delivered twice", "statements", 0, 1),),
     ),
     "SlowDown is a refusal": Mutant(
-        edited(Edit(Distribution, "put", {"400 <= status < 500": "400 <= status < 504"})),
+        edited(Edit(DistributionBucket, "put", {"400 <= status < 500": "400 <= status < 504"})),
         (Schedules("delivered twice", "statements", 0, 1),),
     ),
     "after SlowDown it is put again blindly": Mutant(
-        edited(Edit(Distribution, "put", {" or self.versions(key)": ""})), (Schedules("consumers", "statements", 1, 1),)
+        edited(Edit(DistributionBucket, "put", {" or self.versions(key)": ""})),
+        (Schedules("consumers", "statements", 1, 1),),
     ),
     "after a put without answer the claims are given back": Mutant(
         edited(Edit(Attempt, "_found_out", {"if found is None:": "if False:"})),
@@ -277,14 +279,14 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "whether claims have lapsed is asked too early": Mutant(
         edited(
-            Edit(clients, "_not_lapsed", {"if time.time() > timetable.lapses:": "if False:"}),
+            Edit(clients, "_not_lapsed", {"if time.time() > deadlines.lapses:": "if False:"}),
         ),
         (Schedules("hasty consumers", "statements", 1, 0),),
     ),
     "claims that have lapsed are not noticed": Mutant(
         edited(
             Edit(Ledger, "lapsed", {"self._clock() * 1000 > self._deadline": "False"}),
-            Edit(clients, "_not_lapsed", {"if time.time() > timetable.lapses:": "if False:"}),
+            Edit(clients, "_not_lapsed", {"if time.time() > deadlines.lapses:": "if False:"}),
         ),
         (Schedules("hasty consumers", "statements", 1, 0),),
     ),
@@ -300,7 +302,7 @@ MUTANTS: dict[str, Mutant] = {
 }
 
 EQUIVALENT: dict[str, Mutation] = {
-    "412 is a refusal": lambda setattr_: setattr_(clients, "_INDEFINITE", clients._INDEFINITE - {412}),
+    "412 is a refusal": lambda setattr_: setattr_(distribution, "_INDEFINITE", distribution._INDEFINITE - {412}),
     "what was seen is known by its data alone": _seen_by("data"),
     "a put is begun though the claims have lapsed": edited(
         Edit(Ledger, "lapsed", {"self._clock() * 1000 > self._deadline": "False"})

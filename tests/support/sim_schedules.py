@@ -135,8 +135,8 @@ class Schedule(World):
         return fate
 
     def stray(self, invocation: Invocation, wanted: Wanted) -> AggregatorError | None:
-        if invocation.name == "request-1" and wanted.member.key in self._scenario.strays:
-            return StoreUnavailableError("not this time", key=wanted.member.key)
+        if invocation.name == "request-1" and wanted.ref.key in self._scenario.strays:
+            return StoreUnavailableError("not this time", key=wanted.ref.key)
         return None
 
     def delayed(self, what: str, fate: Fate, effect: Callable[[], Any]) -> Late:

@@ -21,11 +21,13 @@ from botocore.exceptions import BotoCoreError, ClientError
 from aggregator.exceptions import AggregatorError, SupersededError
 from aggregator.pipeline import arbiter, bundling, clients, records, swaps
 from aggregator.pipeline.arbiter import Arbiter
-from aggregator.pipeline.bundling import Attempt, Result, aggregate
-from aggregator.pipeline.clients import Distribution
-from aggregator.pipeline.core import Source
+from aggregator.pipeline.bundling import Attempt, aggregate
+from aggregator.pipeline.core import FetchedObject
+from aggregator.pipeline.deadlines import Deadlines
+from aggregator.pipeline.distribution import DistributionBucket
 from aggregator.pipeline.ledger import Ledger
-from aggregator.pipeline.planning import Envelope, Outcome, Timetable, Wanted, identity
+from aggregator.pipeline.outcomes import Outcome, Result
+from aggregator.pipeline.planning import Envelope, Wanted, identity
 from aggregator.pipeline.records import Records
 from aggregator.pipeline.report import Parsed, Report
 from aggregator.pipeline.sources import Arrival, NotStarted, Reading
@@ -71,7 +73,7 @@ class Invocation(Process):
         self.executor: type[Inline | Strands] = Strands if threads else Inline
         self._skew = skew
         self._ends = self.monotonic() + FUNCTION_SECONDS
-        self._timetable = Timetable.of(self.monotonic(), FUNCTION_SECONDS, 1, wall=self.time())
+        self._deadlines = Deadlines.of(self.monotonic(), FUNCTION_SECONDS, 1, wall=self.time())
         self._begin_bundle = self._equipped()
         self.begin(self._live)
 
@@ -167,9 +169,9 @@ class Invocation(Process):
 
     def _equipped(self) -> Callable[..., Attempt]:
         """What `app.py` builds for an invocation, on this AWS."""
-        world, timetable = self.world, self._timetable
-        client = DynamoDB(self, world.table, timetable, world.names)
-        distribution = Distribution(cast("Any", S3(self, world.bucket, timetable)), "distribution")
+        world, deadlines = self.world, self._deadlines
+        client = DynamoDB(self, world.table, deadlines, world.names)
+        distribution = DistributionBucket(cast("Any", S3(self, world.bucket, deadlines)), "distribution")
         records = ledger_records(client, self.time)
         arbiter = Arbiter(
             distribution,
@@ -177,7 +179,7 @@ class Invocation(Process):
             scope=world.scope,
             request_id=self.name,
             clock=self.time,
-            has_time=lambda: self.monotonic() <= timetable.read_until,
+            has_time=lambda: self.monotonic() <= deadlines.read_until,
         )
         way = Statements(records) if world.way == "statements" else Transactions(records)
         way.most = world.most
@@ -185,9 +187,9 @@ class Invocation(Process):
         return partial(
             Attempt,
             settings=cast("Any", settings),
-            timetable=timetable,
+            deadlines=deadlines,
             sources=cast("Any", _Sources(self)),
-            ledger=Ledger(records, way, arbiter, settle=records.settle, lapses=timetable.lapses, clock=self.time),
+            ledger=Ledger(records, way, arbiter, settle=records.settle, lapses=deadlines.lapses, clock=self.time),
             distribution=distribution,
             arbiter=arbiter,
             compressors=Inline(),
@@ -214,7 +216,7 @@ class _Sources:
         except SupersededError as error:
             self._world.replaced.add(wanted.id)
             return error
-        source = Source(wanted.member, len(content.body), content.etag, content.version_id)
+        source = FetchedObject(wanted.ref, len(content.body), content.etag, content.version_id)
         return Reading(source, iter((content.body,)))
 
 
@@ -284,8 +286,8 @@ class World(ABC):
         """Put a message on the queue."""
         wanted = tuple(Wanted.of(member, self.scope) for member in members)
         for one in wanted:
-            told = f"@{one.member.version_id or one.member.etag}" if self.scope == "version" else ""
-            self.names[one.id] = one.member.key + told
+            told = f"@{one.ref.version_id or one.ref.etag}" if self.scope == "version" else ""
+            self.names[one.id] = one.ref.key + told
         announced = Message(message, wanted)
         self.waiting[announced] = self.now
         return announced

@@ -102,7 +102,7 @@ class History(World):
         del invocation
         if not self._happens(self.strays):
             return None
-        return self.random.choice([MissingObjectError, StoreUnavailableError])("not this time", key=wanted.member.key)
+        return self.random.choice([MissingObjectError, StoreUnavailableError])("not this time", key=wanted.ref.key)
 
     def delayed(self, what: str, fate: Fate, effect: Callable[[], Any]) -> Late:
         del fate

@@ -16,10 +16,11 @@ from botocore.response import StreamingBody
 from botocore.stub import ANY, Stubber
 
 from aggregator.pipeline.arbiter import Arbiter
-from aggregator.pipeline.clients import Distribution
-from aggregator.pipeline.core import Packer, Source, empty_bundle
+from aggregator.pipeline.core import FetchedObject, Packer, empty_bundle
+from aggregator.pipeline.deadlines import GRACE
+from aggregator.pipeline.distribution import DistributionBucket
 from aggregator.pipeline.ledger import Claim, Ledger
-from aggregator.pipeline.planning import GRACE, Plan, Wanted
+from aggregator.pipeline.planning import Plan, Wanted
 from aggregator.pipeline.records import Record, Records
 from aggregator.pipeline.swaps import Statements, Swap, Transactions
 from aggregator.schemas import ObjectRef
@@ -53,7 +54,7 @@ class Bench:
         self.records = Records(self.client, table="ledger", prefix="distribution", ttl=TTL, clock=lambda: self.now)
         self.way = (Statements if means == "statements" else Transactions)(self.records)
         self.arbiter = Arbiter(
-            Distribution(s3, "distribution"),
+            DistributionBucket(s3, "distribution"),
             settle=self.records.settle,
             scope=scope,
             request_id="request-1",
@@ -187,7 +188,7 @@ def bundle_of(key: str, *members: ObjectRef) -> bytes:
     with ThreadPoolExecutor(1) as executor:
         packer = Packer(spool, limit=1_000, level=1, framing="lines", executor=executor)
         for member in members:
-            packer.add(Source(member, 1, member.etag, member.version_id), [b"x"])
+            packer.add(FetchedObject(member, 1, member.etag, member.version_id), [b"x"])
         packer.finish(Plan(key, "2026-11-18T12:00:00Z", "request-0", ()))
     return spool.getvalue()
 
@@ -236,7 +237,7 @@ def _item(id_: str, record: Record) -> dict[str, Any]:
 
 def names(wanted: Sequence[Wanted]) -> list[str]:
     """The keys of objects."""
-    return [one.member.key for one in wanted]
+    return [one.ref.key for one in wanted]
 
 
 def _s(value: str) -> dict[str, str]:

@@ -8,9 +8,9 @@ import os
 import time
 
 from aggregator.pipeline.clients import Clients
-from aggregator.pipeline.planning import Timetable
+from aggregator.pipeline.deadlines import Deadlines
 
 os.environ.update(
     {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": "us-east-1"}
 )
-Clients.build(Timetable.of(time.monotonic(), 60, 1, wall=time.time())).close()
+Clients.build(Deadlines.of(time.monotonic(), 60, 1, wall=time.time())).close()

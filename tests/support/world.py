@@ -25,7 +25,7 @@ from aggregator import app
 from aggregator.operations.audit.reconciliation import Audit, Places, Subject, reconcile
 from aggregator.operations.ledger_reader import LedgerReader
 from aggregator.operations.listings import versions
-from aggregator.pipeline.core import Packer, Source
+from aggregator.pipeline.core import FetchedObject, Packer
 from aggregator.pipeline.planning import planned
 from aggregator.reader import Bundle
 from aggregator.runtimes.local.run import make_ledger
@@ -98,7 +98,7 @@ class World:
             if len(bundle):
                 yield bundle
 
-    def plant(self, bundle: str, sources: Iterable[Source], *, created: float | None = None) -> None:
+    def plant(self, bundle: str, sources: Iterable[FetchedObject], *, created: float | None = None) -> None:
         """Put a bundle that no handler made: its index says what we like, and its text is empty."""
         spool, plan = io.BytesIO(), planned((), now=created or time.time(), request_id="planted", suffix="")
         with ThreadPoolExecutor(1) as executor:
@@ -177,7 +177,7 @@ class World:
 
         def go_on() -> None:
             self.write({**claim, "data": json.dumps({"released": bundle})})
-            self.plant(bundle, [Source(ObjectRef(self.source, "another"), 1, "tag")])
+            self.plant(bundle, [FetchedObject(ObjectRef(self.source, "another"), 1, "tag")])
             self.write({"id": f"{self.distribution}#{bundle}", **settle})
 
         return go_on

@@ -209,4 +209,4 @@ def _verdict(judge: Judge, body: bytes) -> str:
 
 
 def _announces(body: str | bytes) -> bool:
-    return any(not member.is_folder_marker for member in BODY.validate_json(body).members())
+    return any(not member.is_folder_marker for member in BODY.validate_json(body).objects())

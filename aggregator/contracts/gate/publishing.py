@@ -41,7 +41,6 @@ SOURCES: dict[tuple[str, Profile], Source] = {
     ("bundle-index", "consumer"): Source(BundleIndex),
 }
 
-
 ON_THE_QUEUE = ("s3-notification", "eventbridge-notification")
 """The contracts of what lies on the source queue."""
 

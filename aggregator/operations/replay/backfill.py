@@ -50,13 +50,13 @@ class Choice(NamedTuple):
 
     def includes(self, listed: Listed) -> bool:
         """Whether an object is meant: `since` counts, `until` does not."""
-        if self.pattern and not _matcher(self.pattern)(listed.member.key):
+        if self.pattern and not _matcher(self.pattern)(listed.ref.key):
             return False
         if self.since is None and self.until is None:
             return True
         modified = listed.modified
         if modified is None:
-            raise BackfillError("the listing does not tell when objects were modified", key=listed.member.key)
+            raise BackfillError("the listing does not tell when objects were modified", key=listed.ref.key)
         return (self.since is None or modified >= self.since) and (self.until is None or modified < self.until)
 
 
@@ -209,11 +209,11 @@ def notification(listed: Listed) -> str:
     Raises:
         InvalidNotificationError: no notification can carry it.
     """
-    member = listed.member
-    told = {"size": member.size, "eTag": member.etag, "versionId": member.version_id}
+    ref = listed.ref
+    told = {"size": ref.size, "eTag": ref.etag, "versionId": ref.version_id}
     try:
         named = {
-            "key": quote_plus(member.key, safe="/"),
+            "key": quote_plus(ref.key, safe="/"),
             **{name: value for name, value in told.items() if value is not None},
         }
         record = {
@@ -222,12 +222,12 @@ def notification(listed: Listed) -> str:
             **({"eventTime": timestamp(listed.modified.timestamp())} if listed.modified else {}),
             "eventName": "ObjectCreated:Put",
             "userIdentity": {"principalId": "aggregator-backfill"},
-            "s3": {"bucket": {"name": member.bucket}, "object": named},
+            "s3": {"bucket": {"name": ref.bucket}, "object": named},
         }
         body = json.dumps({"Records": [record]}, separators=(",", ":"))
         BODY.validate_json(body)
     except UnicodeEncodeError:
-        raise InvalidNotificationError("key is not UTF-8", key=repr(member.key)) from None
+        raise InvalidNotificationError("key is not UTF-8", key=repr(ref.key)) from None
     except ValueError as error:
         raise InvalidNotificationError("no notification can carry this", faults=invalid_fields(error)) from None
     return body
@@ -238,7 +238,7 @@ def _bodies(page: Page, choice: Choice, ledger: LedgerReader | None, totals: Tot
     totals.listed += len(page.objects)
     meant = [listed for listed in page.objects if choice.includes(listed)]
     totals.passed_over += len(page.objects) - len(meant)
-    wanted = [listed for listed in meant if not listed.member.is_folder_marker]
+    wanted = [listed for listed in meant if not listed.ref.is_folder_marker]
     totals.skipped += len(meant) - len(wanted)
     new = _unbundled(wanted, ledger)
     totals.bundled += len(wanted) - len(new)
@@ -249,7 +249,7 @@ def _bodies(page: Page, choice: Choice, ledger: LedgerReader | None, totals: Tot
                 raise ArchivedObjectError("object must be restored first")
             bodies.append(notification(listed))
         except AggregatorError as error:
-            totals.refuse(listed.member.key, error.reason)
+            totals.refuse(listed.ref.key, error.reason)
     return bodies
 
 
@@ -259,7 +259,7 @@ def _unbundled(wanted: Sequence[Listed], ledger: LedgerReader | None) -> list[Li
         return list(wanted)
     new: list[Listed] = []
     for some in batches(wanted, MOST_READS):
-        ids = [ledger.ids(member.bucket, member.key, member.version_id, member.etag)[0] for member, *_ in some]
+        ids = [ledger.ids(ref.bucket, ref.key, ref.version_id, ref.etag)[0] for ref, *_ in some]
         known = ledger.bundled(ids)
         new += [listed for listed, id_ in zip(some, ids, strict=True) if id_ not in known]
     return new
@@ -272,7 +272,7 @@ def _sent(bodies: list[str], totals: Totals, deliver: Callable[[Sequence[str]], 
     delivery = deliver(bodies)
     totals.sent += len(delivery.sent)
     for place, code in delivery.refused.items():
-        totals.refuse(BODY.validate_json(bodies[place]).members()[0].key, code)
+        totals.refuse(BODY.validate_json(bodies[place]).objects()[0].key, code)
     return [bodies[place] for place in delivery.unsent], delivery.why
 
 

@@ -218,7 +218,7 @@ def _letter(message: "MessageTypeDef", reason: str, why: str) -> Letter:
 def _objects(body: str) -> tuple[str, ...]:
     """The objects that a body announces; none, if it is no notification."""
     try:
-        return tuple(f"s3://{member.bucket}/{member.key}" for member in BODY.validate_json(body).members())
+        return tuple(f"s3://{ref.bucket}/{ref.key}" for ref in BODY.validate_json(body).objects())
     except ValueError:
         return ()
 

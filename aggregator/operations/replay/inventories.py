@@ -89,7 +89,7 @@ class Inventory(NamedTuple):
                 while some := list(islice(rows, _PAGE)):
                     row += len(some)
                     wanted = [self._listed(found) for found in some if _counts(found, every_version)]
-                    kept = [listed for listed in wanted if listed.member.key.startswith(prefix)]
+                    kept = [listed for listed in wanted if listed.ref.key.startswith(prefix)]
                     yield Page(kept, {"file": at, "row": row})
 
     def _fetch(self, file: ReportFile, local: IO[bytes]) -> None:
@@ -118,8 +118,8 @@ class Inventory(NamedTuple):
         if row["bucket"] != self.manifest.sourceBucket:
             raise InventoryError("a row of the inventory is about another bucket", bucket=row["bucket"])
         size = int(row["size"]) if row.get("size") not in (None, "") else None
-        member = ObjectRef(row["bucket"], row["key"], size, row.get("etag") or None, row.get("versionid") or None)
-        return Listed(member, _moment(row.get("lastmodifieddate")), is_archived(row.get("storageclass")))
+        ref = ObjectRef(row["bucket"], row["key"], size, row.get("etag") or None, row.get("versionid") or None)
+        return Listed(ref, _moment(row.get("lastmodifieddate")), is_archived(row.get("storageclass")))
 
 
 def opened(s3: "S3Client", bucket: str, key: str) -> Inventory:

@@ -31,7 +31,7 @@ class ListingError(AggregatorError):
 class Listed(NamedTuple):
     """An object as a listing tells of it; `member.key` as the listing has it, `archived` if it must be restored."""
 
-    member: ObjectRef
+    ref: ObjectRef
     modified: datetime | None
     archived: bool
 
@@ -86,8 +86,8 @@ def is_archived(storage_class: str | None) -> bool:
 
 def _listed(bucket: str, found: Mapping[str, Any]) -> Listed:
     restored = "RestoreExpiryDate" in found.get("RestoreStatus", {})
-    member = ObjectRef(bucket, found["Key"], found["Size"], _unquoted(found.get("ETag")), found.get("VersionId"))
-    return Listed(member, found["LastModified"], is_archived(found.get("StorageClass")) and not restored)
+    ref = ObjectRef(bucket, found["Key"], found["Size"], _unquoted(found.get("ETag")), found.get("VersionId"))
+    return Listed(ref, found["LastModified"], is_archived(found.get("StorageClass")) and not restored)
 
 
 def _unquoted(etag: str | None) -> str | None:

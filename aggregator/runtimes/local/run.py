@@ -229,7 +229,7 @@ def _invoke(event: dict[str, Any]) -> Invoked:
 
 
 def _keys(body: str) -> list[str]:
-    return [member.key for member in BODY.validate_json(body).members()]
+    return [ref.key for ref in BODY.validate_json(body).objects()]
 
 
 def _failures(clients: Clients, stack: Stack, waiting: set[str]) -> list[Failure]:

@@ -28,7 +28,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from aggregator import app
 from aggregator.aws import dynamodb_client, error_code, s3_client
 from aggregator.exceptions import AggregatorError
-from aggregator.pipeline.planning import GRACE
+from aggregator.pipeline.deadlines import GRACE
 from aggregator.pipeline.settings import Settings
 from aggregator.pipeline.telemetry import configured
 from aggregator.runtimes.polling import BEATS, EventSourceMapping, Invocation, Polled

@@ -14,7 +14,7 @@ from botocore.stub import Stubber
 from aggregator.bundles.verification import Proof
 from aggregator.exceptions import OpeningError
 from aggregator.operations.audit.cross_check import Statement, Verdict, Witnesses
-from aggregator.pipeline.core import Packer, Source
+from aggregator.pipeline.core import FetchedObject, Packer
 from aggregator.pipeline.planning import Plan
 from aggregator.reader import Bundle
 from aggregator.schemas import ObjectRef
@@ -60,8 +60,8 @@ def bench(executor: Executor) -> Bench:
     """Two members, the eTag of one of them no MD5."""
     spool = io.BytesIO()
     packer = Packer(spool, limit=10**9, level=1, framing="lines", executor=executor)
-    packer.add(Source(ObjectRef("source", "plain"), 1, hashlib.md5(b"1").hexdigest()), [b"1"])
-    packer.add(Source(ObjectRef("source", "other"), 1, "0" * 32), [b"2"])
+    packer.add(FetchedObject(ObjectRef("source", "plain"), 1, hashlib.md5(b"1").hexdigest()), [b"1"])
+    packer.add(FetchedObject(ObjectRef("source", "other"), 1, "0" * 32), [b"2"])
     packer.finish(Plan(KEY, "2026-11-23T11:54:56Z", "r", ()))
     bundle = Bundle.open(spool)
     session = boto3.session.Session("testing", "testing", region_name="us-east-1")

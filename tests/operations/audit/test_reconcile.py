@@ -13,7 +13,7 @@ from aggregator.commands.main import app
 from aggregator.exceptions import LedgerUnavailableError, StoreUnavailableError
 from aggregator.operations.audit.reconciliation import Places, Subject, reconcile
 from aggregator.operations.ledger_reader import LedgerReader
-from aggregator.pipeline.core import Source, empty_bundle
+from aggregator.pipeline.core import FetchedObject, empty_bundle
 from aggregator.pipeline.planning import bundle_key
 from aggregator.schemas import ObjectRef
 from tests.support.faults import Killed, faults
@@ -119,7 +119,7 @@ def test_a_bundle_that_is_not_in_the_archive_is_unreplicated(world: World) -> No
     _delivered(world)
     archive = world.replicate()
     late = bundle_key(time.time(), "late", "late")
-    world.plant(late, [Source(ObjectRef("elsewhere", "x"), 1, "e")])
+    world.plant(late, [FetchedObject(ObjectRef("elsewhere", "x"), 1, "e")])
     url = f"s3://{world.distribution}/{late}"
 
     assert world.verdict(archive=archive) == (
@@ -257,7 +257,7 @@ def test_a_bundle_that_is_left_only_in_the_archive_still_counts(world: World) ->
 def test_an_object_bundled_before_the_time_that_is_audited_is_found_by_its_claim(world: World) -> None:
     world.put("old", b"overwritten within the window")
     bundle = bundle_key(0, "old", "old")
-    world.plant(bundle, [Source(ObjectRef(world.source, "old"), 3, "then")], created=0)
+    world.plant(bundle, [FetchedObject(ObjectRef(world.source, "old"), 3, "then")], created=0)
     _claim(world, "old", bundle, etag="then")
 
     assert world.verdict() == ({"objects": 1, "overwritten": 1, "bundles": 1}, [])
@@ -402,13 +402,15 @@ def _delivered(world: World, *, tagged: bool = True) -> str:
     return bundle.index.bundle
 
 
-def _sources(world: World) -> list[Source]:
+def _sources(world: World) -> list[FetchedObject]:
     """What the one bundle says that it holds."""
     (bundle,) = world.bundles()
-    return sorted(Source(ObjectRef(one.bucket, one.key), one.size, one.etag, one.version_id) for one in bundle)
+    return sorted(FetchedObject(ObjectRef(one.bucket, one.key), one.size, one.etag, one.version_id) for one in bundle)
 
 
-def _edit(world: World, edit: Callable[[list[Source]], list[Source]], *, created: float | None = None) -> None:
+def _edit(
+    world: World, edit: Callable[[list[FetchedObject]], list[FetchedObject]], *, created: float | None = None
+) -> None:
     """Put another bundle in the place of the one that is there, as if it had always been there."""
     (bundle,), sources = world.bundles(), edit(_sources(world))
     world.remove_bundles()

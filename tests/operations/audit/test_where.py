@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from aggregator.commands.main import app
 from aggregator.operations.audit.locating import MEANING, Object, Places, State, Whereabouts, locate
-from aggregator.pipeline.core import Source, empty_bundle
+from aggregator.pipeline.core import FetchedObject, empty_bundle
 from aggregator.schemas import ObjectRef
 from tests.support.faults import LOST, Killed, faults
 from tests.support.world import Meanwhile, World, environment
@@ -141,7 +141,7 @@ def test_a_settled_bundle_that_is_in_neither_bucket_is_gone(world: World) -> Non
 def test_a_settled_bundle_that_does_not_hold_its_member_has_lost_it(world: World) -> None:
     bundle = _bundled(world)
     world.remove_bundles()
-    world.plant(bundle, [Source(ObjectRef(world.source, "another"), 1, "e")])
+    world.plant(bundle, [FetchedObject(ObjectRef(world.source, "another"), 1, "e")])
 
     (found,) = _locate(world, "a")
 

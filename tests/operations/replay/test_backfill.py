@@ -52,7 +52,7 @@ class Post:
         members: list[ObjectRef] = []
         while messages := self.sqs.receive_message(QueueUrl=self.url, MaxNumberOfMessages=10).get("Messages", []):
             for message in messages:
-                members += BODY.validate_json(message["Body"]).members()
+                members += BODY.validate_json(message["Body"]).objects()
             taken: list[Any] = [{"Id": m["MessageId"], "ReceiptHandle": m["ReceiptHandle"]} for m in messages]
             self.sqs.delete_message_batch(QueueUrl=self.url, Entries=taken)
         return sorted(members)
@@ -121,7 +121,7 @@ def test_only_what_is_meant_is_sent_and_the_rest_is_accounted_for(post: Post) ->
 def test_a_dry_run_prints_what_would_be_sent_and_leaves_nothing_behind(post: Post, tmp_path: Path) -> None:
     ran = post.backfill("--dry-run")
 
-    printed = [member for line in ran.stdout.splitlines() for member in BODY.validate_json(line).members()]
+    printed = [member for line in ran.stdout.splitlines() for member in BODY.validate_json(line).objects()]
     assert sorted(printed) == sorted(_member(post.world, key) for key in KEYS)
     assert "would be sent    4" in ran.stderr
     assert (ran.exit_code, post.waiting(), list(tmp_path.iterdir())) == (0, 0, [])

@@ -168,7 +168,7 @@ class Machine:
         members: list[ObjectRef] = []
         while messages := self.sqs.receive_message(QueueUrl=self.url, MaxNumberOfMessages=10).get("Messages", []):
             for message in messages:
-                members += BODY.validate_json(message["Body"]).members()
+                members += BODY.validate_json(message["Body"]).objects()
                 self.sqs.delete_message(QueueUrl=self.url, ReceiptHandle=message["ReceiptHandle"])
         return sorted(members)
 

@@ -61,7 +61,7 @@ def test_a_notification_is_the_one_that_s3_would_have_sent() -> None:
 def test_whatever_the_key_the_handler_reads_the_same_member_out_of_the_notification(key: str) -> None:
     member = ObjectRef("source", key, 3, "e1", "v1")
 
-    assert BODY.validate_json(notification(Listed(member, None, archived=False))).members() == (member,)
+    assert BODY.validate_json(notification(Listed(member, None, archived=False))).objects() == (member,)
 
 
 @pytest.mark.parametrize("key", ["\udcff.json", "k" * 1025])
@@ -112,7 +112,7 @@ class Recipient:
 
     @property
     def keys(self) -> list[str]:
-        return [member.key for body in self.bodies for member in BODY.validate_json(body).members()]
+        return [member.key for body in self.bodies for member in BODY.validate_json(body).objects()]
 
 
 @pytest.mark.parametrize("most", range(26))
@@ -131,7 +131,7 @@ def test_a_backfill_that_is_stopped_anywhere_and_resumed_sends_each_object_once(
         return
     ended = ran(second)
 
-    assert first.keys + second.keys == [listed.member.key for listed in Pages.objects]
+    assert first.keys + second.keys == [listed.ref.key for listed in Pages.objects]
     assert ended == Ending(complete=True, totals=Totals(listed=25, sent=25))
     assert not bookmark.path.exists()
 

@@ -1,0 +1,44 @@
+"""What became of objects, and of an invocation."""
+
+from enum import Enum
+from typing import NamedTuple
+
+from aggregator.schemas import ObjectRef
+
+
+class Outcome(Enum):
+    """What becomes of a member that is acknowledged."""
+
+    BUNDLED = "bundled"
+    DUPLICATE = "duplicate"
+    OVERWRITTEN = "overwritten"
+    SUPERSEDED = "superseded"
+
+
+def repeated(ref: ObjectRef, etag: str | None) -> Outcome:
+    """A duplicate of what was announced with `etag`; where the tags differ, the object has been overwritten since."""
+    return Outcome.OVERWRITTEN if etag and ref.etag and etag != ref.etag else Outcome.DUPLICATE
+
+
+PHASES = ("gather", "close", "put", "settle")
+"""What the time of a bundle goes into; to gather is to claim, read and pack."""
+
+Outcomes = dict[str, Outcome | Exception]
+"""What became of each object, by its id: how it was acknowledged, or why it failed."""
+
+
+class Published(NamedTuple):
+    """A bundle that is published; bytes of its members, and its own."""
+
+    bundle: str
+    members: int
+    bytes_in: int
+    bytes_out: int
+
+
+class Result(NamedTuple):
+    """What an invocation did: the outcome of each object, the bundles published, and seconds spent in each phase."""
+
+    outcomes: Outcomes
+    published: list[Published]
+    seconds: dict[str, float]
