@@ -41,7 +41,7 @@ _SENTENCES = {
 T = TypeVar("T")
 
 
-class Clients(NamedTuple):
+class CommandClients(NamedTuple):
     """The three clients that a command needs, for the AWS that the environment names."""
 
     s3: "S3Client"
@@ -49,34 +49,37 @@ class Clients(NamedTuple):
     dynamodb: "DynamoDBClient"
 
     @classmethod
-    def build(cls, connections: int = THREADS, *, session: boto3.Session | None = None) -> "Clients":
-        """Clients that keep up to `connections` open at once."""
+    def build(
+        cls, connections: int = THREADS, *, attempts: int = 5, session: boto3.Session | None = None
+    ) -> "CommandClients":
+        """CommandClients that keep up to `connections` open at once, and make `attempts` at each call."""
         return cls(
-            s3_client(connections=connections, session=session),
-            sqs_client(connections=connections, session=session),
-            dynamodb_client(connections=connections, session=session),
+            s3_client(connections, attempts=attempts, session=session),
+            sqs_client(connections, attempts=attempts, session=session),
+            dynamodb_client(connections, attempts=attempts, session=session),
         )
 
 
-def s3_client(*, connections: int = THREADS, attempts: int = 5, session: boto3.Session | None = None) -> "S3Client":
-    """A client of S3, which makes `attempts` at each call."""
+def s3_client(connections: int = THREADS, *, attempts: int = 5, session: boto3.Session | None = None) -> "S3Client":
+    """A client of S3."""
     config = _config(connections, attempts)
-    make = session or boto3
-    client = make.client("s3", config=config)
+    client = (session or boto3).client("s3", config=config)
     if ".amazonaws.com" in client.meta.endpoint_url:
         return client
     path_style = config.merge(Config(s3={"addressing_style": "path"}))  # few machines resolve "bucket.localhost"
-    return make.client("s3", config=path_style)
+    return (session or boto3).client("s3", config=path_style)
 
 
-def sqs_client(*, connections: int = THREADS, session: boto3.Session | None = None) -> "SQSClient":
+def sqs_client(connections: int = THREADS, *, attempts: int = 5, session: boto3.Session | None = None) -> "SQSClient":
     """A client of SQS."""
-    return (session or boto3).client("sqs", config=_config(connections))
+    return (session or boto3).client("sqs", config=_config(connections, attempts))
 
 
-def dynamodb_client(*, connections: int = THREADS, session: boto3.Session | None = None) -> "DynamoDBClient":
+def dynamodb_client(
+    connections: int = THREADS, *, attempts: int = 5, session: boto3.Session | None = None
+) -> "DynamoDBClient":
     """A client of DynamoDB."""
-    return (session or boto3).client("dynamodb", config=_config(connections))
+    return (session or boto3).client("dynamodb", config=_config(connections, attempts))
 
 
 def bucket_exists(s3: "S3Client", bucket: str) -> None:
@@ -167,5 +170,5 @@ def batches(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     return (values[at : at + size] for at in range(0, len(values), size))
 
 
-def _config(connections: int, attempts: int = 5) -> Config:
+def _config(connections: int, attempts: int) -> Config:
     return Config(max_pool_connections=connections, retries={"mode": "standard", "total_max_attempts": attempts})

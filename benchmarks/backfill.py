@@ -18,7 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.connection import Connection
 from urllib.parse import parse_qs, urlsplit
 
-from aggregator.aws import Clients
+from aggregator.aws import CommandClients
 from aggregator.operations.replay.backfill import Choice, run
 from aggregator.operations.replay.pages import current_objects
 from aggregator.operations.replay.queues import Outbox
@@ -34,7 +34,7 @@ def main(objects: int) -> None:
     endpoint = f"http://127.0.0.1:{ours.recv()}"
     os.environ |= {"AWS_ENDPOINT_URL": endpoint, "AWS_DEFAULT_REGION": "us-east-1"}
     os.environ |= {"AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench"}
-    clients, stop = Clients.build(18), threading.Event()
+    clients, stop = CommandClients.build(18), threading.Event()
     outbox = Outbox(clients.sqs, f"{endpoint}/123456789012/queue", threads=16, stop=stop)
     began, cpu = time.perf_counter(), time.process_time()
     ending = run(

@@ -19,7 +19,7 @@ from aggregator.commands.options import Scope, ScopeOption, Table, WithTable, mo
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from aggregator.aws import Clients
+    from aggregator.aws import CommandClients
     from aggregator.operations.ledger_reader import LedgerReader
     from aggregator.operations.replay.backfill import Ending
     from aggregator.operations.replay.pages import Page, Position
@@ -65,11 +65,11 @@ def backfill(
     call: dict[str, object] = {"target": target, "queue": queue_url, "inventory": inventory, "pattern": pattern}
     call |= {"since": since, "until": until, "scope": scope.value, "every_version": every_version}
     with ExitStack() as stack:
-        from aggregator.aws import Clients
+        from aggregator.aws import CommandClients
         from aggregator.operations.replay import backfill as library
 
         stop = stack.enter_context(ends_on_interrupt())
-        clients = Clients.build(connections=threads + 2)
+        clients = CommandClients.build(connections=threads + 2)
         bookmark = None if dry_run else library.Bookmark(state or _default_state(call), call, now=time.time())
         began = bookmark.began if bookmark else time.time()
         choice = library.Choice(pattern or None, _moment("--since", since, began), _moment("--until", until, began))
@@ -94,7 +94,7 @@ def backfill(
 
 
 def _pages(
-    clients: "Clients", target: str, scope: Scope, *, every_version: bool, inventory: str
+    clients: "CommandClients", target: str, scope: Scope, *, every_version: bool, inventory: str
 ) -> "Callable[[Position], Iterator[Page]]":
     """How to list what is meant, from a position on."""
     from aggregator.operations.replay import inventories
@@ -117,7 +117,7 @@ def _pages(
 
 
 def _ledger(
-    clients: "Clients", target: str, table: str | None, distribution: str | None, scope: Scope
+    clients: "CommandClients", target: str, table: str | None, distribution: str | None, scope: Scope
 ) -> "LedgerReader | None":
     from aggregator.operations.ledger_reader import LedgerReader
     from aggregator.operations.replay.backfill import BackfillError
@@ -131,7 +131,7 @@ def _ledger(
 
 
 def _outbox(
-    clients: "Clients", queue_url: str, threads: int, rate: float | None, stop: threading.Event, stack: ExitStack
+    clients: "CommandClients", queue_url: str, threads: int, rate: float | None, stop: threading.Event, stack: ExitStack
 ) -> "Callable[[Sequence[str]], Delivery]":
     from aggregator.aws import queue_exists
     from aggregator.operations.replay.backfill import BackfillError

@@ -33,16 +33,17 @@ def local(
     dead-letter queue.
     """
     with ExitStack() as stack:
-        from aggregator.runtimes.local import run as local_run
         from aggregator.runtimes.local.embedded import EmbeddedAws
+        from aggregator.runtimes.local.files import readable_files, writable_folder
+        from aggregator.runtimes.local.run import run
 
-        files, passed_over = local_run.readable_files(folder, out=out)
-        local_run.writable_folder(out)
+        files, passed_over = readable_files(folder, out=out)
+        writable_folder(out)
         bar = stack.enter_context(progress())
         task = bar.add_task("starting", total=2 * len(files))
         endpoint = endpoint_url or stack.enter_context(EmbeddedAws(say=bar.console.print))
         lines = stack.enter_context(log.open("w", encoding="utf-8")) if log else None
-        summary = local_run.run(
+        summary = run(
             files,
             out,
             endpoint_url=endpoint,

@@ -15,7 +15,7 @@ from aggregator.commands.options import Table, WithTable
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from aggregator.aws import Clients
+    from aggregator.aws import CommandClients
     from aggregator.operations.replay.dead_letters import DeadLetters, Letter, Returned, Wanted
     from aggregator.operations.replay.queues import Delivery
 
@@ -45,7 +45,7 @@ def redrive(
     left.
     """
     with ExitStack() as stack:
-        from aggregator.aws import Clients
+        from aggregator.aws import CommandClients
         from aggregator.operations.ledger_reader import LedgerReader
         from aggregator.operations.replay import dead_letters as library
 
@@ -57,7 +57,7 @@ def redrive(
         if send_back and wanted == library.Wanted() and not everything:
             raise library.DeadLetterError("--send-back needs a choice: --reason, --message-id, --pattern or --all")
         stop = stack.enter_context(ends_on_interrupt())
-        clients = Clients.build()
+        clients = CommandClients.build()
         ledger = LedgerReader.open(clients, table, distribution) if table and distribution else None
         letters = stack.enter_context(library.DeadLetters(clients.sqs, dlq, ledger, most=most))
         send = partial(
@@ -128,7 +128,7 @@ def _walk(
 
 
 def _outbox(
-    clients: "Clients", stop: threading.Event, stack: ExitStack
+    clients: "CommandClients", stop: threading.Event, stack: ExitStack
 ) -> "Callable[[str], Callable[[Sequence[str]], Delivery]]":
     """What sends to a queue, by its ARN or URL; made once for each."""
     from aggregator.operations.replay.queues import Outbox

@@ -20,7 +20,7 @@ from aggregator.exceptions import LedgerUnavailableError
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
 
-    from aggregator.aws import Clients
+    from aggregator.aws import CommandClients
 
 MOST_READS = 100
 """Most records in one batch (DynamoDB API reference, BatchGetItem)."""
@@ -69,7 +69,7 @@ class LedgerReader:
 
     @classmethod
     def open(
-        cls, clients: "Clients", table: str, distribution: str, scope: Literal["key", "version"] = "key"
+        cls, clients: "CommandClients", table: str, distribution: str, scope: Literal["key", "version"] = "key"
     ) -> "LedgerReader":
         """
         The ledger of the bundles in the bucket `distribution`, as of now.

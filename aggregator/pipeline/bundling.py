@@ -30,14 +30,15 @@ from aggregator.exceptions import (
 )
 from aggregator.pipeline.arbiter import Arbiter
 from aggregator.pipeline.claiming import CLAIMERS, Claiming
-from aggregator.pipeline.core import Packed, Packer
+from aggregator.pipeline.core import Packed, Packer, Reading
 from aggregator.pipeline.deadlines import Deadlines
 from aggregator.pipeline.distribution import DistributionBucket
 from aggregator.pipeline.ledger import Claim, Claims, Ledger
 from aggregator.pipeline.outcomes import PHASES, Outcome, Outcomes, Published, Result
 from aggregator.pipeline.planning import Plan, Wanted, planned, split
+from aggregator.pipeline.readahead import Arrival, NotStarted
 from aggregator.pipeline.settings import Settings
-from aggregator.pipeline.sources import Arrival, NotStarted, Reading, Sources
+from aggregator.pipeline.sources import Sources
 
 SPOOL_SIZE = 16 * 1024 * 1024
 """Bytes of a bundle kept in memory; what is more goes to the function's ephemeral storage."""

@@ -80,6 +80,13 @@ def empty_bundle(bundle: str, now: float, request_id: str) -> bytes:
     return spool.getvalue()
 
 
+class Reading(NamedTuple):
+    """A member on its way in: what S3 says of it, and its decoded bytes, in hand or part by part as asked for."""
+
+    source: FetchedObject
+    chunks: Iterator[Chunk]
+
+
 def decoded(source: FetchedObject, chunks: Iterable[Chunk]) -> Iterator[bytes]:
     """
     The decoded bytes of a gzip source, all its members, a block at a time.

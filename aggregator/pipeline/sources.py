@@ -1,25 +1,22 @@
 """
-Read members: any object of any bucket, whole or in parts, many at once, ahead of the packer.
+Read objects: any object of any bucket, whole or in parts.
 
 boto3 costs 1.4 ms of CPU an object and holds the interpreter's lock; obstore costs 0.1 ms and releases it, so obstore
 reads. But it cannot name every S3 key: it refuses some and silently reads another object for a few (`/lead` reads
 `lead`), so such keys are recognised first and read with boto3, and so is an object whose headers obstore cannot read.
 
 Every request is bounded in size and in time. An object larger than `PART_SIZE` is read in parts, each pinned to the
-entity tag of the first answer, so that a slow, broken or replaced object costs one part and never the invocation. What
-is read ahead is bounded in bytes: a reader waits for room before it reads.
+entity tag of the first answer, so that a slow, broken or replaced object costs one part and never the invocation.
 """
 
 import re
-import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from itertools import chain, pairwise
-from queue import SimpleQueue
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import obstore
 from botocore.exceptions import (
@@ -47,10 +44,11 @@ from aggregator.exceptions import (
     UnforeseenError,
 )
 from aggregator.pipeline.clients import Clients
-from aggregator.pipeline.core import Chunk, FetchedObject, decoded
+from aggregator.pipeline.core import Chunk, FetchedObject, Reading, decoded
 from aggregator.pipeline.deadlines import Deadlines
 from aggregator.pipeline.distribution import CONDITION_FAILED
 from aggregator.pipeline.planning import Wanted
+from aggregator.pipeline.readahead import Arrival, ReadAhead
 from aggregator.schemas import ObjectRef
 
 if TYPE_CHECKING:
@@ -59,8 +57,6 @@ if TYPE_CHECKING:
 PART_SIZE = 8 * 1024 * 1024
 """Most bytes asked for in one request."""
 
-_UNDECLARED = 1024 * 1024
-"""Bytes held for an object whose size its notification does not tell."""
 
 GZIP_MAGIC = b"\x1f\x8b"
 
@@ -72,25 +68,6 @@ _S3_ERROR_CODE = re.compile(r"non-2xx status code: (\d+).*?(?:<Code>([A-Za-z0-9.
 _NO_SUCH_RANGE = frozenset({"416", "InvalidRange"})
 _GONE = frozenset({"404", "NoSuchKey", "NoSuchBucket", "NoSuchVersion", "NotFound"})
 _FORBIDDEN = frozenset({"403", "401", "AccessDenied", "Forbidden", "AllAccessDisabled", "AccountProblem"})
-
-
-class Reading(NamedTuple):
-    """A member on its way in: what S3 says of it, and its decoded bytes, in hand or part by part as asked for."""
-
-    source: FetchedObject
-    chunks: Iterator[Chunk]
-
-
-class NotStarted:
-    """The object was not asked for: enough has been read."""
-
-
-class Arrival(NamedTuple):
-    """What became of reading an object."""
-
-    wanted: Wanted
-    reading: Reading | NotStarted | Exception
-    held: int = 0
 
 
 def nameable(key: str) -> bool:
@@ -125,46 +102,15 @@ class Sources:
         self._parts.shutdown(cancel_futures=True)
 
     def read_ahead(self, wanted: Iterator[Wanted], enough: Callable[[], bool]) -> Generator[Arrival, None, None]:
-        """
-        Read objects in threads and yield them as they arrive, in any order, each exactly once.
-
-        Once `enough` says so, what is not begun yet arrives as `NotStarted`; once the time is over, as OutOfTimeError.
-        `wanted` may block: it is asked for the next one by whichever thread is free, one at a time.
-        """
-        ahead = _Ahead(wanted, enough, _Window(self._window_size))
-        readers: list[threading.Thread] = []
-        try:
-            for number in range(self._concurrency):
-                readers.append(threading.Thread(target=self._read, args=(ahead,), name=f"read-{number}"))
-                readers[-1].start()
-            yield from ahead.arriving(len(readers))
-        finally:
-            ahead.end()
-            for thread in readers:
-                if thread.ident is not None:  # it was started
-                    thread.join()
-
-    def _read(self, ahead: "_Ahead") -> None:
-        """Read one object after the other until there are no more; the life of a reader."""
-        try:
-            while (wanted := ahead.next()) is not None:
-                ahead.arrivals.put(self._arrival(wanted, ahead))
-        except BaseException as error:
-            ahead.arrivals.put(error)
-        finally:
-            ahead.arrivals.put(None)
-
-    def _arrival(self, wanted: Wanted, ahead: "_Ahead") -> Arrival:
-        ref = wanted.ref
-        held = ahead.window.take(min(_UNDECLARED if ref.size is None else ref.size, PART_SIZE))
-        try:
-            if ahead.is_over():
-                return Arrival(wanted, NotStarted(), held)
-            if monotonic() > self._deadlines.read_until:
-                raise OutOfTimeError("invocation ends before the object can be read", key=ref.key)
-            return Arrival(wanted, self.read(ref, at_once=held), held)
-        except Exception as error:
-            return Arrival(wanted, error, held)
+        """Read objects until there is `enough`, and yield each as it arrives (`readahead.py`)."""
+        ahead = ReadAhead(
+            lambda ref, at_once: self.read(ref, at_once=at_once),
+            enough=enough,
+            until=self._deadlines.read_until,
+            window=self._window_size,
+            most=PART_SIZE,
+        )
+        return ahead.arrivals(wanted, self._concurrency)
 
     def read(self, ref: ObjectRef, *, at_once: int = PART_SIZE) -> Reading:
         """
@@ -311,72 +257,6 @@ class _Answer:
         self.size, self.encoding, self.take, self.is_part = size, encoding, take, is_part
         self.etag = etag.strip('"') if etag else None
         self.version_id = version_id if version_id and version_id != "null" else None
-
-
-class _Window:
-    """Room for so many bytes; who wants more waits until others have given back."""
-
-    def __init__(self, size: int) -> None:
-        self._size = self._free = size
-        self._changed = threading.Condition()
-
-    def take(self, wanted: int) -> int:
-        """Wait for room; what was taken."""
-        wanted = min(wanted, self._size)
-        with self._changed:
-            self._changed.wait_for(lambda: self._free >= wanted)
-            self._free -= wanted
-        return wanted
-
-    def give_back(self, taken: int) -> None:
-        """Make room again."""
-        with self._changed:
-            self._free += taken
-            self._changed.notify_all()
-
-    def open(self) -> None:
-        """Let everyone pass from now on."""
-        self.give_back(1 << 62)
-
-
-class _Ahead:
-    """
-    What the readers of one bundle share: the objects still to be read, room for their bytes, and what has arrived.
-
-        wanted ──next, one reader at a time──▶ readers ──arrivals──▶ whoever packs, who makes room in the window again
-    """
-
-    def __init__(self, wanted: Iterator[Wanted], enough: Callable[[], bool], window: _Window) -> None:
-        self.window = window
-        self.arrivals: SimpleQueue[Arrival | BaseException | None] = SimpleQueue()
-        self._wanted, self._turn, self._enough = wanted, threading.Lock(), enough
-        self._ended = False
-
-    def next(self) -> Wanted | None:
-        """The next object to be read; None, if there are no more, or nobody wants them any more."""
-        with self._turn:
-            return None if self._ended else next(self._wanted, None)
-
-    def is_over(self) -> bool:
-        """Whether no other object is to be begun."""
-        return self._ended or self._enough()
-
-    def arriving(self, readers: int) -> Iterator[Arrival]:
-        """All that arrives, until the last of so many readers has ended."""
-        while readers:
-            arrival = self.arrivals.get()
-            if arrival is None:
-                readers -= 1
-            elif isinstance(arrival, BaseException):
-                raise arrival
-            else:
-                yield arrival
-                self.window.give_back(arrival.held)
-
-    def end(self) -> None:
-        """Let the readers run out: nothing is begun any more, and nobody waits for room."""
-        self._ended = True
-        self.window.open()
 
 
 _FOREIGN = (OSError, BaseError, ClientError, BotoCoreError, ValueError)

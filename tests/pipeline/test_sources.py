@@ -25,9 +25,11 @@ from aggregator.exceptions import (
     UnforeseenError,
 )
 from aggregator.pipeline.clients import Clients
+from aggregator.pipeline.core import Reading
 from aggregator.pipeline.deadlines import Deadlines
 from aggregator.pipeline.planning import Wanted
-from aggregator.pipeline.sources import PART_SIZE, Arrival, NotStarted, Reading, Sources, nameable
+from aggregator.pipeline.readahead import Arrival, NotStarted
+from aggregator.pipeline.sources import PART_SIZE, Sources, nameable
 from aggregator.schemas import ObjectRef
 from tests.support.world import CREDENTIALS
 

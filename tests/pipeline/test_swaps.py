@@ -254,7 +254,7 @@ def test_the_way_that_a_setting_names_is_taken_without_a_probe(
 def _store(endpoint_url: str, monkeypatch: pytest.MonkeyPatch, *, make: bool = True) -> Records:
     from botocore.config import Config
 
-    from aggregator.runtimes.local.run import make_ledger
+    from aggregator.runtimes.local.stack import make_ledger
 
     monkeypatch.setattr(swaps, "_PROVEN", {})
     config = Config(connect_timeout=1, read_timeout=5, retries={"total_max_attempts": 1})

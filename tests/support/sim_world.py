@@ -22,15 +22,15 @@ from aggregator.exceptions import AggregatorError, SupersededError
 from aggregator.pipeline import arbiter, bundling, clients, records, swaps
 from aggregator.pipeline.arbiter import Arbiter
 from aggregator.pipeline.bundling import Attempt, aggregate
-from aggregator.pipeline.core import FetchedObject
+from aggregator.pipeline.core import FetchedObject, Reading
 from aggregator.pipeline.deadlines import Deadlines
 from aggregator.pipeline.distribution import DistributionBucket
 from aggregator.pipeline.ledger import Ledger
 from aggregator.pipeline.outcomes import Outcome, Result
 from aggregator.pipeline.planning import Envelope, Wanted, identity
+from aggregator.pipeline.readahead import Arrival, NotStarted
 from aggregator.pipeline.records import Records
 from aggregator.pipeline.report import Parsed, Report
-from aggregator.pipeline.sources import Arrival, NotStarted, Reading
 from aggregator.pipeline.swaps import Statements, Transactions
 from aggregator.schemas import ObjectRef
 from tests.support.sim_aws import Bucket, Store, Table

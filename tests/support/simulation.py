@@ -17,7 +17,7 @@ from typing import Any
 
 from aggregator.exceptions import AggregatorError, MissingObjectError, StoreUnavailableError
 from aggregator.pipeline.planning import Wanted
-from aggregator.pipeline.sources import Arrival
+from aggregator.pipeline.readahead import Arrival
 from aggregator.schemas import ObjectRef
 from tests.support.sim_aws import Content
 from tests.support.sim_calls import Call, Ending, Fate, Landing, fates, short

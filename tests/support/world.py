@@ -28,7 +28,7 @@ from aggregator.operations.listings import versions
 from aggregator.pipeline.core import FetchedObject, Packer
 from aggregator.pipeline.planning import planned
 from aggregator.reader import Bundle
-from aggregator.runtimes.local.run import make_ledger
+from aggregator.runtimes.local.stack import make_ledger
 from aggregator.runtimes.polling import Invocation
 from aggregator.schemas import ObjectRef
 from fixtures import factories

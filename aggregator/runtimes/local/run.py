@@ -10,7 +10,6 @@ visibility time-out, and goes to the dead-letter queue after three receives.
 
 import contextlib
 import io
-import json
 import os
 import time
 from collections import Counter
@@ -20,38 +19,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import boto3
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from aggregator import app
-from aggregator.exceptions import AggregatorError
+from aggregator.aws import CommandClients
 from aggregator.operations.ledger_reader import LedgerReader
+from aggregator.runtimes.local.files import LocalRunError
+from aggregator.runtimes.local.stack import Stack, make_stack
 from aggregator.runtimes.polling import EventSourceMapping, Invocation
-from aggregator.schemas import BODY, MAX_KEY_BYTES
+from aggregator.schemas import BODY
 
 if TYPE_CHECKING:
-    from mypy_boto3_dynamodb.client import DynamoDBClient
     from mypy_boto3_s3.client import S3Client
-    from mypy_boto3_sqs.client import SQSClient
 
 _UPLOADERS = 8
 _FUNCTION_SECONDS = 120
 _RECEIVES = 3
 _PATIENCE = 60.0
 """Seconds without any progress after which a run is given up."""
-
-
-class LocalRunError(AggregatorError):
-    """The run cannot begin, or got stuck."""
-
-    reason = "local_run"
-
-
-class Files(NamedTuple):
-    """Files by the key each will have; and how many linked folders, pipes and the like were passed over."""
-
-    by_key: dict[str, Path]
-    passed_over: int
 
 
 class Failure(NamedTuple):
@@ -89,67 +74,6 @@ class Invoked(NamedTuple):
     figures: Mapping[str, float]
 
 
-class Clients(NamedTuple):
-    """The clients of a run, all on one endpoint."""
-
-    s3: "S3Client"
-    sqs: "SQSClient"
-    dynamodb: "DynamoDBClient"
-
-
-class Stack(NamedTuple):
-    """The resources of a run, by name; the queues by URL."""
-
-    source: str
-    distribution: str
-    table: str
-    queue: str
-    dead_letters: str
-
-
-def readable_files(folder: Path, *, out: Path) -> Files:
-    """
-    The files below `folder`, by the key each will have: its relative path, with slashes; without those below `out`.
-
-    Raises:
-        LocalRunError: there is no such folder, it is empty or `out` itself, or something in it cannot be read.
-    """
-    if not folder.is_dir():
-        raise LocalRunError("there is no such folder: " + str(folder))
-    if folder.resolve() == out.resolve():
-        raise LocalRunError("bundles cannot be written among the files that they are made of: name another --out")
-    found, others = dict[str, Path](), 0
-    try:
-        for path in sorted(_walk(folder, out.resolve())):
-            if path.exists() and not path.is_file():  # a link to nowhere is named when it is opened
-                others += 1
-                continue
-            key = _key(path.relative_to(folder))
-            with path.open("rb"):
-                found[key] = path
-    except OSError as error:
-        raise LocalRunError(f"cannot read {error.filename}: {error.strerror}") from error
-    if not found:
-        raise LocalRunError("there are no files in " + str(folder))
-    return Files(found, others)
-
-
-def writable_folder(folder: Path) -> None:
-    """
-    Make `folder`, if it is not there.
-
-    Raises:
-        LocalRunError: it cannot be made, or nothing can be written into it.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".aggregator-probe"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise LocalRunError(f"cannot write to {folder}: {error.strerror}") from error
-
-
 def run(
     files: Mapping[str, Path],
     out: Path,
@@ -177,8 +101,8 @@ def run(
         return response
 
     with _environment(endpoint_url, name), contextlib.redirect_stdout(_Lines(log)), _translated():
-        clients = _clients()
-        stack = _made(clients, name)
+        clients = CommandClients.build(_UPLOADERS + 2, attempts=3, session=boto3.Session())
+        stack = make_stack(clients, name, visibility_timeout=6 * _FUNCTION_SECONDS, receives=_RECEIVES)
         began = time.monotonic()
         earlier = set(_bundles(clients.s3, stack.distribution))
         failures = _aggregate(files, clients, stack, counted, report)
@@ -194,7 +118,7 @@ def run(
 
 def _aggregate(
     files: Mapping[str, Path],
-    clients: Clients,
+    clients: CommandClients,
     stack: Stack,
     invoke: Callable[[dict[str, Any]], Any],
     report: Callable[[Progress], object],
@@ -232,7 +156,7 @@ def _keys(body: str) -> list[str]:
     return [ref.key for ref in BODY.validate_json(body).objects()]
 
 
-def _failures(clients: Clients, stack: Stack, waiting: set[str]) -> list[Failure]:
+def _failures(clients: CommandClients, stack: Stack, waiting: set[str]) -> list[Failure]:
     """What has come to the dead-letter queue, with the reason that the ledger kept."""
     failures = []
     answer = clients.sqs.receive_message(QueueUrl=stack.dead_letters, MaxNumberOfMessages=10)
@@ -249,78 +173,10 @@ def _failures(clients: Clients, stack: Stack, waiting: set[str]) -> list[Failure
     return failures
 
 
-def _ledger(clients: Clients, stack: Stack) -> LedgerReader:
+def _ledger(clients: CommandClients, stack: Stack) -> LedgerReader:
     return LedgerReader(
         clients.dynamodb, table=stack.table, distribution=stack.distribution, scope="key", now=time.time()
     )
-
-
-def _clients() -> Clients:
-    session = boto3.session.Session()
-    config = Config(retries={"mode": "standard", "total_max_attempts": 3}, max_pool_connections=_UPLOADERS + 2)
-    path_style = config.merge(Config(s3={"addressing_style": "path"}))
-    return Clients(
-        session.client("s3", config=path_style),
-        session.client("sqs", config=config),
-        session.client("dynamodb", config=config),
-    )
-
-
-def _made(clients: Clients, name: str) -> Stack:
-    """The resources of a run, made where they are missing."""
-    dead_letters = _queue(clients.sqs, f"{name}-dead-letters", {})
-    redrive = {"deadLetterTargetArn": _arn(clients.sqs, dead_letters), "maxReceiveCount": _RECEIVES}
-    settings = {"VisibilityTimeout": str(6 * _FUNCTION_SECONDS), "RedrivePolicy": json.dumps(redrive)}
-    queue = _queue(clients.sqs, name, settings)
-    stack = Stack(f"{name}-source", f"{name}-distribution", f"{name}-ledger", queue, dead_letters)
-    for bucket in (stack.source, stack.distribution):
-        with _already("BucketAlreadyOwnedByYou"):
-            clients.s3.create_bucket(Bucket=bucket)
-    clients.s3.put_bucket_versioning(Bucket=stack.distribution, VersioningConfiguration={"Status": "Enabled"})
-    with _already("ResourceInUseException"):
-        make_ledger(clients.dynamodb, stack.table)
-    _notify(clients, stack)
-    return stack
-
-
-def make_ledger(dynamodb: "DynamoDBClient", table: str) -> None:
-    """Make the DynamoDB table of a ledger."""
-    dynamodb.create_table(
-        TableName=table,
-        KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
-        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
-        BillingMode="PAY_PER_REQUEST",
-    )
-    dynamodb.get_waiter("table_exists").wait(TableName=table, WaiterConfig={"Delay": 1})
-
-
-def _notify(clients: Clients, stack: Stack) -> None:
-    arn = _arn(clients.sqs, stack.queue)
-    policy = {
-        "Version": "2012-10-17",
-        "Statement": [
-            {
-                "Effect": "Allow",
-                "Principal": {"Service": "s3.amazonaws.com"},
-                "Action": "sqs:SendMessage",
-                "Resource": arn,
-                "Condition": {"ArnLike": {"aws:SourceArn": f"arn:aws:s3:::{stack.source}"}},
-            }
-        ],
-    }
-    clients.sqs.set_queue_attributes(QueueUrl=stack.queue, Attributes={"Policy": json.dumps(policy)})
-    clients.s3.put_bucket_notification_configuration(
-        Bucket=stack.source,
-        NotificationConfiguration={"QueueConfigurations": [{"QueueArn": arn, "Events": ["s3:ObjectCreated:*"]}]},
-    )
-
-
-def _queue(sqs: "SQSClient", name: str, attributes: dict[str, str]) -> str:
-    return sqs.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]  # type: ignore[arg-type]
-
-
-def _arn(sqs: "SQSClient", queue_url: str) -> str:
-    return sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
 
 
 def _upload(s3: "S3Client", bucket: str, key: str, path: Path) -> None:
@@ -340,30 +196,6 @@ def _download(s3: "S3Client", bucket: str, key: str, out: Path) -> int:
     return target.stat().st_size
 
 
-def _key(path: Path) -> str:
-    """The key of a file with that relative path."""
-    key = path.as_posix()
-    try:
-        size = len(key.encode())
-    except UnicodeEncodeError:
-        raise LocalRunError("a file's name is not Unicode, so no S3 key: " + repr(path.name)) from None
-    if size > MAX_KEY_BYTES:
-        raise LocalRunError(f"a file's path is longer than the {MAX_KEY_BYTES:,} bytes of an S3 key: {key}")
-    return key
-
-
-def _walk(folder: Path, out: Path) -> Iterator[Path]:
-    """All that lies below `folder` but folders, and links to folders; nothing of `out`."""
-
-    def refuse(error: OSError) -> None:
-        raise error
-
-    for parent, folders, names in os.walk(folder, onerror=refuse):
-        yield from (Path(parent, name) for name in names)
-        yield from (path for name in folders if (path := Path(parent, name)).is_symlink())
-        folders[:] = [name for name in folders if Path(parent, name).resolve() != out]
-
-
 @contextlib.contextmanager
 def _translated() -> Iterator[None]:
     """What the AWS at the endpoint says, as a line for people."""
@@ -371,15 +203,6 @@ def _translated() -> Iterator[None]:
         yield
     except (ClientError, BotoCoreError) as error:
         raise LocalRunError(str(error)) from error
-
-
-@contextlib.contextmanager
-def _already(code: str) -> Iterator[None]:
-    try:
-        yield
-    except ClientError as error:
-        if error.response["Error"]["Code"] != code:
-            raise
 
 
 @contextlib.contextmanager

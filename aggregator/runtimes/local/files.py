@@ -1,0 +1,89 @@
+"""The files that a local run uploads, by the key each will have."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from aggregator.exceptions import AggregatorError
+from aggregator.schemas import MAX_KEY_BYTES
+
+
+class LocalRunError(AggregatorError):
+    """The run cannot begin, or got stuck."""
+
+    reason = "local_run"
+
+
+class Files(NamedTuple):
+    """Files by the key each will have; and how many linked folders, pipes and the like were passed over."""
+
+    by_key: dict[str, Path]
+    passed_over: int
+
+
+def readable_files(folder: Path, *, out: Path) -> Files:
+    """
+    The files below `folder`, by the key each will have: its relative path, with slashes; without those below `out`.
+
+    Raises:
+        LocalRunError: there is no such folder, it is empty or `out` itself, or something in it cannot be read.
+    """
+    if not folder.is_dir():
+        raise LocalRunError("there is no such folder: " + str(folder))
+    if folder.resolve() == out.resolve():
+        raise LocalRunError("bundles cannot be written among the files that they are made of: name another --out")
+    found, others = dict[str, Path](), 0
+    try:
+        for path in sorted(_walk(folder, out.resolve())):
+            if path.exists() and not path.is_file():  # a link to nowhere is named when it is opened
+                others += 1
+                continue
+            key = _key(path.relative_to(folder))
+            with path.open("rb"):
+                found[key] = path
+    except OSError as error:
+        raise LocalRunError(f"cannot read {error.filename}: {error.strerror}") from error
+    if not found:
+        raise LocalRunError("there are no files in " + str(folder))
+    return Files(found, others)
+
+
+def writable_folder(folder: Path) -> None:
+    """
+    Make `folder`, if it is not there.
+
+    Raises:
+        LocalRunError: it cannot be made, or nothing can be written into it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".aggregator-probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise LocalRunError(f"cannot write to {folder}: {error.strerror}") from error
+
+
+def _key(path: Path) -> str:
+    """The key of a file with that relative path."""
+    key = path.as_posix()
+    try:
+        size = len(key.encode())
+    except UnicodeEncodeError:
+        raise LocalRunError("a file's name is not Unicode, so no S3 key: " + repr(path.name)) from None
+    if size > MAX_KEY_BYTES:
+        raise LocalRunError(f"a file's path is longer than the {MAX_KEY_BYTES:,} bytes of an S3 key: {key}")
+    return key
+
+
+def _walk(folder: Path, out: Path) -> Iterator[Path]:
+    """All that lies below `folder` but folders, and links to folders; nothing of `out`."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for parent, folders, names in os.walk(folder, onerror=refuse):
+        yield from (Path(parent, name) for name in names)
+        yield from (path for name in folders if (path := Path(parent, name)).is_symlink())
+        folders[:] = [name for name in folders if Path(parent, name).resolve() != out]

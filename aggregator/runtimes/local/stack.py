@@ -1,0 +1,90 @@
+"""The buckets, queues and table of a local run."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from botocore.exceptions import ClientError
+
+from aggregator.aws import CommandClients
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb.client import DynamoDBClient
+    from mypy_boto3_sqs.client import SQSClient
+
+
+class Stack(NamedTuple):
+    """The resources of a run, by name; the queues by URL."""
+
+    source: str
+    distribution: str
+    table: str
+    queue: str
+    dead_letters: str
+
+
+def make_stack(clients: CommandClients, name: str, *, visibility_timeout: int, receives: int) -> Stack:
+    """Make the resources that are missing; the queue's time-out in seconds."""
+    dead_letters = _queue(clients.sqs, f"{name}-dead-letters", {})
+    redrive = {"deadLetterTargetArn": _arn(clients.sqs, dead_letters), "maxReceiveCount": receives}
+    settings = {"VisibilityTimeout": str(visibility_timeout), "RedrivePolicy": json.dumps(redrive)}
+    queue = _queue(clients.sqs, name, settings)
+    stack = Stack(f"{name}-source", f"{name}-distribution", f"{name}-ledger", queue, dead_letters)
+    for bucket in (stack.source, stack.distribution):
+        with _already("BucketAlreadyOwnedByYou"):
+            clients.s3.create_bucket(Bucket=bucket)
+    clients.s3.put_bucket_versioning(Bucket=stack.distribution, VersioningConfiguration={"Status": "Enabled"})
+    with _already("ResourceInUseException"):
+        make_ledger(clients.dynamodb, stack.table)
+    _notify(clients, stack)
+    return stack
+
+
+def make_ledger(dynamodb: "DynamoDBClient", table: str) -> None:
+    """Make the DynamoDB table of a ledger."""
+    dynamodb.create_table(
+        TableName=table,
+        KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    dynamodb.get_waiter("table_exists").wait(TableName=table, WaiterConfig={"Delay": 1})
+
+
+def _notify(clients: CommandClients, stack: Stack) -> None:
+    arn = _arn(clients.sqs, stack.queue)
+    policy = {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Principal": {"Service": "s3.amazonaws.com"},
+                "Action": "sqs:SendMessage",
+                "Resource": arn,
+                "Condition": {"ArnLike": {"aws:SourceArn": f"arn:aws:s3:::{stack.source}"}},
+            }
+        ],
+    }
+    clients.sqs.set_queue_attributes(QueueUrl=stack.queue, Attributes={"Policy": json.dumps(policy)})
+    clients.s3.put_bucket_notification_configuration(
+        Bucket=stack.source,
+        NotificationConfiguration={"QueueConfigurations": [{"QueueArn": arn, "Events": ["s3:ObjectCreated:*"]}]},
+    )
+
+
+def _queue(sqs: "SQSClient", name: str, attributes: dict[str, str]) -> str:
+    return sqs.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]  # type: ignore[arg-type]
+
+
+def _arn(sqs: "SQSClient", queue_url: str) -> str:
+    return sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+
+
+@contextlib.contextmanager
+def _already(code: str) -> Iterator[None]:
+    try:
+        yield
+    except ClientError as error:
+        if error.response["Error"]["Code"] != code:
+            raise
