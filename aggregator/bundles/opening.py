@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
 
-_S3 = re.compile(r"s3://(?P<bucket>[^/]+)/?(?P<key>.*?)(\?versionId=(?P<version_id>[^?&]+))?", re.DOTALL)
+_S3 = re.compile(r"s3://([^/]+)(?:/(.*))?", re.DOTALL)
+_VERSIONED = re.compile(r"(.*?)(?:\?versionId=([^?&]+))?", re.DOTALL)
 
 
 class Opened(NamedTuple):
@@ -43,10 +44,22 @@ class Location(NamedTuple):
         Raises:
             OpeningError: it names no bucket.
         """
-        found = _S3.fullmatch(url)
-        if found is None:
-            raise OpeningError("no URL of an object in S3, which is s3://bucket/key", url=url)
-        return cls(found["bucket"], found["key"], found["version_id"])
+        bucket, rest = s3_address(url)
+        found = _VERSIONED.fullmatch(rest)
+        return cls(bucket, *found.groups()) if found else cls(bucket, rest)
+
+
+def s3_address(url: str) -> tuple[str, str]:
+    """
+    Bucket and key, or prefix, of `s3://bucket/key`; the key stands as it is, nothing in it is decoded.
+
+    Raises:
+        OpeningError: it is not such an address.
+    """
+    found = _S3.fullmatch(url)
+    if found is None:
+        raise OpeningError("an address in S3 is s3://bucket/key", url=url)
+    return found[1], found[2] or ""
 
 
 def opened(url: str) -> Opened:

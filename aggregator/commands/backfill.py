@@ -97,18 +97,19 @@ def _pages(
     clients: "CommandClients", target: str, scope: Scope, *, every_version: bool, inventory: str
 ) -> "Callable[[Position], Iterator[Page]]":
     """How to list what is meant, from a position on."""
+    from aggregator.bundles.opening import s3_address
     from aggregator.operations.replay import inventories
     from aggregator.operations.replay.backfill import BackfillError
-    from aggregator.operations.replay.pages import current_objects, place, versions
+    from aggregator.operations.replay.pages import current_objects, versions
 
-    bucket, prefix = place(target)
+    bucket, prefix = s3_address(target)
     if every_version and scope is not Scope.VERSION:
         raise BackfillError("--every-version needs --scope version: with --scope key a key is bundled once")
     if not inventory:
         if scope is Scope.KEY:
             return partial(current_objects, clients.s3, bucket, prefix)
         return partial(versions, clients.s3, bucket, prefix, every_version=every_version)
-    report = inventories.opened(clients.s3, *place(inventory))
+    report = inventories.opened(clients.s3, *s3_address(inventory))
     if report.manifest.sourceBucket != bucket:
         raise BackfillError("the inventory is about another bucket", bucket=report.manifest.sourceBucket)
     if scope is Scope.VERSION and not report.has("VersionId"):
@@ -119,13 +120,13 @@ def _pages(
 def _ledger(
     clients: "CommandClients", target: str, table: str | None, distribution: str | None, scope: Scope
 ) -> "LedgerReader | None":
+    from aggregator.bundles.opening import s3_address
     from aggregator.operations.ledger_reader import LedgerReader
     from aggregator.operations.replay.backfill import BackfillError
-    from aggregator.operations.replay.pages import place
 
     if bool(table) != bool(distribution):
         raise BackfillError("--table and --distribution belong together")
-    if place(target)[0] == distribution:
+    if s3_address(target)[0] == distribution:
         raise BackfillError("the source is the bucket that bundles go to: that would be a loop")
     return LedgerReader.open(clients, table, distribution, scope.value) if table and distribution else None
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from aggregator.exceptions import OpeningError
+
 
 class Scope(StrEnum):
     """What makes two objects the same member (IDEMPOTENCY_SCOPE)."""
@@ -56,17 +58,19 @@ _FIRST, _LAST = 0.0, datetime(9999, 1, 1, tzinfo=UTC).timestamp()
 """What is before counts as 1970, what is after as 9999: nothing in S3 is older or newer, and dates end there."""
 
 
-def s3_address(url: str, *, option: str) -> tuple[str, str]:
+def address(url: str, *, option: str) -> tuple[str, str]:
     """
     Bucket and key, or prefix, of `s3://bucket/key`, as the `option` of that name gives it.
 
     Raises:
-        typer.BadParameter: it is none.
+        typer.BadParameter: it is not such an address.
     """
-    found = re.fullmatch(r"s3://([^/]+)(?:/(.*))?", url, flags=re.DOTALL)
-    if found is None:
-        raise typer.BadParameter(f"{url!r} is not s3://bucket/…", param_hint=option)
-    return found[1], found[2] or ""
+    from aggregator.bundles.opening import s3_address
+
+    try:
+        return s3_address(url)
+    except OpeningError:
+        raise typer.BadParameter(f"{url!r} is not s3://bucket/…", param_hint=option) from None
 
 
 def moment(text: str, now: float, *, option: str) -> float:

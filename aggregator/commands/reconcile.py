@@ -13,9 +13,9 @@ from aggregator.commands.options import (
     Scope,
     ScopeOption,
     Table,
+    address,
     duration,
     moment,
-    s3_address,
 )
 from aggregator.pipeline.settings import SECONDS_PER_DAY
 
@@ -49,7 +49,7 @@ def reconcile(
     an archive bucket no copy is looked for.
     """
     now = time.time()
-    bucket, prefix = s3_address(source, option="--source")
+    bucket, prefix = address(source, option="--source")
     begin = moment(since, now, option="--since")
     end = moment(until, now, option="--until") if until else now
     seconds = duration(grace)

@@ -15,7 +15,7 @@ from aggregator.commands.console import (
     progress,
     words,
 )
-from aggregator.commands.options import s3_address
+from aggregator.commands.options import address
 from aggregator.pipeline.settings import MEGABYTE
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def stats(
 
 def _bundles(target: str) -> "Iterator[Bundle | BundleFormatError]":
     """Each bundle, or why what lies there is none."""
-    return _stored(*s3_address(target, option="TARGET")) if target.startswith("s3://") else _local(Path(target))
+    return _stored(*address(target, option="TARGET")) if target.startswith("s3://") else _local(Path(target))
 
 
 def _stored(bucket: str, prefix: str) -> "Iterator[Bundle | BundleFormatError]":

@@ -11,8 +11,8 @@ from aggregator.commands.options import (
     DistributionBucket,
     Scope,
     ScopeOption,
+    address,
     moment,
-    s3_address,
 )
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def where(
     """
     now = time.time()
     begin = moment(since, now, option="--since") if since else None
-    bucket, key = s3_address(target, option="KEY") if target.startswith("s3://") else ("", target)
+    bucket, key = address(target, option="KEY") if target.startswith("s3://") else ("", target)
     from aggregator.aws import bucket_exists, dynamodb_client, s3_client
     from aggregator.operations.audit.locating import Object, Places, locate
     from aggregator.operations.ledger_reader import LedgerReader

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from aggregator.exceptions import AggregatorError
 from aggregator.schemas import ObjectRef
 
 if TYPE_CHECKING:
@@ -20,12 +19,6 @@ Position = Mapping[str, str | int]
 
 _ARCHIVED = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 """Storage classes that must be restored before they can be read (S3 user guide, "Understanding S3 storage classes")."""
-
-
-class ListingError(AggregatorError):
-    """What is to be listed is not named as it should be."""
-
-    reason = "listing"
 
 
 class Listed(NamedTuple):
@@ -92,17 +85,3 @@ def _listed(bucket: str, found: Mapping[str, Any]) -> Listed:
 
 def _unquoted(etag: str | None) -> str | None:
     return etag.strip('"') if etag else None
-
-
-def place(url: str) -> tuple[str, str]:
-    """
-    Bucket and key, or prefix, of `s3://bucket/key`.
-
-    Raises:
-        ListingError: it is something else.
-    """
-    scheme, _, rest = url.partition("://")
-    bucket, _, key = rest.partition("/")
-    if scheme != "s3" or not bucket:
-        raise ListingError("an address in S3 begins with s3:// and a bucket", address=url)
-    return bucket, key

@@ -14,7 +14,8 @@ from botocore.stub import Stubber
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregator.exceptions import InvalidNotificationError
+from aggregator.bundles.opening import s3_address
+from aggregator.exceptions import InvalidNotificationError, OpeningError
 from aggregator.operations.replay.backfill import (
     BackfillError,
     Bookmark,
@@ -25,7 +26,7 @@ from aggregator.operations.replay.backfill import (
     notification,
     run,
 )
-from aggregator.operations.replay.pages import Listed, ListingError, Page, Position, place
+from aggregator.operations.replay.pages import Listed, Page, Position
 from aggregator.operations.replay.queues import Delivery, Outbox, Pace
 from aggregator.schemas import BODY, ObjectRef
 from tests.support.world import CREDENTIALS
@@ -72,8 +73,8 @@ def test_a_key_that_no_notification_can_carry_is_refused(key: str) -> None:
 
 @pytest.mark.parametrize("url", ["source/key", "http://source/key", "s3:///key", ""])
 def test_an_address_is_in_s3_or_refused(url: str) -> None:
-    with pytest.raises(ListingError):
-        place(url)
+    with pytest.raises(OpeningError):
+        s3_address(url)
 
 
 def test_a_choice_is_a_glob_and_a_half_open_time() -> None:
