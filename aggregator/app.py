@@ -157,7 +157,7 @@ def _body(record: dict[str, Any]) -> Body:
         faults = invalid_fields(error)
         if events := unknown_events(error):
             raise UnknownEventError(_UNKNOWN_EVENT, events=events, faults=faults) from error
-        raise InvalidNotificationError("message is refused", faults=faults) from error
+        raise InvalidNotificationError("message is rejected", faults=faults) from error
     return body
 
 
@@ -247,7 +247,7 @@ class _Invocation:
         try:
             Rejections(self._records, request_id=self._request_id, clock=time.time).record(rejections)
         except LedgerUnavailableError as error:
-            log.warning("refusals.unrecorded", **error.facts)
+            log.warning("rejections.unrecorded", **error.facts)
 
     @cached_property
     def _ledger(self) -> Ledger:

@@ -27,7 +27,7 @@ What each failure means for the envelope that brought it.
         ├── LedgerUnavailableError
         ├── UnpublishedError
         ├── AmbiguousPutError
-        └── UnforeseenError
+        └── UnexpectedError
 
 A rejected envelope and a retried one look the same to SQS (both are batch item failures); they differ in
 what a person should do, so the log, the metrics and the ledger keep them apart by `reason`.
@@ -188,10 +188,10 @@ class AmbiguousPutError(TransientError):
     reason = "ambiguous_put"
 
 
-class UnforeseenError(TransientError):
+class UnexpectedError(TransientError):
     """Something that nobody foresaw happened while one member was read; its cause is logged whole."""
 
-    reason = "unforeseen"
+    reason = "unexpected"
 
 
 def _listed(facts: dict[str, object]) -> str:

@@ -3,7 +3,7 @@ The contracts at our edges: the SQS envelope, the notification inside it, and th
 
 A body passes two gates. The first asks only what kind of message this is. What is from S3 and known to create no object
 (a test event, a deletion, a tagging: the closed list of `events.py`) is skipped without a look at its other fields.
-Any other event that is no creation is refused. The second gate is strict and small: of an object-created notification
+Any other event that is no creation is rejected. The second gate is strict and small: of an object-created notification
 it validates the fields we use and ignores the others, because AWS adds fields without notice (S3 user guide, "Event
 message structure": ignore what you do not know).
 
@@ -381,7 +381,7 @@ def invalid_fields(error: ValueError) -> list[str]:
 
 def unknown_events(error: ValueError) -> list[str]:
     """
-    The events for which a body is refused because nobody knows whether they create an object, the first five.
+    The events for which a body is rejected because nobody knows whether they create an object, the first five.
 
     A name is told, because it says what to do, if it looks like one: it comes from whoever wrote the message.
     """

@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from aggregator.operations.audit.reconciliation import Places, Subject, reconcile
+from aggregator.operations.audit.reconciliation import AuditScope, Locations, reconcile
 from aggregator.operations.ledger_reader import LedgerReader
 from aggregator.pipeline.core import FetchedObject, Packer
 from aggregator.pipeline.planning import bundle_key, planned
@@ -130,13 +130,15 @@ def main() -> None:
         played: Any = Played(Path(folder), total)
         before, began, stages = _peak(), time.monotonic(), list[tuple[str, float]]()
         ledger = Told(played, table="ledger", distribution="distribution", scope="key", now=NOW)
-        subject = Subject("source", "", "key", BEGAN.timestamp(), NOW, NOW)
+        subject = AuditScope("source", "", "key", BEGAN.timestamp(), NOW, NOW)
 
         def report(doing: str, done: int) -> None:
             if not done:
                 stages.append((doing, time.monotonic() - began))
 
-        with reconcile(subject, Places(played, "distribution", None, ledger), report=report, refusals=False) as audit:
+        with reconcile(
+            subject, Locations(played, "distribution", None, ledger), report=report, rejections=False
+        ) as audit:
             found = sum(1 for _ in audit.findings())
             sys.stdout.write(f"{audit.totals}\n{found:,} findings\n")
         seconds = time.monotonic() - began

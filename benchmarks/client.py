@@ -70,9 +70,9 @@ def _samples(contender: str, count: int, size: int, repeat: int) -> list[dict[st
 
 def invoked(handler: Handler, event: dict[str, Any]) -> dict[str, float]:
     """Wall and CPU seconds of one invocation; it is an error if a message is left on the queue."""
-    from aggregator.runtimes.polling import Invocation  # noqa: PLC0415 - imports what would be missing from `import_seconds`
+    from aggregator.runtimes.polling import LocalContext  # noqa: PLC0415 - imports what would be missing from `import_seconds`
 
-    context = Invocation(function="benchmark", seconds=_FUNCTION_SECONDS)
+    context = LocalContext(function="benchmark", seconds=_FUNCTION_SECONDS)
     cpu, began = _cpu(), time.perf_counter()
     answer = handler(event, context)
     seconds = time.perf_counter() - began

@@ -76,7 +76,7 @@ class Trials:
         """Whether a contender takes part: s3fs does not where it cannot be installed."""
         if contender == "s3fs" and not self._skip & {"s3fs"} and "s3fs" not in self._paths:
             try:
-                self._paths["s3fs"] = str(packages.installed(S3FS, "s3fs", called="s3fs", say=self._say))
+                self._paths["s3fs"] = str(packages.install(S3FS, "s3fs", called="s3fs", say=self._say))
             except packages.InstallError as error:
                 self._say(f"s3fs is left out: {error}")
                 self._skip.add("s3fs")

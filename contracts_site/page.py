@@ -148,13 +148,13 @@ def _example(folder: Path, label: str, file: dict[str, Any]) -> ET.Element:
     told: list[ET.Element] = []
     if "expect" in file:
         expected = _json(folder / file["expect"])
-        button.set("data-profile", expected["refused_by"][0])
+        button.set("data-profile", expected["rejected_by"][0])
         told = _expected(expected)
     return tag("details", tag("summary", words), *told, tag("pre", tag("code", text)), button)
 
 
 def _expected(expected: dict[str, Any]) -> list[ET.Element]:
-    judges = " and ".join(expected["refused_by"])
+    judges = " and ".join(expected["rejected_by"])
     place = _code(expected["pointer"] or "(root)")
     why = expected["why"]
     return [

@@ -141,9 +141,9 @@ def test_nothing_runs_when_the_handler_is_imported() -> None:
     program = """
 import os, socket, sys
 os.environ.clear()
-class Refused(socket.socket):
+class Rejection(socket.socket):
     def connect(self, *_): raise AssertionError("connected")
-socket.socket = Refused
+socket.socket = Rejection
 import aggregator.app
 import threading
 assert threading.active_count() == 1, threading.enumerate()

@@ -33,7 +33,7 @@ _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\\\ud800-\udfff]")
 """Control characters, Windows' other slash, and halves of characters, which no file name may have."""
 
 _UNSAFE_ON_WINDOWS = re.compile(r'[<>:"|?*]')
-"""Refused by Windows only (Microsoft Learn, "Naming Files, Paths, and Namespaces"); a colon opens a stream there."""
+"""Rejection by Windows only (Microsoft Learn, "Naming Files, Paths, and Namespaces"); a colon opens a stream there."""
 
 _DEVICE = re.compile(
     r"(con|prn|aux|nul|conin\$|conout\$|clock\$|(com|lpt)[0-9\u00b9\u00b2\u00b3])\s*(\..*)?", re.IGNORECASE

@@ -59,7 +59,7 @@ def backfill(
 
     Each gets the notification that S3 would have sent, through the same queue and so the same deduplication: what is
     in a bundle does not come again. With --table and --distribution the ledger is asked first. Ctrl-C ends it; the same
-    call goes on where it was. Try --dry-run first. Exit status 1 says that some object was refused, or that there is
+    call goes on where it was. Try --dry-run first. Exit status 1 says that some object was rejected, or that there is
     more to do.
     """
     call: dict[str, object] = {"target": target, "queue": queue_url, "inventory": inventory, "pattern": pattern}
@@ -90,7 +90,7 @@ def backfill(
     _tell(ending, as_json=as_json, dry_run=dry_run)
     if bookmark and not ending.complete:
         words().print(f"not finished: the same call goes on where {bookmark.path} says", markup=False)
-    raise typer.Exit(FINDING if ending.totals.refused or not ending.complete else 0)
+    raise typer.Exit(FINDING if ending.totals.rejected or not ending.complete else 0)
 
 
 def _pages(
@@ -172,15 +172,15 @@ def _tell(ending: "Ending", *, as_json: bool, dry_run: bool) -> None:
     totals = ending.totals
     figures = {
         "listed": totals.listed,
-        "passed over": totals.passed_over,
+        "passed over": totals.not_selected,
         "folder markers": totals.skipped,
         "already bundled": totals.bundled,
         "would be sent" if dry_run else "sent": totals.sent,
-        "refused": totals.refused.total(),
+        "rejected": totals.rejected.total(),
     }
     if as_json:
         named = {name.replace(" ", "_"): figure for name, figure in figures.items()}
-        reasons = {"reasons": dict(totals.refused), "examples": totals.examples}
+        reasons = {"reasons": dict(totals.rejected), "examples": totals.examples}
         print_json({"complete": ending.complete, **named, **reasons, "error": ending.why or None})
     else:
         for label, figure in figures.items():

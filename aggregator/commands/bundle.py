@@ -24,7 +24,7 @@ from aggregator.exceptions import AggregatorError, BundleFormatError
 if TYPE_CHECKING:
     from aggregator.bundles.bundle import Bundle
     from aggregator.bundles.index import Member
-    from aggregator.operations.audit.cross_check import Witnesses
+    from aggregator.operations.audit.cross_check import CrossCheck
 
 app = typer.Typer(
     help="""
@@ -188,7 +188,7 @@ def verify(
     itself, because objects under SSE-KMS have such eTags: --deep asks S3 how the object was encrypted. --deep also
     asks the ledger for the settle record, and for the replication status of the bundle and its copy in the archive.
     """
-    witnesses = _witnesses(table, distribution, archive) if deep else None
+    cross_check = _cross_check(table, distribution, archive) if deep else None
     checked: list[dict[str, Any]] = []
     at_once = not as_json and not sys.stdout.isatty()
 
@@ -202,7 +202,7 @@ def verify(
 
         def check(target: str, bundle: "Bundle") -> None:
             bar.reset(task, total=bundle.size)
-            note(_checked(target, bundle, witnesses, lambda read: bar.update(task, completed=read)))
+            note(_checked(target, bundle, cross_check, lambda read: bar.update(task, completed=read)))
 
         def fail(target: str, error: Exception) -> None:
             verdict = "bad" if isinstance(error, BundleFormatError) else "unread"
@@ -352,37 +352,37 @@ def _described(target: str, bundle: "Bundle") -> dict[str, Any]:
 
 
 def _checked(
-    target: str, bundle: "Bundle", witnesses: "Witnesses | None", report: Callable[[int], object]
+    target: str, bundle: "Bundle", cross_check: "CrossCheck | None", report: Callable[[int], object]
 ) -> dict[str, Any]:
     """What verifying a bundle found, as --json prints it; sizes in bytes."""
     proof = bundle.verify(report)
-    statements = witnesses.heard(bundle, proof) if witnesses else []
-    if proof.other_etags and not witnesses:
+    checks = cross_check.check(bundle, proof) if cross_check else []
+    if proof.other_etags and not cross_check:
         _say(
             f"{target}: eTags that could be an MD5 and are not the member's, as under SSE-KMS (--deep asks S3):"
             f" {len(proof.other_etags):,}"
         )
     return {
-        "verdict": "bad" if any(one.verdict == "contradicted" for one in statements) else "ok",
+        "verdict": "bad" if any(one.verdict == "mismatch" for one in checks) else "ok",
         "members": len(bundle),
         "size": bundle.size,
         "etags": proof.etags,
         "target": target,
-        "says": "; ".join(one.words for one in statements),
+        "says": "; ".join(one.words for one in checks),
         "bundle": bundle.index.bundle,
         "text_size": bundle.index.text_size,
         "sha256": proof.sha256,
         "other_etags": [{"bucket": entry.bucket, "key": entry.key} for entry in proof.other_etags],
-        "statements": [one._asdict() for one in statements],
+        "checks": [one._asdict() for one in checks],
     }
 
 
-def _witnesses(table: str | None, distribution: str | None, archive: str | None) -> "Witnesses":
-    from aggregator.operations.audit.cross_check import Witnesses
+def _cross_check(table: str | None, distribution: str | None, archive: str | None) -> "CrossCheck":
+    from aggregator.operations.audit.cross_check import CrossCheck
 
     if not table or not distribution:
         raise AggregatorError("--deep takes --table and --distribution, or the variables that the function has")
-    return Witnesses.called(table, distribution, archive)
+    return CrossCheck.connect(table, distribution, archive)
 
 
 def _say_totals(found: list[dict[str, Any]]) -> None:

@@ -37,7 +37,7 @@ def local(
         from aggregator.runtimes.local.files import readable_files, writable_folder
         from aggregator.runtimes.local.run import run
 
-        files, passed_over = readable_files(folder, out=out)
+        files, left_out = readable_files(folder, out=out)
         writable_folder(out)
         bar = stack.enter_context(progress())
         task = bar.add_task("starting", total=2 * len(files))
@@ -55,8 +55,8 @@ def local(
         print_json({**summary._asdict(), "failures": [failure._asdict() for failure in summary.failures]})
     else:
         _print(summary, out)
-    if passed_over:
-        words().print(f"passed over {passed_over:,} linked folders, pipes and the like")
+    if left_out:
+        words().print(f"passed over {left_out:,} linked folders, pipes and the like")
     raise typer.Exit(FINDING if summary.failures else 0)
 
 

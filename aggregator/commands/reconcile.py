@@ -36,8 +36,8 @@ def reconcile(
         int | None,
         typer.Option(metavar="DAYS", envvar="IDEMPOTENCY_TTL_DAYS", help="How long the ledger remembers."),
     ] = None,
-    refusals: Annotated[
-        bool, typer.Option(help="Look for the reasons of refusals, which reads the whole table.")
+    rejections: Annotated[
+        bool, typer.Option(help="Look for the reasons of rejections, which reads the whole table.")
     ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the totals as the last JSON line.")] = False,
 ) -> None:
@@ -59,7 +59,7 @@ def reconcile(
         raise typer.BadParameter("it is not before --until", param_hint="--since")
     with progress() as bar:
         from aggregator.aws import dynamodb_client, s3_client
-        from aggregator.operations.audit.reconciliation import Places, Subject
+        from aggregator.operations.audit.reconciliation import AuditScope, Locations
         from aggregator.operations.audit.reconciliation import reconcile as audited
         from aggregator.operations.ledger_reader import LedgerReader
 
@@ -70,11 +70,11 @@ def reconcile(
             else None
         )
         with audited(
-            Subject(bucket, prefix, scope.value, begin, end, now),
-            Places(s3_client(), distribution_bucket, archive_bucket, ledger),
+            AuditScope(bucket, prefix, scope.value, begin, end, now),
+            Locations(s3_client(), distribution_bucket, archive_bucket, ledger),
             grace=seconds,
             ttl=ttl_days * SECONDS_PER_DAY if ttl_days else None,
-            refusals=refusals,
+            rejections=rejections,
             report=lambda doing, done: bar.update(task, description=doing, completed=done),
         ) as audit:
             bar.stop()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from aggregator.aws import CommandClients
-    from aggregator.operations.replay.dead_letters import DeadLetters, Letter, Returned, Wanted
+    from aggregator.operations.replay.dead_letters import DeadLetter, DeadLetters, Returned, Wanted
     from aggregator.operations.replay.queues import Delivery
 
 
@@ -25,7 +25,7 @@ def redrive(
     dlq: Annotated[str, typer.Option(metavar="URL", help="The dead-letter queue.")],
     table: Table = None,
     distribution: WithTable = None,
-    reason: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only messages refused for it.")] = None,
+    reason: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only messages rejected for it.")] = None,
     message_id: Annotated[list[str] | None, typer.Option(metavar="ID", help="Only this message.")] = None,
     pattern: Annotated[str, typer.Option(metavar="GLOB", help="Only messages about keys that match.")] = "",
     everything: Annotated[bool, typer.Option("--all", help="With --send-back: all messages.")] = False,
@@ -80,7 +80,7 @@ class _Seen:
     examples: dict[str, str] = field(default_factory=dict)
     letters: list[dict[str, Any]] = field(default_factory=list)
     sent: int = 0
-    on_both: list[str] = field(default_factory=list)
+    in_both_queues: list[str] = field(default_factory=list)
     why: str = ""
 
     @property
@@ -91,9 +91,9 @@ class _Seen:
     @property
     def left(self) -> int:
         """How many of them are still in the dead-letter queue."""
-        return self.total - self.sent + len(self.on_both)
+        return self.total - self.sent + len(self.in_both_queues)
 
-    def add(self, letter: "Letter", *, meant: bool, keep: int) -> None:
+    def add(self, letter: "DeadLetter", *, meant: bool, keep: int) -> None:
         """Count a letter; its details are kept for the first `keep`."""
         self.counts[letter.reason] += 1
         self.meant[letter.reason] += meant
@@ -106,7 +106,7 @@ class _Seen:
 def _walk(
     letters: "DeadLetters",
     wanted: "Wanted",
-    send: "Callable[[Sequence[Letter]], Returned] | None",
+    send: "Callable[[Sequence[DeadLetter]], Returned] | None",
     stop: threading.Event,
     *,
     keep: int,
@@ -120,7 +120,7 @@ def _walk(
         if send and meant:
             returned = send(meant)
             seen.sent += len(returned.sent)
-            seen.on_both += [letter.message_id for letter in returned.on_both]
+            seen.in_both_queues += [letter.message_id for letter in returned.in_both_queues]
             seen.why = seen.why or returned.why
         if stop.is_set() or seen.why:
             break
@@ -154,7 +154,12 @@ def _tell(seen: _Seen, *, complete: bool, as_json: bool, sending: bool) -> None:
             for reason, count in reasons
         ]
         totals = {"complete": complete, "seen": seen.total, "sent_back": seen.sent, "left": seen.left}
-        found = {"on_both_queues": seen.on_both, "error": seen.why or None, "reasons": rows, "messages": seen.letters}
+        found = {
+            "on_both_queues": seen.in_both_queues,
+            "error": seen.why or None,
+            "reasons": rows,
+            "messages": seen.letters,
+        }
         print_json({**totals, **found})
         return
     print_table(
@@ -165,8 +170,8 @@ def _tell(seen: _Seen, *, complete: bool, as_json: bool, sending: bool) -> None:
         print(f"{letter['message_id']}\t{letter['reason']}\t{printable(' '.join(letter['objects']))}")
     if sending:
         words().print(f"sent back {seen.sent:,}, left {seen.left:,}")
-    if seen.on_both:
-        words().print(f"on both queues, which is harmless: {', '.join(seen.on_both)}", markup=False)
+    if seen.in_both_queues:
+        words().print(f"on both queues, which is harmless: {', '.join(seen.in_both_queues)}", markup=False)
     if seen.why:
         words().print(f"aggregator: {seen.why}", markup=False)
     if not complete:

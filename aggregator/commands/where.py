@@ -16,7 +16,7 @@ from aggregator.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from aggregator.operations.audit.locating import Whereabouts
+    from aggregator.operations.audit.locating import Located
 
 
 def where(
@@ -29,7 +29,7 @@ def where(
     since: Annotated[
         str | None, typer.Option(metavar="TIME", help="Search every bundle since then as well: 2026-11-23, 7d.")
     ] = None,
-    refusals: Annotated[bool, typer.Option(help="Look for a refusal, which reads the whole table.")] = True,
+    rejections: Annotated[bool, typer.Option(help="Look for a rejection, which reads the whole table.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
 ) -> None:
     """
@@ -43,15 +43,15 @@ def where(
     begin = moment(since, now, option="--since") if since else None
     bucket, key = address(target, option="KEY") if target.startswith("s3://") else ("", target)
     from aggregator.aws import bucket_exists, dynamodb_client, s3_client
-    from aggregator.operations.audit.locating import Object, Places, locate
+    from aggregator.operations.audit.locating import Locations, Object, locate
     from aggregator.operations.ledger_reader import LedgerReader
 
     ledger = LedgerReader(dynamodb_client(), table=table, distribution=distribution_bucket, scope=scope.value, now=now)
-    places = Places(s3_client(), distribution_bucket, archive_bucket, ledger)
-    found = locate(Object(bucket, key, version_id), places, now=now, since=begin, refusals=refusals)
+    locations = Locations(s3_client(), distribution_bucket, archive_bucket, ledger)
+    found = locate(Object(bucket, key, version_id), locations, now=now, since=begin, rejections=rejections)
     if any(one.state == "never seen" for one in found):  # which is as true of what does not exist
         for place in filter(None, (distribution_bucket, bucket)):
-            bucket_exists(places.s3, place)
+            bucket_exists(locations.s3, place)
     if as_json:
         print_json([_document(one) for one in found])
     else:
@@ -59,11 +59,11 @@ def where(
     raise typer.Exit(0 if any(one.state == "bundled" for one in found) else FINDING)
 
 
-def _document(one: "Whereabouts") -> dict[str, Any]:
+def _document(one: "Located") -> dict[str, Any]:
     return {"object": one.url, "version_id": one.version_id, "state": one.state, **one.facts}
 
 
-def _print(found: "list[Whereabouts]") -> None:
+def _print(found: "list[Located]") -> None:
     from aggregator.operations.audit.locating import MEANING
 
     for at, one in enumerate(found):

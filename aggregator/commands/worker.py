@@ -26,12 +26,12 @@ def worker(
     SIGTERM or SIGINT: what is in hand is finished, and the exit status is 0, or 1 if a process had to be killed. Log
     lines and metrics go to stdout, one JSON document each. GET /health answers 200 while every process is well.
     """
-    from aggregator.runtimes.worker.health import told
+    from aggregator.runtimes.worker.health import serve_health
     from aggregator.runtimes.worker.process import Options, checked, longest
     from aggregator.runtimes.worker.supervisor import Supervisor
 
     options = checked(Options(queue_url, batch_size, window, seconds, batches=batches))
     supervisor = Supervisor(options, processes=processes, drain=longest(options) if drain is None else drain)
-    with told(health, supervisor.health) as url:
+    with serve_health(health, supervisor.health) as url:
         status = supervisor.run(health=url)
     raise typer.Exit(status)

@@ -41,7 +41,7 @@ class Claim(NamedTuple):
     released: bool
 
 
-class Refused(NamedTuple):
+class RejectionRecord(NamedTuple):
     """Why a message was rejected; `objects` are ten of those it announced, `time` is in seconds since the epoch."""
 
     message_id: str
@@ -126,25 +126,25 @@ class LedgerReader:
         now = self.claims(list(named))
         return frozenset(id_ for id_, claim in named.items() if now.get(id_) == claim)
 
-    def refused(self, message_ids: Sequence[str]) -> dict[str, Refused]:
+    def rejections_of(self, message_ids: Sequence[str]) -> dict[str, RejectionRecord]:
         """
         Why messages were rejected, at most `MOST_READS`, by message id, of those that the ledger knows.
 
         Raises:
             LedgerUnavailableError: DynamoDB does not say.
         """
-        ids = {f"{self._distribution}#refused#{message_id}": message_id for message_id in message_ids}
+        ids = {f"{self._distribution}#rejected#{message_id}": message_id for message_id in message_ids}
         found = self._records(list(ids))
-        return {ids[id_]: _refused(ids[id_], json.loads(item["data"]["S"])) for id_, item in found.items()}
+        return {ids[id_]: _record_of(ids[id_], json.loads(item["data"]["S"])) for id_, item in found.items()}
 
-    def refusals(self) -> Iterator[Refused]:
+    def rejections(self) -> Iterator[RejectionRecord]:
         """
-        All refusals. This reads the whole table: DynamoDB finds a record by nothing but its id.
+        All rejections. This reads the whole table: DynamoDB finds a record by nothing but its id.
 
         Raises:
             LedgerUnavailableError: DynamoDB does not say.
         """
-        begin = f"{self._distribution}#refused#"
+        begin = f"{self._distribution}#rejected#"
         pages = self._client.get_paginator("scan").paginate(
             TableName=self._table,
             FilterExpression="begins_with(#id, :begin)",
@@ -154,7 +154,7 @@ class LedgerReader:
         try:
             for page in pages:
                 for item in filter(self._counts, page["Items"]):
-                    yield _refused(item["id"]["S"].removeprefix(begin), json.loads(item["data"]["S"]))
+                    yield _record_of(item["id"]["S"].removeprefix(begin), json.loads(item["data"]["S"]))
         except (ClientError, BotoCoreError) as error:
             raise self._unavailable(error) from error
 
@@ -197,6 +197,6 @@ def _claim(item: Any) -> Claim:
     return Claim(data["released"] if released else data["bundle"], data.get("etag"), lapses, released)
 
 
-def _refused(message_id: str, data: Mapping[str, Any]) -> Refused:
+def _record_of(message_id: str, data: Mapping[str, Any]) -> RejectionRecord:
     told = (data["reason"], data["message"], tuple(data["objects"]), data["request_id"], data["time"])
-    return Refused(message_id, *told)
+    return RejectionRecord(message_id, *told)

@@ -105,7 +105,7 @@ class Arbiter:
             members = self._fenced(bundle)
         except AggregatorError as error:
             return error
-        log.info("claim.decided", bundle=bundle, published=bool(members))
+        log.info("claim.resolved", bundle=bundle, published=bool(members))
         return members
 
     def _fenced(self, bundle: str) -> frozenset[str]:

@@ -214,12 +214,12 @@ class Attempt:
         try:
             found = self._arbiter.look_up(bundle)
         except AggregatorError as undecided:
-            log.warning("bundle.undecided", bundle=bundle, why=str(undecided))
+            log.warning("bundle.in_doubt", bundle=bundle, why=str(undecided))
             found = None
         if found:
             return True
         if found is None:
-            log.warning("bundle.undecided", bundle=bundle, fault=str(error))
+            log.warning("bundle.in_doubt", bundle=bundle, fault=str(error))
             self.outcomes.update(dict.fromkeys(self._packed, error))
         else:
             self._give_back(UnpublishedError("bundle's name was closed", bundle=bundle, fault=str(error)))
@@ -255,7 +255,7 @@ class Attempt:
         try:
             self._ledger.release(owned, in_doubt)
         except LedgerUnavailableError as unsure:
-            log.warning("ledger.unsure", **unsure.facts)
+            log.warning("ledger.in_doubt", **unsure.facts)
 
     @contextmanager
     def _timed(self, phase: str) -> Iterator[None]:

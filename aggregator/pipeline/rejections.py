@@ -61,4 +61,4 @@ class Rejections:
             "request_id": self._request_id,
             "time": int(self._clock()),
         }
-        return self._records.completed(f"refused#{rejection.message_id}", content)
+        return self._records.completed(f"rejected#{rejection.message_id}", content)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import structlog
 from aws_lambda_powertools import Metrics
 
-from aggregator.exceptions import AggregatorError, InFlightError, PermanentError, UnforeseenError
+from aggregator.exceptions import AggregatorError, InFlightError, PermanentError, UnexpectedError
 from aggregator.pipeline.outcomes import Outcome, Result, repeated
 from aggregator.pipeline.planning import Envelope
 from aggregator.pipeline.rejections import Rejection
@@ -131,9 +131,9 @@ def _tell_retried(errors: Sequence[Exception]) -> None:
         told.setdefault(_reason(error), []).append(error)
     for reason, alike in told.items():
         log.warning("envelopes.retried", reason=reason, envelopes=len(alike), example=str(alike[-1]))
-    for error in {id(error): error for error in told.get(UnforeseenError.reason, [])}.values():
+    for error in {id(error): error for error in told.get(UnexpectedError.reason, [])}.values():
         log.error("invocation.failed", exc_info=error)
 
 
 def _reason(error: Exception) -> str:
-    return error.reason if isinstance(error, AggregatorError) else UnforeseenError.reason
+    return error.reason if isinstance(error, AggregatorError) else UnexpectedError.reason

@@ -41,7 +41,7 @@ from aggregator.exceptions import (
     OversizedMemberError,
     StoreUnavailableError,
     SupersededError,
-    UnforeseenError,
+    UnexpectedError,
 )
 from aggregator.pipeline.clients import Clients
 from aggregator.pipeline.core import Chunk, FetchedObject, Reading, decoded
@@ -291,7 +291,7 @@ def _guarded(chunks: Iterator[Chunk], ref: ObjectRef) -> Iterator[Chunk]:
     except AggregatorError:
         raise
     except Exception as error:
-        raise UnforeseenError("object could not be decoded", bucket=ref.bucket, key=ref.key) from error
+        raise UnexpectedError("object could not be decoded", bucket=ref.bucket, key=ref.key) from error
 
 
 def _pin(ref: ObjectRef) -> dict[str, Any]:

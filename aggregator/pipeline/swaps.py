@@ -81,7 +81,7 @@ def swap_all(way: Way, swaps: Sequence[Swap]) -> Swapped:
     for batch in batches(swaps, way.most):
         _swap(way, batch, whole)
     if whole.in_doubt:
-        log.warning("ledger.unsure", members=len(whole.in_doubt), fault=next(iter(whole.in_doubt.values())))
+        log.warning("ledger.in_doubt", members=len(whole.in_doubt), fault=next(iter(whole.in_doubt.values())))
     return whole
 
 

@@ -49,7 +49,7 @@ _PAUSE = 0.1
 """Seconds between two receives when less than a second of the window is left, for a receive waits whole seconds."""
 
 
-class Invocation:
+class LocalContext:
     """The part of Lambda's context object that a handler sees; also what Powertools' logger asks it for."""
 
     def __init__(self, *, function: str, seconds: float, memory: int = 1024, arn: str = "") -> None:

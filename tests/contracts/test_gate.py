@@ -119,7 +119,7 @@ def test_a_change_that_breaks_somebody_shows_a_message_that_it_breaks() -> None:
     ],
     ids=["removes a field", "tightens a pattern", "closes an enum", "renames a key"],
 )
-def test_a_break_is_refused_by_its_pointer_and_a_victim(folder: Path, edit: Edit, words: list[str]) -> None:
+def test_a_break_is_rejected_by_its_pointer_and_a_victim(folder: Path, edit: Edit, words: list[str]) -> None:
     for profile in ("producer", "consumer"):
         _edit(folder / S3 / f"{profile}.schema.json", edit)
 
@@ -266,7 +266,7 @@ def test_a_field_without_a_word_of_description_is_refused(folder: Path, monkeypa
         ),
         (
             "invalid/size-negative.expect.json",
-            lambda expected: expected.update(refused_by=["producer"]),
+            lambda expected: expected.update(rejected_by=["producer"]),
             "invalid/size-negative: the consumer refuses it, and its .expect.json does not say so",
         ),
         (
@@ -344,7 +344,7 @@ def test_a_folder_without_contracts_is_told(tmp_path: Path) -> None:
         ("consumer.schema.json", '{"pattern": "("}', "is no JSON Schema"),
         ("consumer.schema.json", '{"$ref": "#/nowhere"}', "is no JSON Schema"),
         ("examples/valid/put.json", "{", "holds no JSON document"),
-        ("examples/invalid/key-empty.expect.json", "[]", "without pointer, keyword or refused_by"),
+        ("examples/invalid/key-empty.expect.json", "[]", "without pointer, keyword or rejected_by"),
         ("released/next/consumer.schema.json", "{}", "'next' is no version"),
     ],
 )

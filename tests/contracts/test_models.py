@@ -63,7 +63,7 @@ def test_an_example_is_judged_as_it_is_filed_by_pointer_and_keyword(one: Contrac
 
     for profile in one.profiles:
         schema = published(schema_path(one, profile))
-        refused = {item.name: (item.pointer, item.keyword) for item in known.invalid if profile in item.refused_by}
+        refused = {item.name: (item.pointer, item.keyword) for item in known.invalid if profile in item.rejected_by}
         found = {item.name: faults_of(schema, item.document) for item in known.invalid}
         assert {name: place in found[name] for name, place in refused.items()} == dict.fromkeys(refused, True)
         assert [name for name in found if found[name] and name not in refused] == []
@@ -80,7 +80,7 @@ def test_what_the_producer_schema_accepts_the_lambda_accepts(one: Contract) -> N
     ]
 
     assert len(accepted) > 1_000
-    assert [document for document in accepted if _unforeseen(document)] == []
+    assert [document for document in accepted if _unexpected(document)] == []
 
 
 @on_the_queue
@@ -105,7 +105,7 @@ def test_a_sample_is_valid_by_every_profile(one: Contract) -> None:
 
 
 @every_contract
-def test_an_invalid_sample_is_refused_by_every_profile(one: Contract) -> None:
+def test_an_invalid_sample_is_rejected_by_every_profile(one: Contract) -> None:
     factories.seed(7)
     made = factories.samples(one, invalid=True)
 
@@ -215,7 +215,7 @@ def test_without_an_installed_package_the_contracts_are_those_of_the_checkout() 
     assert root() == FOLDER
 
 
-def _unforeseen(document: Any) -> list[str]:
+def _unexpected(document: Any) -> list[str]:
     """Why the Lambda refuses a document, but for what no schema can say."""
     try:
         BODY.validate_json(json.dumps(document))

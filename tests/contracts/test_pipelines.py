@@ -187,7 +187,7 @@ def _reports_what_is_expected(snippet: list[str], one: Contract, profile: Profil
 
 
 def _is_missed(item: examples.Invalid, profile: Profile, line: str, told: set[str]) -> bool:
-    return (line in told) != (profile in item.refused_by)
+    return (line in told) != (profile in item.rejected_by)
 
 
 def _aggregator(entry: str) -> list[str]:

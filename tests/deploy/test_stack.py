@@ -22,7 +22,7 @@ from aggregator.operations.doctor.facts_from_aws import ACTIONS, FORBIDDEN, PROB
 from aggregator.pipeline.swaps import Statements, Swapped, Transactions
 from aggregator.pipeline.telemetry import NAMESPACE
 from aggregator.reader import Bundle
-from aggregator.runtimes.polling import EventSourceMapping, Invocation
+from aggregator.runtimes.polling import EventSourceMapping, LocalContext
 from tests.support import ROOT
 from tests.support.stack import Stack, watched
 from tests.support.world import log_lines
@@ -503,7 +503,7 @@ def _doctor(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def _invoke(event: dict[str, Any]) -> Any:
-    return app.handler(event, Invocation(function="stack", seconds=60))  # type: ignore[arg-type]
+    return app.handler(event, LocalContext(function="stack", seconds=60))  # type: ignore[arg-type]
 
 
 Metric = tuple[str, tuple[tuple[str, str], ...]]

@@ -174,7 +174,7 @@ def test_a_parameter_that_is_one_of_few_words_offers_all_that_the_setting_has() 
         ({"Timeout": "60"}, "the template has no parameter Timeout"),
     ],
 )
-def test_a_combination_that_would_lose_something_is_refused_by_name(given: dict[str, str], refused: str) -> None:
+def test_a_combination_that_would_lose_something_is_rejected_by_name(given: dict[str, str], refused: str) -> None:
     with pytest.raises(TemplateError, match=re.escape(refused)):
         Template(DOCUMENT, {**REQUIRED, **given})
 

@@ -71,7 +71,7 @@ def test_a_decision_has_its_parts_and_one_page(decision: Path) -> None:
 
     assert lines[0].startswith("# ")
     assert lines[2].startswith("**Status:** ")
-    assert {"## Context", "## Decision", "## Consequences", "## Refused"} <= set(lines)
+    assert {"## Context", "## Decision", "## Consequences", "## Rejection"} <= set(lines)
     assert len(lines) <= 70
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from aggregator import app
 from aggregator.exceptions import WrongTriggerError
-from aggregator.runtimes.polling import Invocation
+from aggregator.runtimes.polling import LocalContext
 from tests.support.trial import told
 from tests.support.world import World, environment, log_lines, sqs_record
 
@@ -58,7 +58,7 @@ def test_a_mutated_event_is_answered_with_ids_of_its_own_or_refused_as_a_wrong_t
     mutated = _mutated(event, data)
 
     try:
-        answer = app.handler(mutated, Invocation(function="fuzz", seconds=60))  # type: ignore[arg-type]
+        answer = app.handler(mutated, LocalContext(function="fuzz", seconds=60))  # type: ignore[arg-type]
     except WrongTriggerError:
         return
 

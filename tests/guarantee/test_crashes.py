@@ -395,7 +395,7 @@ def test_a_full_disk_fails_the_batch_and_gives_the_members_back(
 def test_an_error_that_nobody_foresaw_fails_the_batch_and_gives_the_members_back(
     world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _fails_whole(world, monkeypatch, capsys, (Packer, "add", _unforeseen), "RuntimeError")
+    _fails_whole(world, monkeypatch, capsys, (Packer, "add", _unexpected), "RuntimeError")
 
 
 def _fails_whole(
@@ -425,7 +425,7 @@ def test_refusals_that_there_is_no_time_to_record_are_in_the_log(
     lines = log_lines(capsys.readouterr().out)
     assert stayed == {"missing"}
     assert [line["reason"] for line in lines if line.get("message") == "envelope.rejected"] == ["missing_object"]
-    assert "refusals.unrecorded" in {line.get("message") for line in lines}
+    assert "rejections.unrecorded" in {line.get("message") for line in lines}
 
 
 def test_refusals_that_cannot_be_recorded_do_not_change_the_answer(
@@ -436,7 +436,7 @@ def test_refusals_that_cannot_be_recorded_do_not_change_the_answer(
 
     lines = log_lines(capsys.readouterr().out)
     assert stayed == {"missing"}
-    assert [line["message"] for line in lines if line.get("level") == "WARNING"] == ["refusals.unrecorded"]
+    assert [line["message"] for line in lines if line.get("level") == "WARNING"] == ["rejections.unrecorded"]
 
 
 class _FullDisk:
@@ -454,8 +454,8 @@ class _FullDisk:
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def _unforeseen(*_: Any) -> None:
-    raise RuntimeError("unforeseen")
+def _unexpected(*_: Any) -> None:
+    raise RuntimeError("unexpected")
 
 
 def _expire_within_seconds(world: World, id_: str) -> None:

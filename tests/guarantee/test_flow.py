@@ -20,7 +20,7 @@ from aggregator import app
 from aggregator.exceptions import ConfigurationError, WrongTriggerError
 from aggregator.pipeline import bundling
 from aggregator.pipeline.telemetry import METRICS
-from aggregator.runtimes.polling import Invocation
+from aggregator.runtimes.polling import LocalContext
 from fixtures import factories
 from tests.support.faults import Call, faults
 from tests.support.world import World, environment, log_lines
@@ -166,7 +166,7 @@ def test_bad_messages_stay_and_good_ones_beside_them_are_bundled(
         "bad: loop": "loop",
         "bad: loop in the archive": "loop",
     }
-    assert {record["id"].rpartition("#")[2] for record in world.records() if "#refused#" in record["id"]} == set(
+    assert {record["id"].rpartition("#")[2] for record in world.records() if "#rejected#" in record["id"]} == set(
         rejected
     )
 
@@ -216,7 +216,7 @@ def test_what_is_skipped_is_counted_by_its_kind_and_what_is_not_known_is_told_by
     assert finished["skips"] == {"TestEvent": 1, "ObjectRemoved": 2, "FolderMarker": 1, "Object Tags Added": 1}
     assert (finished["Skipped"], finished["reasons"]) == (4, {"missing_object": 1, "unknown_event": 1})
     assert told == {"a deletion and an object that is gone": None, "unknown": ["Object Moved"]}
-    reasons = [json.loads(record["data"]) for record in world.records() if record["id"].endswith("#refused#unknown")]
+    reasons = [json.loads(record["data"]) for record in world.records() if record["id"].endswith("#rejected#unknown")]
     assert [(kept["reason"], "Object Moved" in kept["message"]) for kept in reasons] == [("unknown_event", True)]
 
 
@@ -529,7 +529,7 @@ def test_the_per_service_endpoint_moves_obstore_too(world: World, monkeypatch: p
 )
 def test_an_event_of_another_trigger_raises_one_clear_error(world: World, event: Any) -> None:
     with pytest.raises(WrongTriggerError, match="event is no batch of SQS messages"):
-        app.handler(event, Invocation(function="f", seconds=60))  # type: ignore[arg-type]
+        app.handler(event, LocalContext(function="f", seconds=60))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("body", [None, 1, {"Records": []}, b"{}", "\ud800", "[" * 100_000, "\ufeff{}", ""])

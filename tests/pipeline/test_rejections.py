@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from aggregator.exceptions import LedgerUnavailableError
-from aggregator.operations.ledger_reader import LedgerReader, Refused
+from aggregator.operations.ledger_reader import LedgerReader, RejectionRecord
 from aggregator.pipeline.planning import Wanted
 from aggregator.pipeline.rejections import Rejection, Rejections
 from aggregator.schemas import ObjectRef
@@ -21,7 +21,7 @@ CONTENT = {
     "time": NOW,
 }
 ITEM = {
-    "id": {"S": "distribution#refused#m1"},
+    "id": {"S": "distribution#rejected#m1"},
     "status": {"S": "COMPLETED"},
     "data": {"S": json.dumps(CONTENT)},
     "expiration": {"N": str(NOW + TTL)},
@@ -42,7 +42,7 @@ def bench() -> Iterator[Bench]:
 
 def test_why_an_envelope_was_rejected_is_kept_under_its_message_id_and_read_again(bench: Bench) -> None:
     bench.dynamodb.add_response("batch_write_item", {}, {"RequestItems": {"ledger": [{"PutRequest": {"Item": ITEM}}]}})
-    keys = [{"id": {"S": f"distribution#refused#{name}"}} for name in ("m1", "m2")]
+    keys = [{"id": {"S": f"distribution#rejected#{name}"}} for name in ("m1", "m2")]
     wanted = {"RequestItems": {"ledger": {"Keys": keys, "ConsistentRead": True}}}
     bench.dynamodb.add_response("batch_get_item", {"Responses": {"ledger": [ITEM]}}, wanted)
 
@@ -50,7 +50,7 @@ def test_why_an_envelope_was_rejected_is_kept_under_its_message_id_and_read_agai
 
     reader = LedgerReader(bench.client, table="ledger", distribution="distribution", scope="key", now=NOW)
     told = ("missing_object", "object is not there", ("s3://source/one",), "request-1", NOW)
-    assert reader.refused(["m1", "m2"]) == {"m1": Refused("m1", *told)}
+    assert reader.rejections_of(["m1", "m2"]) == {"m1": RejectionRecord("m1", *told)}
 
 
 def test_more_rejections_than_dynamodb_takes_at_once_take_several_requests(bench: Bench) -> None:

@@ -22,7 +22,7 @@ from aggregator.exceptions import (
     OversizedMemberError,
     StoreUnavailableError,
     SupersededError,
-    UnforeseenError,
+    UnexpectedError,
 )
 from aggregator.pipeline.clients import Clients
 from aggregator.pipeline.core import Reading
@@ -427,13 +427,13 @@ def test_what_goes_wrong_with_one_member_unforeseen_stays_with_it(
     server: Server, sources: Callable[..., Sources], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.serve(lambda request: request.answer(b"\x1f\x8bx"))
-    monkeypatch.setattr("aggregator.pipeline.sources.decoded", _unforeseen)
+    monkeypatch.setattr("aggregator.pipeline.sources.decoded", _unexpected)
     members = [ObjectRef("source", "packed.gz"), ObjectRef("source", "plain")]
 
     arrivals = {arrival.wanted.ref.key: arrival for arrival in sources().read_ahead(_wanted(members), _going_on)}
 
     assert _bytes(arrivals["plain"]) == b"\x1f\x8bx"
-    with pytest.raises(UnforeseenError) as caught:
+    with pytest.raises(UnexpectedError) as caught:
         _bytes(arrivals["packed.gz"])
     assert isinstance(caught.value.__cause__, RecursionError)
 
@@ -457,10 +457,10 @@ def test_an_error_in_a_reader_ends_the_reading_and_all_threads(server: Server, s
 
     def members() -> Iterator[ObjectRef]:
         yield ObjectRef("source", "1")
-        raise RuntimeError("unforeseen")
+        raise RuntimeError("unexpected")
 
     before = threading.active_count()
-    with pytest.raises(RuntimeError, match="unforeseen"):
+    with pytest.raises(RuntimeError, match="unexpected"):
         list(sources().read_ahead(_wanted(members()), _going_on))
 
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("read-")]
@@ -559,7 +559,7 @@ def _bytes(arrival: Arrival) -> bytes:
     return b"".join(arrival.reading.chunks)
 
 
-def _unforeseen(*_: Any) -> Iterator[bytes]:
+def _unexpected(*_: Any) -> Iterator[bytes]:
     yield b"first"
     raise RecursionError
 

@@ -13,7 +13,7 @@ from aggregator import app
 from aggregator.pipeline import telemetry
 from aggregator.pipeline.settings import Settings
 from aggregator.runtimes import polling
-from aggregator.runtimes.polling import Invocation
+from aggregator.runtimes.polling import LocalContext
 from aggregator.runtimes.worker import process as worker
 from aggregator.runtimes.worker import supervisor
 from tests.conftest import ENVIRONMENT
@@ -29,7 +29,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_line_is_json_with_the_keys_of_the_invocation(capsys: pytest.CaptureFixture[str]) -> None:
-    invocation = Invocation(function="aggregator", seconds=60)
+    invocation = LocalContext(function="aggregator", seconds=60)
 
     app.handler({"Records": []}, invocation)  # type: ignore[arg-type]
 
@@ -66,7 +66,7 @@ def test_an_error_is_logged_whole(capsys: pytest.CaptureFixture[str], settings: 
     telemetry.configured(settings())
 
     try:
-        raise RuntimeError("unforeseen")
+        raise RuntimeError("unexpected")
     except RuntimeError:
         structlog.get_logger().exception("invocation.failed")
 
@@ -88,7 +88,7 @@ def test_the_level_is_that_of_this_invocation(
 
 
 def test_every_metric_of_an_invocation_is_emitted_in_one_document(capsys: pytest.CaptureFixture[str]) -> None:
-    app.handler({"Records": []}, Invocation(function="aggregator", seconds=60))  # type: ignore[arg-type]
+    app.handler({"Records": []}, LocalContext(function="aggregator", seconds=60))  # type: ignore[arg-type]
 
     (document,) = [line for line in log_lines(capsys.readouterr().out) if "_aws" in line]
     (directive,) = document["_aws"]["CloudWatchMetrics"]
@@ -100,7 +100,7 @@ def test_every_metric_of_an_invocation_is_emitted_in_one_document(capsys: pytest
 
 def test_an_invocation_that_raises_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(Exception, match="no batch"):
-        app.handler({}, Invocation(function="aggregator", seconds=60))  # type: ignore[arg-type]
+        app.handler({}, LocalContext(function="aggregator", seconds=60))  # type: ignore[arg-type]
 
     (document,) = [line for line in log_lines(capsys.readouterr().out) if "_aws" in line]
     assert document["InvocationsFailed"] == [1.0]
@@ -130,7 +130,7 @@ def test_metrics_are_switched_off_by_their_powertools_variable(
 ) -> None:
     monkeypatch.setenv("POWERTOOLS_METRICS_DISABLED", "true")
 
-    app.handler({"Records": [sqs_record("bad", "nope")]}, Invocation(function="aggregator", seconds=60))  # type: ignore[arg-type]
+    app.handler({"Records": [sqs_record("bad", "nope")]}, LocalContext(function="aggregator", seconds=60))  # type: ignore[arg-type]
 
     assert [line for line in log_lines(capsys.readouterr().out) if "_aws" in line] == []
 
@@ -160,7 +160,7 @@ def test_with_the_tracer_the_handler_answers_as_without(
     monkeypatch.setenv("AWS_XRAY_CONTEXT_MISSING", "IGNORE_ERROR")
     monkeypatch.setenv("AWS_XRAY_SDK_ENABLED", "false")
 
-    answer = app.handler({"Records": []}, Invocation(function="aggregator", seconds=60))  # type: ignore[arg-type]
+    answer = app.handler({"Records": []}, LocalContext(function="aggregator", seconds=60))  # type: ignore[arg-type]
 
     assert answer == {"batchItemFailures": []}
     assert "aws_xray_sdk" in sys.modules
@@ -199,6 +199,6 @@ def test_settings_are_read_anew_for_each_invocation(monkeypatch: pytest.MonkeyPa
     handler = telemetry.observed(remember)
     for days in ("1", "2"):
         monkeypatch.setenv("IDEMPOTENCY_TTL_DAYS", days)
-        handler({}, Invocation(function="f", seconds=1))  # type: ignore[arg-type]
+        handler({}, LocalContext(function="f", seconds=1))  # type: ignore[arg-type]
 
     assert [settings.idempotency_ttl_days for settings in seen] == [1, 2]

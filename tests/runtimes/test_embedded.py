@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from aggregator.runtimes.local import embedded
-from aggregator.runtimes.local.embedded import EmbeddedAws, EmbeddedAwsError, installed
+from aggregator.runtimes.local.embedded import EmbeddedAws, EmbeddedAwsError, install
 from aggregator.runtimes.local.packages import InstallError
 from tests.support.workers import until
 
@@ -47,10 +47,10 @@ def test_it_is_installed_once_and_anew_when_the_lock_changes(tmp_path: Path, mon
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     said: list[str] = []
 
-    home = installed(said.append)
-    again = installed(said.append)
+    home = install(said.append)
+    again = install(said.append)
     (home / "installed.txt").write_text("an older lock")
-    anew = installed(said.append)
+    anew = install(said.append)
 
     assert home == again == anew
     assert said == ["preparing the embedded AWS (once, some ten seconds)"] * 2
@@ -62,7 +62,7 @@ def test_a_pip_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(sys, "executable", str(_script(tmp_path, "echo first; echo 'no network' >&2; exit 1")))
 
     with pytest.raises(InstallError, match="the embedded AWS cannot be installed: no network"):
-        installed()
+        install()
 
     assert list((tmp_path / "data-aggregator").iterdir()) == []
 

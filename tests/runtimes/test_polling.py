@@ -12,7 +12,7 @@ import structlog
 from botocore.exceptions import EndpointConnectionError
 from moto import mock_aws
 
-from aggregator.runtimes.polling import EventSourceMapping, Invocation, Polled
+from aggregator.runtimes.polling import EventSourceMapping, LocalContext, Polled
 from tests.support.world import CREDENTIALS
 
 if TYPE_CHECKING:
@@ -246,12 +246,12 @@ def test_a_message_that_is_not_deleted_is_said(queue: Queue) -> None:
 
 
 def test_an_invocation_outside_lambda_says_where_it_runs() -> None:
-    assert Invocation(function="f", seconds=1, arn="worker:host:7").invoked_function_arn == "worker:host:7"
-    assert Invocation(function="f", seconds=1).invoked_function_arn.endswith(":function:f")
+    assert LocalContext(function="f", seconds=1, arn="worker:host:7").invoked_function_arn == "worker:host:7"
+    assert LocalContext(function="f", seconds=1).invoked_function_arn.endswith(":function:f")
 
 
 def test_an_invocation_counts_down_to_its_end() -> None:
-    over, fresh = Invocation(function="f", seconds=0), Invocation(function="f", seconds=900)
+    over, fresh = LocalContext(function="f", seconds=0), LocalContext(function="f", seconds=900)
 
     assert over.get_remaining_time_in_millis() == 0
     assert 890_000 < fresh.get_remaining_time_in_millis() <= 900_000

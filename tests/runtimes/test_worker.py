@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from aggregator.commands.main import app
 from aggregator.pipeline.deadlines import GRACE
-from aggregator.runtimes.worker.health import HealthError, told
-from aggregator.runtimes.worker.process import HANDLING, Options, Sign, WorkerError, _Process, checked, longest
+from aggregator.runtimes.worker.health import HealthError, serve_health
+from aggregator.runtimes.worker.process import HANDLING, Heartbeat, Options, WorkerError, _Process, checked, longest
 from aggregator.runtimes.worker.supervisor import UNDRAINED, Slot, Supervisor
 from tests.support import ROOT
 from tests.support.workers import Queue, Running, until
@@ -206,9 +206,9 @@ def test_an_invocation_is_overdue_well_before_its_claims_lapse(monkeypatch: pyte
     monkeypatch.setenv("SERVICE_NAME", "worker")
     monkeypatch.setattr("aggregator.runtimes.worker.process.app.handler", lambda *_: {"batchItemFailures": []})
     monkeypatch.setattr("aggregator.runtimes.worker.process.signal.signal", lambda *_: None)
-    listening, signs = multiprocessing.Pipe(duplex=False)
+    listening, heartbeats = multiprocessing.Pipe(duplex=False)
 
-    _Process(Options("queue", seconds=60), signs)._invoke({"Records": []})
+    _Process(Options("queue", seconds=60), heartbeats)._invoke({"Records": []})
 
     handling = listening.recv()
     assert (handling.state, handling.allowed) == (HANDLING, 60 + GRACE / 2)
@@ -219,13 +219,13 @@ def test_a_place_is_filled_again_ever_later_while_its_processes_die() -> None:
 
     for _ in range(8):
         slot.process, slot.began = _Dead(1), 0.0  # type: ignore[assignment]
-        slot.bury(10.0)
+        slot.reap(10.0)
         waits.append(slot.due - 10.0)
     slot.process, slot.began = _Dead(1), 0.0  # type: ignore[assignment]
-    slot.bury(61.0)
+    slot.reap(61.0)
     waits.append(slot.due - 61.0)
     slot.process = _Dead(0)  # type: ignore[assignment]
-    slot.bury(62.0)
+    slot.reap(62.0)
 
     assert waits == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 1.0]
     assert slot.due == 62.0
@@ -233,7 +233,7 @@ def test_a_place_is_filled_again_ever_later_while_its_processes_die() -> None:
 
 def test_a_process_is_well_while_it_is_heard_in_the_time_that_it_asked_for() -> None:
     slot = Slot(100.0)
-    slot.pid, slot.sign = 7, Sign(HANDLING, allowed=30.0, batches=2, deleted=9, kept=1)
+    slot.pid, slot.heartbeat = 7, Heartbeat(HANDLING, allowed=30.0, batches=2, deleted=9, kept=1)
 
     assert [slot.report(now)["healthy"] for now in (100.0, 130.0, 130.1)] == [True, True, False]
     assert slot.report(101.0) == {
@@ -252,7 +252,7 @@ def test_a_process_is_well_while_it_is_heard_in_the_time_that_it_asked_for() -> 
     ("healthy", "path", "status"), [(True, "health", 200), (False, "health", 503), (True, "", 404)]
 )
 def test_health_is_told_by_the_status(path: str, status: int, *, healthy: bool) -> None:
-    with told("127.0.0.1:0", lambda: {"healthy": healthy}) as url:
+    with serve_health("127.0.0.1:0", lambda: {"healthy": healthy}) as url:
         try:
             with urllib.request.urlopen(url.replace("health", path), timeout=5) as answer:
                 found, body = answer.status, answer.read()
@@ -265,7 +265,7 @@ def test_health_is_told_by_the_status(path: str, status: int, *, healthy: bool) 
 
 @pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:port", "127.0.0.1:99999", "192.0.2.1:8080"])
 def test_an_address_that_cannot_be_listened_on_is_named(address: str) -> None:
-    with pytest.raises(HealthError, match=f"health cannot be told at {address}"), told(address, dict):
+    with pytest.raises(HealthError, match=f"health cannot be told at {address}"), serve_health(address, dict):
         pass
 
 
@@ -279,8 +279,8 @@ class _Dead:
         """It has."""
 
 
-def _hanging(_: Options, signs: "Connection") -> None:
-    signs.send(Sign(HANDLING, allowed=0.0))
+def _hanging(_: Options, heartbeats: "Connection") -> None:
+    heartbeats.send(Heartbeat(HANDLING, allowed=0.0))
     signal.pause()
 
 

@@ -22,7 +22,7 @@ import pytest
 from botocore.config import Config
 
 from aggregator.operations.doctor.template import Resource, Template, read
-from aggregator.runtimes.local.packages import installed
+from aggregator.runtimes.local.packages import install
 from tests.support import ROOT
 from tests.support.world import CREDENTIALS
 
@@ -50,7 +50,7 @@ def transformed() -> dict[str, Any]:
     document = read(PATH)
     document["Resources"]["Function"]["Properties"]["CodeUri"] = f"s3://{_PACKAGES}/lambda.zip"
     document["Resources"]["Backfill"]["Properties"]["DefinitionUri"] = f"s3://{_PACKAGES}/backfill.asl.json"
-    tools = installed(ROOT / "deploy" / "tools.lock", "aws-sam-translator", called="the SAM transform")
+    tools = install(ROOT / "deploy" / "tools.lock", "aws-sam-translator", called="the SAM transform")
     done = subprocess.run(
         [sys.executable, "-c", _TRANSFORM],
         input=json.dumps(document),

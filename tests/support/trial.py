@@ -82,7 +82,7 @@ def _child(
     seconds: float,
     later: "float | Synchronized[float]",
 ) -> None:
-    from aggregator.runtimes.polling import Invocation
+    from aggregator.runtimes.polling import LocalContext
 
     pipe.recv()
     os.environ.clear()
@@ -91,7 +91,7 @@ def _child(
     time.time = lambda: now() + (later if isinstance(later, int | float) else later.value)
     handler = importlib.import_module(module).handler
     with contextlib.redirect_stdout(io.StringIO()):
-        answer = handler(event, Invocation(function="aggregator", seconds=seconds))
+        answer = handler(event, LocalContext(function="aggregator", seconds=seconds))
     pipe.send(answer)
 
 

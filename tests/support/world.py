@@ -22,14 +22,14 @@ import pytest
 from botocore.config import Config
 
 from aggregator import app
-from aggregator.operations.audit.reconciliation import Audit, Places, Subject, reconcile
+from aggregator.operations.audit.reconciliation import Audit, AuditScope, Locations, reconcile
 from aggregator.operations.ledger_reader import LedgerReader
 from aggregator.operations.listings import versions
 from aggregator.pipeline.core import FetchedObject, Packer
 from aggregator.pipeline.planning import planned
 from aggregator.reader import Bundle
 from aggregator.runtimes.local.stack import make_ledger
-from aggregator.runtimes.polling import Invocation
+from aggregator.runtimes.polling import LocalContext
 from aggregator.schemas import ObjectRef
 from fixtures import factories
 
@@ -86,7 +86,7 @@ class World:
     def deliver_bodies(self, bodies: Mapping[str, Any], *, seconds: float = 60) -> set[str]:
         """Invoke the handler for messages by name; the names of those that stay on the queue."""
         event = {"Records": [sqs_record(name, body) for name, body in bodies.items()]}
-        answer = app.handler(event, Invocation(function=self.name, seconds=seconds))  # type: ignore[arg-type]
+        answer = app.handler(event, LocalContext(function=self.name, seconds=seconds))  # type: ignore[arg-type]
         return {str(failure["itemIdentifier"]) for failure in answer["batchItemFailures"]}
 
     def bundles(self) -> Iterator[Bundle]:
@@ -192,8 +192,8 @@ class World:
         """What the auditor finds, `later` seconds from now, of all that was put."""
         now = time.time() + later
         scope = given.pop("scope", "key")
-        subject = Subject(self.source, given.pop("prefix", ""), scope, time.time() - 3_600, now + 1, now)
-        places = Places(self.s3, self.distribution, given.pop("archive", None), self.reader(scope, now))
+        subject = AuditScope(self.source, given.pop("prefix", ""), scope, time.time() - 3_600, now + 1, now)
+        places = Locations(self.s3, self.distribution, given.pop("archive", None), self.reader(scope, now))
         return reconcile(subject, places, grace=grace, **given)
 
     def verdict(self, **given: Any) -> tuple[dict[str, int], list[dict[str, Any]]]:

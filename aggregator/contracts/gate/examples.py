@@ -25,7 +25,7 @@ class Invalid(NamedTuple):
     document: Any
     pointer: str
     keyword: str
-    refused_by: tuple[str, ...]
+    rejected_by: tuple[str, ...]
 
 
 class Examples(NamedTuple):
@@ -56,9 +56,9 @@ def misjudged(examples: Examples, schemas: Schemas) -> Iterator[str]:
         for one in examples.invalid:
             found = faults_of(schema, one.document)
             expected = (one.pointer, one.keyword)
-            if profile not in one.refused_by and found:
+            if profile not in one.rejected_by and found:
                 yield f"invalid/{one.name}: the {profile} refuses it, and its .expect.json does not say so: {found[0]}"
-            elif profile in one.refused_by and expected not in found:
+            elif profile in one.rejected_by and expected not in found:
                 yield f"invalid/{one.name}: the {profile} does not report {expected}, but {found}"
         yield from _unshown(examples, profile, schema)
 
@@ -101,7 +101,7 @@ def _at(error: Any) -> Iterator[tuple[str | int, ...]]:
 
 def _invalid(path: Path) -> Invalid:
     expected = read_json(path.with_suffix(".expect.json"))
-    if not isinstance(expected, dict) or not {"pointer", "keyword", "refused_by"} <= expected.keys():
-        raise ContractError(f"{path} has an .expect.json without pointer, keyword or refused_by")
-    judges = tuple(expected["refused_by"])
+    if not isinstance(expected, dict) or not {"pointer", "keyword", "rejected_by"} <= expected.keys():
+        raise ContractError(f"{path} has an .expect.json without pointer, keyword or rejected_by")
+    judges = tuple(expected["rejected_by"])
     return Invalid(path.stem, read_json(path), expected["pointer"], expected["keyword"], judges)

@@ -24,23 +24,23 @@ if TYPE_CHECKING:
 _ABSENT = "there is no such object"
 
 
-class Verdict(StrEnum):
-    """Whether a witness stands by a bundle."""
+class Standing(StrEnum):
+    """Whether a asked stands by a bundle."""
 
     CONFIRMED = "confirmed"
-    SILENT = "silent"
-    CONTRADICTED = "contradicted"
+    UNKNOWN = "unknown"
+    MISMATCH = "mismatch"
 
 
-class Statement(NamedTuple):
-    """What a witness (`ledger`, `archive` or `source`) says, in words."""
+class Check(NamedTuple):
+    """What a asked (`ledger`, `archive` or `source`) says, in words."""
 
-    witness: str
-    verdict: Verdict
+    asked: str
+    verdict: Standing
     words: str
 
 
-class Witnesses(NamedTuple):
+class CrossCheck(NamedTuple):
     """Who is asked: S3, the ledger's table, the bucket that bundles are published in, and the archive, if any."""
 
     s3: "S3Client"
@@ -50,7 +50,7 @@ class Witnesses(NamedTuple):
     archive: str | None
 
     @classmethod
-    def called(cls, table: str, distribution: str, archive: str | None) -> "Witnesses":
+    def connect(cls, table: str, distribution: str, archive: str | None) -> "CrossCheck":
         """
         The witnesses that the environment's endpoint and credentials lead to.
 
@@ -60,7 +60,7 @@ class Witnesses(NamedTuple):
         with translated():
             return cls(s3_client(), dynamodb_client(), table, distribution, archive)
 
-    def heard(self, bundle: Bundle, proof: Proof) -> list[Statement]:
+    def check(self, bundle: Bundle, proof: Proof) -> list[Check]:
         """
         What all of them say of a bundle that was verified.
 
@@ -69,50 +69,50 @@ class Witnesses(NamedTuple):
         """
         return [self._ledger(bundle, proof), self._archive(bundle, proof), *self._sources(proof.other_etags)]
 
-    def _ledger(self, bundle: Bundle, proof: Proof) -> Statement:
+    def _ledger(self, bundle: Bundle, proof: Proof) -> Check:
         """The settle record, by its id in the table (docs/operations.md)."""
         key: Any = {"id": {"S": f"{self.distribution}#{bundle.index.bundle}"}}
         with translated(table=self.table):
             item = self.dynamodb.get_item(TableName=self.table, Key=key, ConsistentRead=True).get("Item")
         if item is None:
-            return Statement("ledger", Verdict.SILENT, "no settle record: not settled yet, expired, or repacked")
+            return Check("ledger", Standing.UNKNOWN, "no settle record: not settled yet, expired, or repacked")
         settled = json.loads(item["data"]["S"])
         if settled.get("sha256", proof.sha256) != proof.sha256:
-            return Statement("ledger", Verdict.CONTRADICTED, "settled with another SHA-256")
+            return Check("ledger", Standing.MISMATCH, "settled with another SHA-256")
         if settled.get("members", len(bundle)) != len(bundle):
-            return Statement("ledger", Verdict.CONTRADICTED, f"settled with {settled['members']:,} members")
-        return Statement("ledger", Verdict.CONFIRMED, "settled")
+            return Check("ledger", Standing.MISMATCH, f"settled with {settled['members']:,} members")
+        return Check("ledger", Standing.CONFIRMED, "settled")
 
-    def _archive(self, bundle: Bundle, proof: Proof) -> Statement:
+    def _archive(self, bundle: Bundle, proof: Proof) -> Check:
         """What replication made of the published bundle (S3 API reference, HeadObject, x-amz-replication-status)."""
         published = self._head(self.distribution, bundle.index.bundle)
         status = "NONE" if published is None else published.get("ReplicationStatus", "NONE")
         if status == "FAILED":
-            return Statement("archive", Verdict.CONTRADICTED, "replication FAILED")
+            return Check("archive", Standing.MISMATCH, "replication FAILED")
         if self.archive is not None:
             return self._copy(bundle, proof, status)
         if status.startswith("COMPLETE"):
-            return Statement("archive", Verdict.CONFIRMED, "replication COMPLETED")
-        return Statement("archive", Verdict.SILENT, "not replicated" if status == "NONE" else f"replication {status}")
+            return Check("archive", Standing.CONFIRMED, "replication COMPLETED")
+        return Check("archive", Standing.UNKNOWN, "not replicated" if status == "NONE" else f"replication {status}")
 
-    def _copy(self, bundle: Bundle, proof: Proof, status: str) -> Statement:
+    def _copy(self, bundle: Bundle, proof: Proof, status: str) -> Check:
         copy = self._head(str(self.archive), bundle.index.bundle)
         if copy is None:
-            verdict = Verdict.SILENT if status == "PENDING" else Verdict.CONTRADICTED
-            return Statement("archive", verdict, f"no copy, replication {status}")
+            verdict = Standing.UNKNOWN if status == "PENDING" else Standing.MISMATCH
+            return Check("archive", verdict, f"no copy, replication {status}")
         checksum = copy.get("ChecksumSHA256")
         if copy["ContentLength"] != bundle.size or (checksum and b64decode(checksum).hex() != proof.sha256):
-            return Statement("archive", Verdict.CONTRADICTED, "the copy is another than this bundle")
-        return Statement("archive", Verdict.CONFIRMED, f"copy {copy.get('ReplicationStatus', 'by hand')}")
+            return Check("archive", Standing.MISMATCH, "the copy is another than this bundle")
+        return Check("archive", Standing.CONFIRMED, f"copy {copy.get('ReplicationStatus', 'by hand')}")
 
-    def _sources(self, entries: tuple[Member, ...]) -> Iterator[Statement]:
+    def _sources(self, entries: tuple[Member, ...]) -> Iterator[Check]:
         """Whether eTags that are not the MD5 of their member had to be: only if S3 did not encrypt with another key."""
         for entry in entries:
             found = self._head(entry.bucket, entry.key, entry.version_id)
             if found is None or found["ETag"].strip('"') != entry.etag:
-                yield Statement("source", Verdict.SILENT, f"{entry.key!r} is not there any more, or is another")
+                yield Check("source", Standing.UNKNOWN, f"{entry.key!r} is not there any more, or is another")
             elif _has_md5(entry, found):
-                yield Statement("source", Verdict.CONTRADICTED, f"{entry.key!r} has the MD5 of other bytes")
+                yield Check("source", Standing.MISMATCH, f"{entry.key!r} has the MD5 of other bytes")
 
     def _head(self, bucket: str, key: str, version_id: str | None = None) -> Any | None:
         version: Any = {"VersionId": version_id} if version_id else {}

@@ -6,7 +6,7 @@ What an audit has found, held against each other by DuckDB, on disk, in bounded 
     bundles      every bundle that was read                number, key, url, created, modified, size, members, archived
     entries      the members of their indexes              bundle, key, version, version_id, etag, size
     copies       what lies in the archive                  key, version_id, etag, size, modified
-    refusals     what the ledger says was rejected         object, reason, message, time
+    rejections     what the ledger says was rejected         object, reason, message, time
     settled      bundles with a settle record              bundle
     unreadable   what lies among the bundles and is none   url, why
 
@@ -21,7 +21,16 @@ from typing import Any, Literal
 
 import duckdb
 
-from aggregator.operations.audit.queries import FINDING, FINDINGS, HELD, NUMBERED, REPEATED, TOTALS, VERDICTS, Terms
+from aggregator.operations.audit.queries import (
+    FINDING,
+    FINDINGS,
+    HELD,
+    NUMBERED,
+    REPEATED,
+    TOTALS,
+    VERDICTS,
+    Parameters,
+)
 
 PAGE = 10_000
 """Rows handed out at once."""
@@ -62,7 +71,7 @@ _TABLES = {
         "size": "BIGINT",
     },
     "copies": {"key": "VARCHAR", "version_id": "VARCHAR", "etag": "VARCHAR", "size": "BIGINT", "modified": "DOUBLE"},
-    "refusals": {"object": "VARCHAR", "reason": "VARCHAR", "message": "VARCHAR", "time": "DOUBLE"},
+    "rejections": {"object": "VARCHAR", "reason": "VARCHAR", "message": "VARCHAR", "time": "DOUBLE"},
     "settled": {"bundle": "VARCHAR"},
     "unreadable": {"url": "VARCHAR", "why": "VARCHAR"},
 }
@@ -73,7 +82,7 @@ _THREADS = 2
 _BATCH_BYTES = 32 * 1024 * 1024
 
 
-class Evidence:
+class Database:
     """The tables of one audit, in a database below `folder` that uses no more than about `memory` (`256MB`)."""
 
     def __init__(self, folder: Path, *, memory: str) -> None:
@@ -156,12 +165,12 @@ class Evidence:
         """)
         )
 
-    def judge(self, terms: Terms) -> dict[str, int]:
+    def classify(self, parameters: Parameters) -> dict[str, int]:
         """Hold everything against everything: how many objects, bundles, and findings of each kind there are."""
-        self._run(REPEATED, ttl=terms.ttl)
+        self._run(REPEATED, ttl=parameters.ttl)
         self._run(HELD)
-        self._run(VERDICTS, **_chosen(VERDICTS, terms))
-        self._run(FINDINGS, **_chosen(FINDINGS, terms))
+        self._run(VERDICTS, **_chosen(VERDICTS, parameters))
+        self._run(FINDINGS, **_chosen(FINDINGS, parameters))
         self._run(NUMBERED)
         return {name: self._number(query) for name, query in TOTALS.items()}
 
@@ -202,6 +211,6 @@ def _next(lines: Iterator[str], path: Path) -> int:
     return count
 
 
-def _chosen(query: str, terms: Terms) -> Mapping[str, Any]:
+def _chosen(query: str, parameters: Parameters) -> Mapping[str, Any]:
     """The terms that a query names."""
-    return {name: value for name, value in terms._asdict().items() if f"${name}" in query}
+    return {name: value for name, value in parameters._asdict().items() if f"${name}" in query}

@@ -2,11 +2,11 @@
 Where an object is: which bundle holds it, or what became of it. It only looks: nothing is decided, closed or healed.
 
     claim? ─none──────▶ never seen
-      ├─released──────▶ released, or refused if the ledger knows why
+      ├─released──────▶ released, or rejected if the ledger knows why
       └─names a bundle
           ├─that holds it──────▶ bundled
           ├─that does not──────▶ free, or lost if it is settled
-          └─that is not there──▶ gone if it is settled, else claimed, or undecided once the claim has lapsed
+          └─that is not there──▶ gone if it is settled, else claimed, or in doubt once the claim has lapsed
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from aggregator.bundles.bundle import Bundle
 from aggregator.bundles.index import Member
 from aggregator.exceptions import MissingObjectError
-from aggregator.operations.ledger_reader import Claim, LedgerReader, Refused
+from aggregator.operations.ledger_reader import Claim, LedgerReader, RejectionRecord
 from aggregator.operations.listings import (
     Stored,
     in_parallel,
@@ -30,15 +30,15 @@ from aggregator.operations.listings import (
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
-State = Literal["bundled", "claimed", "undecided", "free", "released", "refused", "gone", "lost", "never seen"]
+State = Literal["bundled", "claimed", "in doubt", "free", "released", "rejected", "gone", "lost", "never seen"]
 
 MEANING: dict[State, str] = {
     "bundled": "it is in a bundle",
     "claimed": "an invocation is bundling it; nothing is published yet",
-    "undecided": "its invocation is over and its bundle not there; whoever gets the next message of a member decides",
+    "in doubt": "its invocation is over and its bundle not there; whoever gets the next message of a member decides",
     "free": "the bundle that it was meant for does not hold it; the next message claims it anew",
     "released": "it was given back; the next message claims it anew",
-    "refused": "its message was rejected; it is in the dead-letter queue, or was",
+    "rejected": "its message was rejected; it is in the dead-letter queue, or was",
     "gone": "its bundle was published, and lies in neither bucket any more",
     "lost": "its bundle is settled and does not hold it; this must not be: please report it",
     "never seen": "the ledger has no record of it: no message came, or its record has expired",
@@ -52,12 +52,12 @@ _LATEST = 20
 """Bundles that are asked which buckets they were made from."""
 
 
-class Whereabouts(NamedTuple):
+class Located(NamedTuple):
     """
     What became of one object, or of one version of it.
 
     `facts` are those that are known, in an order for people: the bundle, when and by which request; when a claim
-    lapses; why a message was refused.
+    lapses; why a message was rejected.
     """
 
     url: str
@@ -85,7 +85,7 @@ class Object(NamedTuple):
         return (entry.bucket, entry.key) == self[:2] and told == (self.version_id or self.etag or told)
 
 
-class Places(NamedTuple):
+class Locations(NamedTuple):
     """Where to look."""
 
     s3: "S3Client"
@@ -95,12 +95,12 @@ class Places(NamedTuple):
 
 
 def locate(
-    wanted: Object, places: Places, *, now: float, since: float | None = None, refusals: bool = True
-) -> list[Whereabouts]:
+    wanted: Object, locations: Locations, *, now: float, since: float | None = None, rejections: bool = True
+) -> list[Located]:
     """
     What became of an object, wherever it may lie: an object without a bucket is looked for in all that are known.
 
-    Under the scope `version` each version that the source has is told of, or the one given. With `refusals` the whole
+    Under the scope `version` each version that the source has is told of, or the one given. With `rejections` the whole
     table is read for the reason, if an object was claimed and is in no bundle. With `since`, in seconds since the
     epoch, the bundles since then are searched if the ledger does not name one.
 
@@ -110,19 +110,19 @@ def locate(
         LedgerUnavailableError: the ledger cannot be read.
         BundleFormatError: something else lies where a bundle should.
     """
-    buckets = [wanted.bucket] if wanted.bucket else source_buckets(places)
+    buckets = [wanted.bucket] if wanted.bucket else source_buckets(locations)
     if not buckets:
         raise MissingObjectError("no bundle tells which buckets there are: name it, s3://bucket/key", key=wanted.key)
-    asked = [one for bucket in buckets for one in _versions(wanted._replace(bucket=bucket), places)]
-    found = [_whereabouts(one, places, now, refusals=refusals) for one in asked]
+    asked = [one for bucket in buckets for one in _versions(wanted._replace(bucket=bucket), locations)]
+    found = [_located(one, locations, now, rejections=rejections) for one in asked]
     known = [one for one in found if one.state != "never seen"]
     if since is not None and not any(one.state == "bundled" for one in known):
-        known += search(wanted, places, since=since, now=now)
+        known += search(wanted, locations, since=since, now=now)
         return known or found
     return found if wanted.bucket else known or found
 
 
-def source_buckets(places: Places) -> list[str]:
+def source_buckets(locations: Locations) -> list[str]:
     """
     The buckets that the latest bundles were made from.
 
@@ -131,12 +131,12 @@ def source_buckets(places: Places) -> list[str]:
         BundleFormatError: something else lies among the bundles.
     """
     names: dict[str, None] = {}
-    for stored in latest_bundles(places.s3, places.distribution)[-_LATEST:]:
-        names |= dict.fromkeys(open_bundle(places.s3, stored).index.buckets)
+    for stored in latest_bundles(locations.s3, locations.distribution)[-_LATEST:]:
+        names |= dict.fromkeys(open_bundle(locations.s3, stored).index.buckets)
     return list(names)
 
 
-def search(wanted: Object, places: Places, *, since: float, now: float) -> Iterator[Whereabouts]:
+def search(wanted: Object, locations: Locations, *, since: float, now: float) -> Iterator[Located]:
     """
     Every bundle since then that holds an object, whatever the ledger says; one without a bucket may come from any.
 
@@ -145,13 +145,13 @@ def search(wanted: Object, places: Places, *, since: float, now: float) -> Itera
         BundleFormatError: something else lies among the bundles.
     """
     everything = (
-        bundle for prefix in prefixes(since, now) for bundle in versions(places.s3, places.distribution, prefix)
+        bundle for prefix in prefixes(since, now) for bundle in versions(locations.s3, locations.distribution, prefix)
     )
 
-    def holding(stored: Stored) -> list[Whereabouts]:
-        bundle = open_bundle(places.s3, stored)
+    def holding(stored: Stored) -> list[Located]:
+        bundle = open_bundle(locations.s3, stored)
         return [
-            Whereabouts(f"s3://{entry.bucket}/{entry.key}", entry.version_id, "bundled", _held(stored, bundle, entry))
+            Located(f"s3://{entry.bucket}/{entry.key}", entry.version_id, "bundled", _held(stored, bundle, entry))
             for entry in bundle
             if wanted._replace(bucket=wanted.bucket or entry.bucket).is_held_as(entry)
         ]
@@ -160,47 +160,49 @@ def search(wanted: Object, places: Places, *, since: float, now: float) -> Itera
         yield from found
 
 
-def _whereabouts(wanted: Object, places: Places, now: float, *, refusals: bool) -> Whereabouts:
-    state, facts = _state(wanted, places, now)
-    refused = _refusal(wanted.url, places.ledger) if refusals and state in {"released", "free", "undecided"} else None
-    if refused:
-        state, facts = "refused", {**_told(refused), **facts}
-    return Whereabouts(wanted.url, wanted.version_id, state, facts)
+def _located(wanted: Object, locations: Locations, now: float, *, rejections: bool) -> Located:
+    state, facts = _state(wanted, locations, now)
+    rejected = (
+        _rejection(wanted.url, locations.ledger) if rejections and state in {"released", "free", "in doubt"} else None
+    )
+    if rejected:
+        state, facts = "rejected", {**_told(rejected), **facts}
+    return Located(wanted.url, wanted.version_id, state, facts)
 
 
-def _versions(wanted: Object, places: Places) -> list[Object]:
-    if places.ledger.scope == "key" or wanted.version_id:
+def _versions(wanted: Object, locations: Locations) -> list[Object]:
+    if locations.ledger.scope == "key" or wanted.version_id:
         return [wanted]
-    found = versions_of(places.s3, wanted.bucket, wanted.key)
+    found = versions_of(locations.s3, wanted.bucket, wanted.key)
     if not found:
         raise MissingObjectError("object is gone from the source: name its version", object=wanted.url)
     return [wanted._replace(version_id=stored.version_id, etag=stored.etag) for stored in found]
 
 
-def _state(wanted: Object, places: Places, now: float) -> tuple[State, dict[str, Any]]:
+def _state(wanted: Object, locations: Locations, now: float) -> tuple[State, dict[str, Any]]:
     """The state of an object, judged by a claim that still said the same after everything else was looked up."""
-    claim = _claim(wanted, places)
+    claim = _claim(wanted, locations)
     for _ in range(_LOOKS):
-        state = _judged(claim, wanted, places, now)
-        before, claim = claim, _claim(wanted, places)
+        state = _judged(claim, wanted, locations, now)
+        before, claim = claim, _claim(wanted, locations)
         if claim == before:
             break
     return state
 
 
-def _claim(wanted: Object, places: Places) -> Claim | None:
-    ids = places.ledger.ids(*wanted)
-    claims = places.ledger.claims(ids)
+def _claim(wanted: Object, locations: Locations) -> Claim | None:
+    ids = locations.ledger.ids(*wanted)
+    claims = locations.ledger.claims(ids)
     return next((claims[id_] for id_ in ids if id_ in claims), None)
 
 
-def _judged(claim: Claim | None, wanted: Object, places: Places, now: float) -> tuple[State, dict[str, Any]]:
+def _judged(claim: Claim | None, wanted: Object, locations: Locations, now: float) -> tuple[State, dict[str, Any]]:
     if claim is None:
         return "never seen", {}
     if claim.released:
         return "released", {"attempt": claim.bundle}
-    receipt = places.ledger.receipts([claim.bundle]).get(claim.bundle)
-    found = _bundles(claim.bundle, places)
+    receipt = locations.ledger.receipts([claim.bundle]).get(claim.bundle)
+    found = _bundles(claim.bundle, locations)
     for stored, bundle in found:
         for entry in filter(wanted.is_held_as, bundle):
             return "bundled", {**_held(stored, bundle, entry), "settled": receipt is not None}
@@ -208,32 +210,32 @@ def _judged(claim: Claim | None, wanted: Object, places: Places, now: float) -> 
         return ("lost" if found else "gone"), receipt
     if found:
         return "free", {"attempt": claim.bundle}
-    return ("claimed" if now <= claim.lapses else "undecided"), {
+    return ("claimed" if now <= claim.lapses else "in doubt"), {
         "attempt": claim.bundle,
         "lapses": _moment(claim.lapses),
     }
 
 
-def _bundles(key: str, places: Places) -> list[tuple[Stored, Bundle]]:
+def _bundles(key: str, locations: Locations) -> list[tuple[Stored, Bundle]]:
     """What lies under the name of a bundle, in the distribution bucket or else in the archive."""
-    found = versions_of(places.s3, places.distribution, key)
-    if not found and places.archive:
-        found = versions_of(places.s3, places.archive, key)
-    return [(stored, open_bundle(places.s3, stored)) for stored in found]
+    found = versions_of(locations.s3, locations.distribution, key)
+    if not found and locations.archive:
+        found = versions_of(locations.s3, locations.archive, key)
+    return [(stored, open_bundle(locations.s3, stored)) for stored in found]
 
 
-def _refusal(url: str, ledger: LedgerReader) -> Refused | None:
-    """The last refusal of an object."""
-    return max((one for one in ledger.refusals() if url in one.objects), key=lambda one: one.time, default=None)
+def _rejection(url: str, ledger: LedgerReader) -> RejectionRecord | None:
+    """The last rejection of an object."""
+    return max((one for one in ledger.rejections() if url in one.objects), key=lambda one: one.time, default=None)
 
 
-def _told(refused: Refused) -> dict[str, Any]:
+def _told(rejected: RejectionRecord) -> dict[str, Any]:
     return {
-        "reason": refused.reason,
-        "message": refused.message,
-        "refused": _moment(refused.time),
-        "message_id": refused.message_id,
-        "request_id": refused.request_id,
+        "reason": rejected.reason,
+        "message": rejected.message,
+        "rejected": _moment(rejected.time),
+        "message_id": rejected.message_id,
+        "request_id": rejected.request_id,
     }
 
 

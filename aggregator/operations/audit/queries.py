@@ -1,5 +1,5 @@
 """
-What an audit finds wrong, as queries over its evidence (`evidence.py` lists the tables). Nothing runs here.
+What an audit finds wrong, as queries over its database (`database.py` lists the tables). Nothing runs here.
 
 Each object has one verdict. `once`, `in_flight` and `overwritten` are as they should be:
 
@@ -7,7 +7,7 @@ Each object has one verdict. `once`, `in_flight` and `overwritten` are as they s
     in_flight     in none, but young, or claimed by an invocation that is not over
     overwritten   in one bundle, and replaced in the source since
     missing       in none, and nothing is known to be under way
-    refused       in none, because the handler rejected its message
+    rejected       in none, because the handler rejected its message
     twice         in more than one, while the ledger remembered the first
     altered       in one, but not what was announced
     unrecorded    in one, but the ledger does not say so: a second message would bundle it again
@@ -22,7 +22,7 @@ _SAME_MOMENT = 2.0
 tell whole seconds, and their clocks are not one."""
 
 
-class Terms(NamedTuple):
+class Parameters(NamedTuple):
     """
     What the verdicts depend on.
 
@@ -74,7 +74,7 @@ SELECT
             THEN 'missing'
         WHEN held.number IS NULL AND NOT claims.released AND known.key IS NULL AND claims.lapses >= $now
             THEN 'in_flight'
-        WHEN held.number IS NULL AND refused.object IS NOT NULL THEN 'refused'
+        WHEN held.number IS NULL AND rejected.object IS NOT NULL THEN 'rejected'
         WHEN held.number IS NULL AND objects.modified > $fresh THEN 'in_flight'
         WHEN held.number IS NULL THEN 'missing'
         WHEN coalesce(held.etag, objects.etag) = objects.etag AND held.size <> objects.size THEN 'altered'
@@ -93,8 +93,8 @@ LEFT JOIN claims ON claims.number = objects.number
 LEFT JOIN (SELECT key, max(members) AS members FROM bundles GROUP BY ALL) AS known ON known.key = claims.bundle
 LEFT JOIN settled ON settled.bundle = claims.bundle
 LEFT JOIN repeated ON repeated.key = objects.key AND repeated.version = objects.version
-LEFT JOIN (SELECT object, max(time) AS time FROM refusals GROUP BY ALL) AS refused
-    ON refused.object = $root || objects.key AND refused.time >= objects.modified - {_SAME_MOMENT}
+LEFT JOIN (SELECT object, max(time) AS time FROM rejections GROUP BY ALL) AS rejected
+    ON rejected.object = $root || objects.key AND rejected.time >= objects.modified - {_SAME_MOMENT}
 """  # noqa: S608 - our own number
 """
 What has become of each object, one thing each.
@@ -112,9 +112,9 @@ SELECT verdict AS finding, $root || verdicts.key AS object, version_id, bundle, 
 FROM verdicts WHERE verdict = 'altered'
 
 UNION ALL
-SELECT 'refused', object, version_id, NULL, NULL, arg_max(message, time)
-FROM (SELECT $root || key AS object, version_id FROM verdicts WHERE verdict = 'refused')
-JOIN refusals USING (object) GROUP BY ALL
+SELECT 'rejected', object, version_id, NULL, NULL, arg_max(message, time)
+FROM (SELECT $root || key AS object, version_id FROM verdicts WHERE verdict = 'rejected')
+JOIN rejections USING (object) GROUP BY ALL
 
 UNION ALL
 SELECT 'unrecorded', $root || key, version_id, bundle, claimed, CASE
@@ -131,7 +131,7 @@ SELECT 'missing', $root || verdicts.key, version_id, claimed, NULL, CASE
     WHEN members > 0 THEN 'its bundle does not hold it'
     WHEN members = 0 THEN 'its bundle was never published'
     WHEN settled IS NOT NULL THEN 'its bundle is gone'
-    ELSE 'its claim has lapsed and is undecided' END
+    ELSE 'its claim has lapsed and is in doubt' END
 FROM verdicts WHERE verdict = 'missing'
 
 UNION ALL
@@ -158,7 +158,7 @@ CREATE TABLE numbered AS
 SELECT row_number() OVER (ORDER BY finding, object, version_id, bundle) - 1 AS number, * FROM findings
 """
 
-KINDS = ("once", "in_flight", "overwritten", "missing", "twice", "altered", "refused", "unrecorded")
+KINDS = ("once", "in_flight", "overwritten", "missing", "twice", "altered", "rejected", "unrecorded")
 """What may have become of an object."""
 
 TOTALS = {

@@ -4,7 +4,7 @@ The independent auditor: the source against the ledger, against the indexes of t
     list the source ▸ read every bundle's index ▸ list the archive ▸ ask the ledger ▸ follow its claims ▸ judge
 
 It shares no code with what writes bundles but the index format (`reader`, `schemas`), so that it can be a judge of it.
-Memory is bounded whatever the number of objects: what is found goes to a database on disk (`evidence.py`).
+Memory is bounded whatever the number of objects: what is found goes to a database on disk (`database.py`).
 
 It looks at a system that runs. What is younger than the grace may be on its way, so it is no finding.
 """
@@ -17,8 +17,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeVar
 
 from aggregator.exceptions import BundleFormatError
-from aggregator.operations.audit.database import Evidence
-from aggregator.operations.audit.queries import Terms
+from aggregator.operations.audit.database import Database
+from aggregator.operations.audit.queries import Parameters
 from aggregator.operations.ledger_reader import MOST_READS, LedgerReader
 from aggregator.operations.listings import Stored, in_parallel, objects, open_bundle, prefixes, versions, versions_of
 
@@ -35,14 +35,14 @@ MEMORY = "256MB"
 
 _THREADS = 8
 
-WRONG = ("missing", "twice", "altered", "refused", "unrecorded", "unreplicated", "unreadable")
+WRONG = ("missing", "twice", "altered", "rejected", "unrecorded", "unreplicated", "unreadable")
 """The totals that are findings; the others only count."""
 
 Report = Callable[[str, int], object]
 """Is told what is being done, and how many were done."""
 
 
-class Subject(NamedTuple):
+class AuditScope(NamedTuple):
     """
     What is audited: the objects under `prefix` of `bucket` that were modified from `since` to before `until`.
 
@@ -65,7 +65,7 @@ class Subject(NamedTuple):
         return "" if self.scope == "key" else version_id or etag or ""
 
 
-class Places(NamedTuple):
+class Locations(NamedTuple):
     """Where the auditor looks. A ledger or an archive that is not given is not asked."""
 
     s3: "S3Client"
@@ -75,11 +75,11 @@ class Places(NamedTuple):
 
 
 class Audit:
-    """What an audit found: `totals` by name, `findings` one by one. Leaving its `with` block deletes the evidence."""
+    """What an audit found: `totals` by name, `findings` one by one. Leaving its `with` block deletes the database."""
 
-    def __init__(self, evidence: Evidence, totals: dict[str, int], close: Callable[[], None]) -> None:
+    def __init__(self, database: Database, totals: dict[str, int], close: Callable[[], None]) -> None:
         self.totals = totals
-        self._evidence, self._close = evidence, close
+        self._database, self._close = database, close
 
     def __enter__(self) -> Self:
         return self
@@ -94,23 +94,23 @@ class Audit:
 
     def findings(self) -> Iterator[dict[str, Any]]:
         """What is wrong: `finding`, `object` or `bundle`, and `why`, in the order of kind and object."""
-        return self._evidence.findings()
+        return self._database.findings()
 
 
 def reconcile(
-    subject: Subject,
-    places: Places,
+    audited: AuditScope,
+    locations: Locations,
     *,
     grace: float = GRACE,
     ttl: float | None = None,
-    refusals: bool = True,
+    rejections: bool = True,
     memory: str = MEMORY,
     report: Report = lambda _, __: None,
 ) -> Audit:
     """
     Audit `subject`.
 
-    `grace` in seconds; `ttl` is how many seconds the ledger remembers, if that is known. With `refusals` the reasons
+    `grace` in seconds; `ttl` is how many seconds the ledger remembers, if that is known. With `rejections` the reasons
     why objects were rejected are looked for, which reads the whole table, and only if objects are in no bundle.
 
     Raises:
@@ -118,47 +118,49 @@ def reconcile(
         LedgerUnavailableError: the ledger cannot be read.
     """
     folder = TemporaryDirectory(prefix="aggregator-audit-")
-    evidence = Evidence(Path(folder.name), memory=memory)
+    database = Database(Path(folder.name), memory=memory)
 
     def close() -> None:
-        evidence.close()
+        database.close()
         folder.cleanup()
 
     try:
-        gathering = _Gathering(subject, places, evidence, report)
+        gathering = _Gathering(audited, locations, database, report)
         gathering.from_buckets()
-        if places.ledger:
-            gathering.from_ledger(places.ledger, refusals=refusals)
+        if locations.ledger:
+            gathering.from_ledger(locations.ledger, rejections=rejections)
         report("judging", 0)
-        fresh, root = subject.now - grace, f"s3://{subject.bucket}/"
-        terms = Terms(root, subject.now, fresh, ttl, places.ledger is not None, places.archive is not None)
-        return Audit(evidence, evidence.judge(terms), close)
+        fresh, root = audited.now - grace, f"s3://{audited.bucket}/"
+        parameters = Parameters(
+            root, audited.now, fresh, ttl, locations.ledger is not None, locations.archive is not None
+        )
+        return Audit(database, database.classify(parameters), close)
     except BaseException:
         close()
         raise
 
 
 class _Gathering:
-    """Brings in the evidence, in the order in which one thing leads to the next."""
+    """Brings in the database, in the order in which one thing leads to the next."""
 
-    def __init__(self, subject: Subject, places: Places, evidence: Evidence, report: Report) -> None:
-        self._subject, self._places, self._evidence, self._report = subject, places, evidence, report
+    def __init__(self, audited: AuditScope, locations: Locations, database: Database, report: Report) -> None:
+        self._audited, self._locations, self._database, self._report = audited, locations, database, report
         self._bundles = 0
 
     def from_buckets(self) -> None:
         """The source, the indexes of all bundles that may hold any of it, and the archive."""
-        archive = self._places.archive
-        self._evidence.add("objects", self._objects())
-        self._read("reading indexes", self._listed(self._places.distribution))
+        archive = self._locations.archive
+        self._database.add("objects", self._objects())
+        self._read("reading indexes", self._listed(self._locations.distribution))
         if archive:
             copies = (
                 (copy.key, copy.version_id, copy.etag, copy.size, copy.modified) for copy in self._listed(archive)
             )
-            self._evidence.add("copies", self._counted("listing the archive", copies))
-            only = self._evidence.only_copies()
+            self._database.add("copies", self._counted("listing the archive", copies))
+            only = self._database.only_copies()
             self._read("reading the archive", (Stored(archive, *copy, is_latest=True) for copy in only))
 
-    def from_ledger(self, ledger: LedgerReader, *, refusals: bool) -> None:
+    def from_ledger(self, ledger: LedgerReader, *, rejections: bool) -> None:
         """
         What the ledger says of each object; and the bundles that it names and that were not read yet.
 
@@ -166,38 +168,38 @@ class _Gathering:
         the claims of objects that are in none are read again: what they said before proves nothing by now.
         """
         self._ask(ledger)
-        unread = self._evidence.unread_bundles()
-        self._evidence.add("settled", ((key,) for some in runs(unread, MOST_READS) for key in ledger.receipts(some)))
+        unread = self._database.unread_bundles()
+        self._database.add("settled", ((key,) for some in runs(unread, MOST_READS) for key in ledger.receipts(some)))
         self._read("following claims", chain.from_iterable(map(self._found, unread)))
-        if self._evidence.forget_stale_claims():
+        if self._database.forget_stale_claims():
             self._ask(ledger)
-        if refusals and self._evidence.any_unexplained():
-            told = ((url, one.reason, one.message, one.time) for one in ledger.refusals() for url in one.objects)
-            self._evidence.add("refusals", self._counted("searching for refusals", told))
+        if rejections and self._database.any_unexplained():
+            told = ((url, one.reason, one.message, one.time) for one in ledger.rejections() for url in one.objects)
+            self._database.add("rejections", self._counted("searching for rejections", told))
 
     def _objects(self) -> Iterator[tuple[Any, ...]]:
-        subject = self._subject
-        listing = objects if subject.scope == "key" else versions
-        found = filter(subject.holds, listing(self._places.s3, subject.bucket, subject.prefix))
+        audited = self._audited
+        listing = objects if audited.scope == "key" else versions
+        found = filter(audited.holds, listing(self._locations.s3, audited.bucket, audited.prefix))
         for number, stored in enumerate(self._counted("listing the source", found)):
-            version = subject.version(stored.version_id, stored.etag)
+            version = audited.version(stored.version_id, stored.etag)
             yield number, stored.key, version, stored.version_id, stored.etag, stored.size, stored.modified
 
     def _listed(self, bucket: str) -> Iterator[Stored]:
         """All versions of bundles in `bucket` that objects of the window may be in."""
 
         def listed(prefix: str) -> list[Stored]:
-            return list(versions(self._places.s3, bucket, prefix))
+            return list(versions(self._locations.s3, bucket, prefix))
 
-        hours = prefixes(self._subject.since, self._subject.now)
+        hours = prefixes(self._audited.since, self._audited.now)
         return chain.from_iterable(in_parallel(listed, hours, threads=_THREADS))
 
     def _found(self, bundle: str) -> list[Stored]:
         """The versions of one bundle, from the archive if the distribution bucket has none."""
-        found = versions_of(self._places.s3, self._places.distribution, bundle)
-        if found or not self._places.archive:
+        found = versions_of(self._locations.s3, self._locations.distribution, bundle)
+        if found or not self._locations.archive:
             return found
-        return versions_of(self._places.s3, self._places.archive, bundle)
+        return versions_of(self._locations.s3, self._locations.archive, bundle)
 
     def _read(self, doing: str, bundles: Iterable[Stored]) -> None:
         """Take down bundles and their members."""
@@ -210,46 +212,46 @@ class _Gathering:
                     faults.append((stored.url, str(read)))
                     continue
                 created, members, rows = read
-                archived = stored.bucket == self._places.archive
+                archived = stored.bucket == self._locations.archive
                 number, self._bundles = self._bundles, self._bundles + 1
                 heading = (number, stored.key, stored.url, created, stored.modified, stored.size, members, archived)
                 headings.append(heading)
                 yield from ((number, *row) for row in rows)
 
-        self._evidence.add("entries", entries())
-        self._evidence.add("bundles", headings)
-        self._evidence.add("unreadable", faults)
+        self._database.add("entries", entries())
+        self._database.add("bundles", headings)
+        self._database.add("unreadable", faults)
 
     def _index(self, stored: Stored) -> tuple[Stored, tuple[float, int, list[Any]] | BundleFormatError]:
         """When a bundle was made, how many members it has, and those of them that come from where we look."""
         try:
-            bundle = open_bundle(self._places.s3, stored)
+            bundle = open_bundle(self._locations.s3, stored)
         except BundleFormatError as error:
             return stored, error
-        subject = self._subject
+        audited = self._audited
         rows = [
-            (entry.key, subject.version(entry.version_id, entry.etag), entry.version_id, entry.etag, entry.size)
+            (entry.key, audited.version(entry.version_id, entry.etag), entry.version_id, entry.etag, entry.size)
             for entry in bundle
-            if entry.bucket == subject.bucket and entry.key.startswith(subject.prefix)
+            if entry.bucket == audited.bucket and entry.key.startswith(audited.prefix)
         ]
         return stored, (datetime.fromisoformat(bundle.index.created).timestamp(), len(bundle), rows)
 
     def _ask(self, ledger: LedgerReader) -> None:
         """Take down the claims; under the scope `version` an object may have been announced in several ways."""
-        ways = 1 if self._subject.scope == "key" else 3
+        ways = 1 if self._audited.scope == "key" else 3
         for way in range(ways):
 
             def claims(page: list[tuple[int, str, str | None, str]], way: int = way) -> list[tuple[Any, ...]]:
                 ids = {
                     told[min(way, len(told) - 1)]: number
                     for number, key, version_id, etag in page
-                    for told in [ledger.ids(self._subject.bucket, key, version_id, etag)]
+                    for told in [ledger.ids(self._audited.bucket, key, version_id, etag)]
                 }
                 return [(ids[id_], *claim) for id_, claim in ledger.claims(list(ids)).items()]
 
-            pages = chain.from_iterable(runs(page, MOST_READS) for page in self._evidence.objects())
+            pages = chain.from_iterable(runs(page, MOST_READS) for page in self._database.objects())
             found = in_parallel(claims, pages, threads=_THREADS)
-            self._evidence.add("claims", self._counted("asking the ledger", chain.from_iterable(found)))
+            self._database.add("claims", self._counted("asking the ledger", chain.from_iterable(found)))
 
     def _counted(self, doing: str, values: Iterable[T]) -> Iterator[T]:
         """The values, and every thousand of them a word."""

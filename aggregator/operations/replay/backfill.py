@@ -32,7 +32,7 @@ from aggregator.operations.replay.queues import Delivery
 from aggregator.schemas import BODY, invalid_fields
 
 EXAMPLES = 20
-"""Refused objects that a report names, with their reason; the others are counted."""
+"""Rejection objects that a report names, with their reason; the others are counted."""
 
 
 class BackfillError(AggregatorError):
@@ -62,19 +62,19 @@ class Choice(NamedTuple):
 
 @dataclass
 class Totals:
-    """What a backfill did so far, over all its runs; `refused` by reason, `examples` as key and reason."""
+    """What a backfill did so far, over all its runs; `rejected` by reason, `examples` as key and reason."""
 
     listed: int = 0
-    passed_over: int = 0
+    not_selected: int = 0
     skipped: int = 0
     bundled: int = 0
     sent: int = 0
-    refused: Counter[str] = field(default_factory=Counter)
+    rejected: Counter[str] = field(default_factory=Counter)
     examples: list[tuple[str, str]] = field(default_factory=list)
 
-    def refuse(self, key: str, reason: str) -> None:
+    def reject(self, key: str, reason: str) -> None:
         """Count an object that cannot be sent."""
-        self.refused[reason] += 1
+        self.rejected[reason] += 1
         if len(self.examples) < EXAMPLES:
             self.examples.append((key, reason))
 
@@ -140,7 +140,7 @@ class Bookmark:
         try:
             kept = json.loads(self.path.read_text(encoding="utf-8"))
             call, began, totals = kept["call"], float(kept["began"]), kept["totals"]
-            mark = Mark(kept["position"], kept["unsent"], Totals(**{**totals, "refused": Counter(totals["refused"])}))
+            mark = Mark(kept["position"], kept["unsent"], Totals(**{**totals, "rejected": Counter(totals["rejected"])}))
         except (ValueError, TypeError, LookupError):
             raise BackfillError(f"{self.path} is not the mark of a backfill: name another file") from None
         if call != self._call:
@@ -237,7 +237,7 @@ def _bodies(page: Page, choice: Choice, ledger: LedgerReader | None, totals: Tot
     """The notifications of a page; what is not sent is counted."""
     totals.listed += len(page.objects)
     meant = [listed for listed in page.objects if choice.includes(listed)]
-    totals.passed_over += len(page.objects) - len(meant)
+    totals.not_selected += len(page.objects) - len(meant)
     wanted = [listed for listed in meant if not listed.ref.is_folder_marker]
     totals.skipped += len(meant) - len(wanted)
     new = _unbundled(wanted, ledger)
@@ -249,7 +249,7 @@ def _bodies(page: Page, choice: Choice, ledger: LedgerReader | None, totals: Tot
                 raise ArchivedObjectError("object must be restored first")
             bodies.append(notification(listed))
         except AggregatorError as error:
-            totals.refuse(listed.ref.key, error.reason)
+            totals.reject(listed.ref.key, error.reason)
     return bodies
 
 
@@ -271,8 +271,8 @@ def _sent(bodies: list[str], totals: Totals, deliver: Callable[[Sequence[str]], 
         return [], ""
     delivery = deliver(bodies)
     totals.sent += len(delivery.sent)
-    for place, code in delivery.refused.items():
-        totals.refuse(BODY.validate_json(bodies[place]).objects()[0].key, code)
+    for place, code in delivery.rejected.items():
+        totals.reject(BODY.validate_json(bodies[place]).objects()[0].key, code)
     return [bodies[place] for place in delivery.unsent], delivery.why
 
 

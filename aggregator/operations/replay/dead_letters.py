@@ -30,7 +30,7 @@ HOLD = 300
 _LOOK_UNTIL = 240
 """Seconds for which messages are held at most while more are looked at, so that none comes back meanwhile."""
 
-NOT_REFUSED = "not_refused"
+NOT_REJECTED = "not_rejected"
 """Stands for the reason where the ledger has none: the queue gave the message up after too many passing failures."""
 
 UNKNOWN = "unknown"
@@ -43,7 +43,7 @@ class DeadLetterError(AggregatorError):
     reason = "dead_letter"
 
 
-class Letter(NamedTuple):
+class DeadLetter(NamedTuple):
     """A message in a dead-letter queue; `reason` and `message` as the ledger kept them, `source` the queue's ARN."""
 
     message_id: str
@@ -62,7 +62,7 @@ class Wanted(NamedTuple):
     message_ids: frozenset[str] = frozenset()
     pattern: str | None = None
 
-    def includes(self, letter: Letter) -> bool:
+    def includes(self, letter: DeadLetter) -> bool:
         """Whether a letter is meant; `pattern` is a glob over the keys that it announces."""
         if self.reasons and letter.reason not in self.reasons:
             return False
@@ -76,7 +76,7 @@ class DeadLetters:
     """
     A dead-letter queue, while it is looked at: a context that gives back what it still holds at its end.
 
-    `ledger` says why messages were refused. At most `most` messages are held at once.
+    `ledger` says why messages were rejected. At most `most` messages are held at once.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class DeadLetters:
             ]
             self._sqs.change_message_visibility_batch(QueueUrl=self._queue_url, Entries=entries)
 
-    def letters(self) -> Iterator[list[Letter]]:
+    def letters(self) -> Iterator[list[DeadLetter]]:
         """The letters, ten at a time at most; `complete` says afterwards whether these were all that SQS showed."""
         while self._may_hold_more():
             answer = self._sqs.receive_message(
@@ -137,7 +137,7 @@ class DeadLetters:
             self._held_since = self._clock()
         return len(self._held) < self._most and self._clock() < self._held_since + _LOOK_UNTIL
 
-    def delete(self, letters: Sequence[Letter]) -> list[Letter]:
+    def delete(self, letters: Sequence[DeadLetter]) -> list[DeadLetter]:
         """Delete letters that have been sent back; those that are still there, and so are on both queues."""
         if not letters:
             return []
@@ -149,25 +149,25 @@ class DeadLetters:
                 self._held.pop(letter.message_id, None)
         return [letters[at] for at in sorted(failed)]
 
-    def _letters(self, messages: "Sequence[MessageTypeDef]") -> list[Letter]:
+    def _letters(self, messages: "Sequence[MessageTypeDef]") -> list[DeadLetter]:
         ids = [message["MessageId"] for message in messages]
-        known = self._ledger.refused(ids) if self._ledger else {}
-        otherwise = (NOT_REFUSED if self._ledger else UNKNOWN, "")
-        why = {id_: (refused.reason, refused.message) for id_, refused in known.items()}
+        known = self._ledger.rejections_of(ids) if self._ledger else {}
+        otherwise = (NOT_REJECTED if self._ledger else UNKNOWN, "")
+        why = {id_: (rejected.reason, rejected.message) for id_, rejected in known.items()}
         return [_letter(message, *why.get(message["MessageId"], otherwise)) for message in messages]
 
 
 class Returned(NamedTuple):
-    """What became of letters that were to be sent back; `on_both` were sent, but could not be deleted."""
+    """What became of letters that were to be sent back; `in_both_queues` were sent, but could not be deleted."""
 
-    sent: list[Letter]
-    on_both: list[Letter]
-    unsent: list[Letter]
+    sent: list[DeadLetter]
+    in_both_queues: list[DeadLetter]
+    unsent: list[DeadLetter]
     why: str = ""
 
 
 def send_back(
-    letters: Sequence[Letter],
+    letters: Sequence[DeadLetter],
     dead_letters: DeadLetters,
     outbox: Callable[[str], Callable[[Sequence[str]], Delivery]],
     *,
@@ -181,19 +181,19 @@ def send_back(
     Raises:
         DeadLetterError: SQS does not say where a message came from.
     """
-    sent, on_both, unsent, why = list[Letter](), list[Letter](), list[Letter](), ""
+    sent, in_both_queues, unsent, why = list[DeadLetter](), list[DeadLetter](), list[DeadLetter](), ""
     for queue, some in _by_queue(letters, queue_url).items():
         delivery = outbox(queue)([letter.body for letter in some])
         arrived = [some[place] for place in delivery.sent]
         sent += arrived
-        on_both += dead_letters.delete(arrived)
-        unsent += [some[place] for place in (*delivery.unsent, *delivery.refused)]
-        why = why or delivery.why or ", ".join(sorted(set(delivery.refused.values())))
-    return Returned(sent, on_both, unsent, why)
+        in_both_queues += dead_letters.delete(arrived)
+        unsent += [some[place] for place in (*delivery.unsent, *delivery.rejected)]
+        why = why or delivery.why or ", ".join(sorted(set(delivery.rejected.values())))
+    return Returned(sent, in_both_queues, unsent, why)
 
 
-def _by_queue(letters: Sequence[Letter], queue_url: str | None) -> dict[str, list[Letter]]:
-    found: dict[str, list[Letter]] = {}
+def _by_queue(letters: Sequence[DeadLetter], queue_url: str | None) -> dict[str, list[DeadLetter]]:
+    found: dict[str, list[DeadLetter]] = {}
     for letter in letters:
         queue = queue_url or letter.source
         if queue is None:
@@ -202,9 +202,9 @@ def _by_queue(letters: Sequence[Letter], queue_url: str | None) -> dict[str, lis
     return found
 
 
-def _letter(message: "MessageTypeDef", reason: str, why: str) -> Letter:
+def _letter(message: "MessageTypeDef", reason: str, why: str) -> DeadLetter:
     body = message["Body"]
-    return Letter(
+    return DeadLetter(
         message["MessageId"],
         body,
         message["ReceiptHandle"],

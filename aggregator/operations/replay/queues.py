@@ -3,7 +3,7 @@ Sending to a queue so that it is known of each message whether it arrived.
 
 A batch has ten messages at most and 1 MiB in all (SQS API reference, SendMessageBatch); ten notifications with keys as
 long as S3 allows are 35 kB. SQS may take some of a batch and not others: what it blames itself for is sent again, what
-it blames the sender for is refused. A lost answer means sending again: twice is harmless here, because of the ledger.
+it blames the sender for is rejected. A lost answer means sending again: twice is harmless here, because of the ledger.
 """
 
 import threading
@@ -27,11 +27,11 @@ class Delivery(NamedTuple):
     """
     What became of messages, by their place in what was to be sent.
 
-    `refused` will never be taken, for the reason given; `unsent` may be, later. `why` tells the error that ended it.
+    `rejected` will never be taken, for the reason given; `unsent` may be, later. `why` tells the error that ended it.
     """
 
     sent: list[int]
-    refused: dict[int, str]
+    rejected: dict[int, str]
     unsent: list[int]
     why: str = ""
 
@@ -75,7 +75,7 @@ class Outbox:
         parts = list(self._threads.map(lambda places: self._send(bodies, places), batches))
         return Delivery(
             [place for part in parts for place in part.sent],
-            {place: code for part in parts for place, code in part.refused.items()},
+            {place: code for part in parts for place, code in part.rejected.items()},
             [place for part in parts for place in part.unsent],
             next((part.why for part in parts if part.why), ""),
         )
@@ -86,7 +86,7 @@ class Outbox:
 
     def _send(self, bodies: Sequence[str], places: Sequence[int]) -> Delivery:
         self._pace.wait(len(places))
-        sent, refused, left, why = list[int](), dict[int, str](), list(places), ""
+        sent, rejected, left, why = list[int](), dict[int, str](), list(places), ""
         for attempt in range(_ATTEMPTS):
             if not left or self._stop.is_set() or self._broken.is_set():
                 break
@@ -95,12 +95,12 @@ class Outbox:
                 answer = self._sqs.send_message_batch(QueueUrl=self._queue_url, Entries=entries)
             except (ClientError, BotoCoreError) as error:
                 self._broken.set()
-                return Delivery(sent, refused, left, str(error))
+                return Delivery(sent, rejected, left, str(error))
             sent += [int(entry["Id"]) for entry in answer.get("Successful", [])]
             failed = {int(entry["Id"]): entry for entry in answer.get("Failed", [])}
-            refused.update({place: entry["Code"] for place, entry in failed.items() if entry["SenderFault"]})
+            rejected.update({place: entry["Code"] for place, entry in failed.items() if entry["SenderFault"]})
             left = [place for place, entry in failed.items() if not entry["SenderFault"]]
             why = f"SQS does not take messages now: {failed[left[0]]['Code']}" if left else ""
             if left:
                 self._stop.wait(0.1 * 2**attempt)
-        return Delivery(sent, refused, left, why)
+        return Delivery(sent, rejected, left, why)

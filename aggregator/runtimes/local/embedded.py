@@ -53,10 +53,10 @@ class EmbeddedAws:
         Start it; the endpoint URL for every service.
 
         Raises:
-            InstallError: it cannot be installed.
+            InstallError: it cannot be install.
             EmbeddedAwsError: it cannot be started.
         """
-        home = installed(self._say)
+        home = install(self._say)
         port = _free_port()
         self.endpoint_url = f"http://127.0.0.1:{port}"
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PYTHON"))}
@@ -96,15 +96,15 @@ class EmbeddedAws:
         raise EmbeddedAwsError("the embedded AWS does not answer", seconds=_STARTED_WITHIN)
 
 
-def installed(say: Callable[[str], None] = lambda _: None) -> Path:
+def install(say: Callable[[str], None] = lambda _: None) -> Path:
     """
-    The folder of the embedded AWS, installed with pip if it is not there yet.
+    The folder of the embedded AWS, install with pip if it is not there yet.
 
     Raises:
         InstallError: pip is missing, or failed.
     """
     with as_file(files("aggregator.runtimes.local") / "embedded.txt") as lock:
-        return packages.installed(lock, "ministack", called="the embedded AWS", say=say)
+        return packages.install(lock, "ministack", called="the embedded AWS", say=say)
 
 
 def _free_port() -> int:

@@ -19,7 +19,7 @@ class Files(NamedTuple):
     """Files by the key each will have; and how many linked folders, pipes and the like were passed over."""
 
     by_key: dict[str, Path]
-    passed_over: int
+    left_out: int
 
 
 def readable_files(folder: Path, *, out: Path) -> Files:

@@ -23,7 +23,7 @@ class InstallError(AggregatorError):
     reason = "install"
 
 
-def installed(lock: Path, package: str, *, called: str, say: Callable[[str], None] = lambda _: None) -> Path:
+def install(lock: Path, package: str, *, called: str, say: Callable[[str], None] = lambda _: None) -> Path:
     """
     The folder of what `lock` lists, installed with pip if it is not there yet or the lock has changed.
 

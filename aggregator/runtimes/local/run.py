@@ -26,7 +26,7 @@ from aggregator.aws import CommandClients
 from aggregator.operations.ledger_reader import LedgerReader
 from aggregator.runtimes.local.files import LocalRunError
 from aggregator.runtimes.local.stack import Stack, make_stack
-from aggregator.runtimes.polling import EventSourceMapping, Invocation
+from aggregator.runtimes.polling import EventSourceMapping, LocalContext
 from aggregator.schemas import BODY
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def _aggregate(
 
 
 def _invoke(event: dict[str, Any]) -> Invoked:
-    context: Any = Invocation(function="aggregator-local", seconds=_FUNCTION_SECONDS)
+    context: Any = LocalContext(function="aggregator-local", seconds=_FUNCTION_SECONDS)
     processed = app.process(event, context)
     return Invoked(processed.response, processed.report.figures())
 
@@ -161,7 +161,7 @@ def _failures(clients: CommandClients, stack: Stack, waiting: set[str]) -> list[
     failures = []
     answer = clients.sqs.receive_message(QueueUrl=stack.dead_letters, MaxNumberOfMessages=10)
     messages = answer.get("Messages", [])
-    refused = _ledger(clients, stack).refused([message["MessageId"] for message in messages])
+    refused = _ledger(clients, stack).rejections_of([message["MessageId"] for message in messages])
     for message in messages:
         known = refused.get(message["MessageId"])
         reason = known.message if known else f"not bundled in {_RECEIVES} attempts"

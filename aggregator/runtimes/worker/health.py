@@ -25,7 +25,7 @@ class HealthError(AggregatorError):
 
 
 @contextmanager
-def told(address: str, report: Report) -> Iterator[str]:
+def serve_health(address: str, report: Report) -> Iterator[str]:
     """
     Answer at `address` (`host:port`; port 0 is any that is free) while the block lasts; the URL.
 

@@ -31,7 +31,7 @@ from aggregator.exceptions import AggregatorError
 from aggregator.pipeline.deadlines import GRACE
 from aggregator.pipeline.settings import Settings
 from aggregator.pipeline.telemetry import configured
-from aggregator.runtimes.polling import BEATS, EventSourceMapping, Invocation, Polled
+from aggregator.runtimes.polling import BEATS, EventSourceMapping, LocalContext, Polled
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.client import SQSClient
@@ -84,7 +84,7 @@ class Options(NamedTuple):
     batches: int = 0
 
 
-class Sign(NamedTuple):
+class Heartbeat(NamedTuple):
     """A sign of life: what the process does, how many seconds that may take, and what it has done so far."""
 
     state: str = "starting"
@@ -144,18 +144,18 @@ def longest(options: Options) -> float:
     return WAIT + options.seconds + OVERDUE + PATIENCE
 
 
-def work(options: Options, signs: Connection) -> None:
+def work(options: Options, heartbeats: Connection) -> None:
     """Poll until SIGTERM, until the parent is dead, or until `options.batches` are done; tell `signs` of it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, which tells the parent too
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a metric that waits in a buffer may be lost
     configured(Settings.from_env(os.environ))
-    _Process(options, signs).run()
+    _Process(options, heartbeats).run()
 
 
 class _Process:
-    def __init__(self, options: Options, signs: Connection) -> None:
-        self._options, self._signs = options, signs
-        self._sign = Sign()
+    def __init__(self, options: Options, heartbeats: Connection) -> None:
+        self._options, self._heartbeats = options, heartbeats
+        self._heartbeat = Heartbeat()
         self._stopping = False
         signal.signal(signal.SIGTERM, self._stop)
 
@@ -192,7 +192,7 @@ class _Process:
         )
 
     def _invoke(self, event: dict[str, Any]) -> Any:
-        invocation = Invocation(
+        invocation = LocalContext(
             function=os.environ["SERVICE_NAME"],
             seconds=self._options.seconds,
             memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20,
@@ -210,21 +210,21 @@ class _Process:
 
     def _ending(self) -> bool:
         parent = parent_process()
-        enough = 0 < self._options.batches <= self._sign.batches
+        enough = 0 < self._options.batches <= self._heartbeat.batches
         return self._stopping or enough or parent is None or not parent.is_alive()
 
     def _count(self, polled: Polled) -> None:
         deleted, kept = len(polled.deleted), polled.kept
-        self._sign = self._sign._replace(
-            batches=self._sign.batches + bool(deleted or kept),
-            deleted=self._sign.deleted + deleted,
-            kept=self._sign.kept + kept,
+        self._heartbeat = self._heartbeat._replace(
+            batches=self._heartbeat.batches + bool(deleted or kept),
+            deleted=self._heartbeat.deleted + deleted,
+            kept=self._heartbeat.kept + kept,
         )
 
     def _tell(self, state: str, allowed: float) -> None:
-        self._sign = self._sign._replace(state=state, allowed=allowed)
+        self._heartbeat = self._heartbeat._replace(state=state, allowed=allowed)
         with contextlib.suppress(BrokenPipeError):  # the parent is dead, which ends us after this batch
-            self._signs.send(self._sign)
+            self._heartbeats.send(self._heartbeat)
 
     def _stop(self, *_: object) -> None:
         self._stopping = True

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from aggregator.runtimes.worker import process as worker
-from aggregator.runtimes.worker.process import HANDLING, Options, Sign
+from aggregator.runtimes.worker.process import HANDLING, Heartbeat, Options
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -50,33 +50,33 @@ class Slot:
     def __init__(self, now: float) -> None:
         self.process: BaseProcess | None = None
         self.pid: int | None = None
-        self.sign, self.heard = Sign(), now
+        self.heartbeat, self.heard = Heartbeat(), now
         self.due, self.began, self.failures = now, now, 0
-        self._signs: Connection | None = None
+        self._heartbeats: Connection | None = None
 
     def start(self, target: Callable[[Options, Connection], None], options: Options, now: float) -> None:
         """Put a new process into the place."""
-        self._signs, theirs = _SPAWN.Pipe(duplex=False)
+        self._heartbeats, theirs = _SPAWN.Pipe(duplex=False)
         self.process = _SPAWN.Process(target=target, args=(options, theirs))
         self.process.start()
         self.pid = self.process.pid
         theirs.close()
-        self.sign, self.heard, self.began = Sign(), now, now
+        self.heartbeat, self.heard, self.began = Heartbeat(), now, now
 
     def listen(self, now: float) -> None:
         """Take in the signs of life that have come."""
-        while self._signs is not None and self._signs.poll():
+        while self._heartbeats is not None and self._heartbeats.poll():
             try:
-                self.sign, self.heard = self._signs.recv(), now
+                self.heartbeat, self.heard = self._heartbeats.recv(), now
             except EOFError:
-                self._signs.close()
-                self._signs = None
+                self._heartbeats.close()
+                self._heartbeats = None
 
     def is_overdue(self, now: float) -> bool:
         """Whether nothing was heard for longer than what it does may take."""
-        return now > self.heard + self.sign.allowed
+        return now > self.heard + self.heartbeat.allowed
 
-    def bury(self, now: float) -> int:
+    def reap(self, now: float) -> int:
         """Empty the place of a dead process, and say when another may come; its exit code."""
         assert self.process is not None
         self.process.join()
@@ -92,11 +92,11 @@ class Slot:
         """What is known of it, for people."""
         return {
             "pid": self.pid,
-            "state": self.sign.state if self.pid else "dead",
+            "state": self.heartbeat.state if self.pid else "dead",
             "seconds_since_sign": round(now - self.heard, 1),
-            "batches": self.sign.batches,
-            "deleted": self.sign.deleted,
-            "kept": self.sign.kept,
+            "batches": self.heartbeat.batches,
+            "deleted": self.heartbeat.deleted,
+            "kept": self.heartbeat.kept,
             "healthy": self.pid is not None and not self.is_overdue(now),
         }
 
@@ -140,7 +140,7 @@ class Supervisor:
         }
 
     def _step(self, now: float) -> None:
-        """Start who is due, hear who speaks, bury who is dead, kill who takes too long."""
+        """Start who is due, hear who speaks, reap who is dead, kill who takes too long."""
         if self._received and not self._drained_by:
             self._begin_drain(now)
         for slot in self._slots:
@@ -151,7 +151,7 @@ class Supervisor:
             slot.listen(now)
             if slot.process and not slot.process.is_alive():
                 self._bury(slot, now)
-            elif slot.process and slot.sign.state == HANDLING and slot.is_overdue(now):
+            elif slot.process and slot.heartbeat.state == HANDLING and slot.is_overdue(now):
                 self._kill(slot, "its invocation takes too long")
             elif slot.process and self._drained_by and now > self._drained_by:
                 self._status = UNDRAINED
@@ -174,7 +174,7 @@ class Supervisor:
         return bool(self._received) and not any(slot.process for slot in self._slots)
 
     def _bury(self, slot: Slot, now: float) -> None:
-        pid, code = slot.pid, slot.bury(now)
+        pid, code = slot.pid, slot.reap(now)
         if not self._received:
             self._restarts += 1
         if code and not (self._received and code == -signal.SIGTERM):  # that one had not even begun

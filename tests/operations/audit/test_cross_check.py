@@ -13,14 +13,14 @@ from botocore.stub import Stubber
 
 from aggregator.bundles.verification import Proof
 from aggregator.exceptions import OpeningError
-from aggregator.operations.audit.cross_check import Statement, Verdict, Witnesses
+from aggregator.operations.audit.cross_check import Check, CrossCheck, Standing
 from aggregator.pipeline.core import FetchedObject, Packer
 from aggregator.pipeline.planning import Plan
 from aggregator.reader import Bundle
 from aggregator.schemas import ObjectRef
 
 KEY = "2026/11/23/11/bundle-r-s.gz"
-CONFIRMED, SILENT, CONTRADICTED = Verdict
+CONFIRMED, UNKNOWN, MISMATCH = Standing
 
 
 class Bench(NamedTuple):
@@ -31,12 +31,12 @@ class Bench(NamedTuple):
     s3: Stubber
     dynamodb: Stubber
 
-    def heard(self, archive: str | None = None) -> list[Statement]:
+    def check(self, archive: str | None = None) -> list[Check]:
         """What they say."""
         s3: Any = self.s3.client
         dynamodb: Any = self.dynamodb.client
         with self.s3, self.dynamodb:
-            said = Witnesses(s3, dynamodb, "ledger", "distribution", archive).heard(self.bundle, self.proof)
+            said = CrossCheck(s3, dynamodb, "ledger", "distribution", archive).check(self.bundle, self.proof)
         self.s3.assert_no_pending_responses()
         return said
 
@@ -78,41 +78,41 @@ def test_a_bundle_that_is_settled_and_replicated_is_confirmed(plain: Bench) -> N
     plain.settled(sha256=plain.proof.sha256, members=2)
     plain.found("distribution", ReplicationStatus="COMPLETED")
 
-    assert plain.heard() == [
-        Statement("ledger", CONFIRMED, "settled"),
-        Statement("archive", CONFIRMED, "replication COMPLETED"),
+    assert plain.check() == [
+        Check("ledger", CONFIRMED, "settled"),
+        Check("archive", CONFIRMED, "replication COMPLETED"),
     ]
 
 
 @pytest.mark.parametrize(
     ("receipt", "statement"),
     [
-        ({}, (SILENT, "no settle record: not settled yet, expired, or repacked")),
+        ({}, (UNKNOWN, "no settle record: not settled yet, expired, or repacked")),
         ({"members": 2, "healed_by": "x"}, (CONFIRMED, "settled")),
-        ({"members": 3}, (CONTRADICTED, "settled with 3 members")),
-        ({"members": 2, "sha256": "00"}, (CONTRADICTED, "settled with another SHA-256")),
+        ({"members": 3}, (MISMATCH, "settled with 3 members")),
+        ({"members": 2, "sha256": "00"}, (MISMATCH, "settled with another SHA-256")),
     ],
 )
-def test_the_settle_record_speaks(receipt: dict[str, object], statement: tuple[Verdict, str], plain: Bench) -> None:
+def test_the_settle_record_speaks(receipt: dict[str, object], statement: tuple[Standing, str], plain: Bench) -> None:
     plain.settled(**receipt)
     plain.found("distribution")
 
-    assert plain.heard()[0] == Statement("ledger", *statement)
+    assert plain.check()[0] == Check("ledger", *statement)
 
 
 @pytest.mark.parametrize(
     ("status", "statement"),
     [
-        ("PENDING", (SILENT, "replication PENDING")),
-        ("FAILED", (CONTRADICTED, "replication FAILED")),
+        ("PENDING", (UNKNOWN, "replication PENDING")),
+        ("FAILED", (MISMATCH, "replication FAILED")),
         ("COMPLETED", (CONFIRMED, "replication COMPLETED")),
     ],
 )
-def test_the_replication_status_speaks(status: str, statement: tuple[Verdict, str], plain: Bench) -> None:
+def test_the_replication_status_speaks(status: str, statement: tuple[Standing, str], plain: Bench) -> None:
     plain.settled()
     plain.found("distribution", ReplicationStatus=status)
 
-    assert plain.heard()[1] == Statement("archive", *statement)
+    assert plain.check()[1] == Check("archive", *statement)
 
 
 @pytest.mark.parametrize("head", [{}, {"ETag": '"x"'}])
@@ -120,7 +120,7 @@ def test_a_bundle_that_no_rule_replicates_or_a_consumer_deleted_is_no_fault(head
     plain.settled()
     plain.found("distribution", **head)
 
-    assert plain.heard()[1] == Statement("archive", SILENT, "not replicated")
+    assert plain.check()[1] == Check("archive", UNKNOWN, "not replicated")
 
 
 def test_a_copy_of_the_same_bytes_is_confirmed(plain: Bench) -> None:
@@ -129,7 +129,7 @@ def test_a_copy_of_the_same_bytes_is_confirmed(plain: Bench) -> None:
     plain.found("distribution")
     plain.found("archive", ReplicationStatus="REPLICA", ContentLength=plain.bundle.size, ChecksumSHA256=checksum)
 
-    assert plain.heard("archive")[1] == Statement("archive", CONFIRMED, "copy REPLICA")
+    assert plain.check("archive")[1] == Check("archive", CONFIRMED, "copy REPLICA")
 
 
 @pytest.mark.parametrize(("longer", "checksum"), [(1, None), (0, "AAAA")])
@@ -139,16 +139,18 @@ def test_a_copy_of_other_bytes_is_a_contradiction(longer: int, checksum: str | N
     given = {"ChecksumSHA256": checksum} if checksum else {}
     plain.found("archive", ContentLength=plain.bundle.size + longer, **given)
 
-    assert plain.heard("archive")[1] == Statement("archive", CONTRADICTED, "the copy is another than this bundle")
+    assert plain.check("archive")[1] == Check("archive", MISMATCH, "the copy is another than this bundle")
 
 
-@pytest.mark.parametrize(("status", "verdict"), [("PENDING", SILENT), ("COMPLETED", CONTRADICTED)])
-def test_a_missing_copy_is_a_contradiction_unless_it_is_on_its_way(status: str, verdict: Verdict, plain: Bench) -> None:
+@pytest.mark.parametrize(("status", "verdict"), [("PENDING", UNKNOWN), ("COMPLETED", MISMATCH)])
+def test_a_missing_copy_is_a_contradiction_unless_it_is_on_its_way(
+    status: str, verdict: Standing, plain: Bench
+) -> None:
     plain.settled()
     plain.found("distribution", ReplicationStatus=status)
     plain.found("archive")
 
-    assert plain.heard("archive")[1] == Statement("archive", verdict, f"no copy, replication {status}")
+    assert plain.check("archive")[1] == Check("archive", verdict, f"no copy, replication {status}")
 
 
 @pytest.mark.parametrize(
@@ -157,18 +159,18 @@ def test_a_missing_copy_is_a_contradiction_unless_it_is_on_its_way(status: str, 
         ({"ServerSideEncryption": "aws:kms"}, []),
         ({"ServerSideEncryption": "aws:kms:dsse"}, []),
         ({"SSECustomerAlgorithm": "AES256"}, []),
-        ({"ServerSideEncryption": "AES256"}, [(CONTRADICTED, "'other' has the MD5 of other bytes")]),
-        ({}, [(CONTRADICTED, "'other' has the MD5 of other bytes")]),
+        ({"ServerSideEncryption": "AES256"}, [(MISMATCH, "'other' has the MD5 of other bytes")]),
+        ({}, [(MISMATCH, "'other' has the MD5 of other bytes")]),
     ],
 )
 def test_an_etag_that_is_no_md5_is_a_fault_only_where_it_has_to_be_one(
-    head: dict[str, str], expected: list[tuple[Verdict, str]], bench: Bench
+    head: dict[str, str], expected: list[tuple[Standing, str]], bench: Bench
 ) -> None:
     bench.settled()
     bench.found("distribution")
     bench.found("source", "other", ETag=f'"{"0" * 32}"', **head)
 
-    assert [one[1:] for one in bench.heard()[2:]] == expected
+    assert [one[1:] for one in bench.check()[2:]] == expected
 
 
 @pytest.mark.parametrize("head", [{}, {"ETag": '"new"'}])
@@ -177,11 +179,11 @@ def test_a_source_that_is_gone_or_replaced_says_nothing(head: dict[str, str], be
     bench.found("distribution")
     bench.found("source", "other", **head)
 
-    assert bench.heard()[2:] == [Statement("source", SILENT, "'other' is not there any more, or is another")]
+    assert bench.check()[2:] == [Check("source", UNKNOWN, "'other' is not there any more, or is another")]
 
 
 def test_a_witness_that_does_not_answer_is_one_sentence(plain: Bench) -> None:
     plain.dynamodb.add_client_error("get_item", "ResourceNotFoundException")
 
     with pytest.raises(OpeningError, match="there is no such table"):
-        plain.heard()
+        plain.check()

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from aggregator.commands.main import app
 from aggregator.exceptions import LedgerUnavailableError, StoreUnavailableError
-from aggregator.operations.audit.reconciliation import Places, Subject, reconcile
+from aggregator.operations.audit.reconciliation import AuditScope, Locations, reconcile
 from aggregator.operations.ledger_reader import LedgerReader
 from aggregator.pipeline.core import FetchedObject, empty_bundle
 from aggregator.pipeline.planning import bundle_key
@@ -197,7 +197,7 @@ def test_a_lapsed_claim_tells_why_its_object_is_missing(world: World, monkeypatc
 
     (finding,) = world.verdict()[1]
 
-    assert finding["why"] == "its claim has lapsed and is undecided"
+    assert finding["why"] == "its claim has lapsed and is in doubt"
     world.s3.put_object(Bucket=world.distribution, Key=finding["bundle"], Body=empty_bundle(finding["bundle"], 0, "r"))
     assert [one["why"] for one in world.verdict()[1]] == ["its bundle was never published"]
 
@@ -218,9 +218,9 @@ def test_an_object_that_was_refused_is_reported_with_its_reason(world: World) ->
 
     totals, (finding,) = world.verdict()
 
-    assert totals == {"objects": 1, "refused": 1}
+    assert totals == {"objects": 1, "rejected": 1}
     assert finding["why"].startswith("object is not gzip to its end")
-    assert [one["why"] for one in world.verdict(refusals=False)[1]] == ["given back"]
+    assert [one["why"] for one in world.verdict(rejections=False)[1]] == ["given back"]
 
 
 @pytest.mark.parametrize("tagged", [True, False], ids=["tag announced", "no tag announced"])
@@ -300,10 +300,10 @@ def test_with_the_scope_version_an_object_may_have_been_announced_without_its_ve
 def test_only_what_was_modified_in_the_time_and_lies_under_the_prefix_is_audited(world: World) -> None:
     world.put_all({"in/a": b"1", "out/a": b"2"})
     now = time.time()
-    places = Places(world.s3, world.distribution)
+    places = Locations(world.s3, world.distribution)
 
     def audited(prefix: str, since: float, until: float) -> int:
-        with reconcile(Subject(world.source, prefix, "key", now + since, now + until, now), places) as audit:
+        with reconcile(AuditScope(world.source, prefix, "key", now + since, now + until, now), places) as audit:
             return audit.totals["objects"]
 
     assert audited("in/", -60, 60) == 1
@@ -325,14 +325,14 @@ def test_keys_that_are_hard_to_write_are_audited_under_their_exact_names(world: 
 
 def test_an_audit_that_cannot_see_does_not_say_that_all_is_well(world: World) -> None:
     now = time.time()
-    subject = Subject(world.source, "", "key", now - 60, now + 60, now)
+    subject = AuditScope(world.source, "", "key", now - 60, now + 60, now)
     ledger = LedgerReader(world.dynamodb, table="no-such-table", distribution="x", scope="key", now=now)
     world.put("a", b"1")
 
     with pytest.raises(StoreUnavailableError, match="NoSuchBucket"):
-        reconcile(subject, Places(world.s3, "no-such-bucket"))
+        reconcile(subject, Locations(world.s3, "no-such-bucket"))
     with pytest.raises(LedgerUnavailableError, match="ResourceNotFoundException"):
-        reconcile(subject, Places(world.s3, world.distribution, None, ledger))
+        reconcile(subject, Locations(world.s3, world.distribution, None, ledger))
 
 
 def test_the_evidence_is_deleted_when_the_audit_is_over(world: World, tmp_path: Path, monkeypatch: Any) -> None:

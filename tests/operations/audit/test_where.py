@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from aggregator.commands.main import app
-from aggregator.operations.audit.locating import MEANING, Object, Places, State, Whereabouts, locate
+from aggregator.operations.audit.locating import MEANING, Located, Locations, Object, State, locate
 from aggregator.pipeline.core import FetchedObject, empty_bundle
 from aggregator.schemas import ObjectRef
 from tests.support.faults import LOST, Killed, faults
@@ -25,7 +25,7 @@ def test_an_object_that_is_in_a_bundle_is_told_with_when_and_by_which_request(wo
     (found,) = _locate(world, "b")
 
     index, entry = bundle.index, next(entry for entry in bundle if entry.key == "b")
-    assert found == Whereabouts(
+    assert found == Located(
         f"s3://{world.source}/b",
         None,
         "bundled",
@@ -64,7 +64,7 @@ def test_an_object_given_back_while_it_is_looked_for_is_not_told_by_the_claim_th
     with faults(monkeypatch, lambda call: Killed() if call.is_before("PutObject") else None), pytest.raises(Killed):
         world.deliver("a")
     reader = Meanwhile(world.reader("key", time.time()), world.gives_back("a"))
-    places = Places(world.s3, world.distribution, None, reader)
+    places = Locations(world.s3, world.distribution, None, reader)
 
     (found,) = locate(Object(world.source, "a"), places, now=time.time())
 
@@ -88,13 +88,13 @@ def test_a_claim_tells_when_it_lapses_and_then_that_it_is_undecided(
     with faults(monkeypatch, lambda call: Killed() if call.is_before("PutObject") else None), pytest.raises(Killed):
         world.deliver("a", seconds=60)
 
-    (claimed,), (undecided,) = _locate(world, "a"), _locate(world, "a", later=100)
+    (claimed,), (in_doubt,) = _locate(world, "a"), _locate(world, "a", later=100)
 
     (claim,) = world.records()
     lapses = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(int(claim["in_progress_expiration"]) / 1000))
     facts = {"attempt": json.loads(claim["data"])["bundle"], "lapses": lapses}
     assert (claimed.state, claimed.facts) == ("claimed", facts)
-    assert (undecided.state, undecided.facts) == ("undecided", facts)
+    assert (in_doubt.state, in_doubt.facts) == ("in doubt", facts)
 
 
 def test_an_object_whose_bundle_was_closed_is_free(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +112,7 @@ def test_an_object_whose_bundle_was_closed_is_free(world: World, monkeypatch: py
 def test_an_object_that_was_given_back_is_released(world: World) -> None:
     assert world.deliver(["missing"]) == {"missing"}
 
-    (found,) = _locate(world, "missing", refusals=False)
+    (found,) = _locate(world, "missing", rejections=False)
 
     (claim,) = (record for record in world.records() if "released" in record["data"])
     assert (found.state, found.facts) == ("released", {"attempt": json.loads(claim["data"])["released"]})
@@ -124,7 +124,7 @@ def test_an_object_that_was_refused_is_told_with_the_reason(world: World) -> Non
 
     (found,) = _locate(world, "broken.gz")
 
-    assert found.state == "refused"
+    assert found.state == "rejected"
     assert (found.facts["reason"], found.facts["message_id"]) == ("corrupt_member", "broken.gz")
     assert found.facts["message"].startswith("object is not gzip to its end")
 
@@ -151,7 +151,7 @@ def test_a_settled_bundle_that_does_not_hold_its_member_has_lost_it(world: World
 def test_an_object_that_nobody_announced_was_never_seen(world: World) -> None:
     world.put("a", b"1")
 
-    assert _locate(world, "a") == [Whereabouts(f"s3://{world.source}/a", None, "never seen", {})]
+    assert _locate(world, "a") == [Located(f"s3://{world.source}/a", None, "never seen", {})]
 
 
 def test_what_the_ledger_has_forgotten_is_found_by_searching_the_bundles(world: World) -> None:
@@ -188,7 +188,7 @@ def test_looking_changes_nothing(world: World, monkeypatch: pytest.MonkeyPatch) 
     with world.watched() as calls:
         states = [_locate(world, key, since=0)[0].state for key in ("a", "b", "missing")]
 
-    assert states == ["undecided", "never seen", "refused"]
+    assert states == ["in doubt", "never seen", "rejected"]
     assert set(calls) == {"BatchGetItem", "ListObjectVersions", "Scan"}
     assert sorted(map(str, world.records())) == before
     assert list(world.bundles()) == []
@@ -293,7 +293,7 @@ def _bundled(world: World) -> str:
 
 def _locate(
     world: World, key: str, *, version_id: str | None = None, archive: str | None = None, later: float = 0, **given: Any
-) -> list[Whereabouts]:
+) -> list[Located]:
     now = time.time() + later
-    places = Places(world.s3, world.distribution, archive, world.reader(given.pop("scope", "key"), now))
+    places = Locations(world.s3, world.distribution, archive, world.reader(given.pop("scope", "key"), now))
     return locate(Object(world.source, key, version_id), places, now=now, **given)

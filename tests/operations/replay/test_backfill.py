@@ -92,7 +92,7 @@ def test_existing_objects_are_announced_bundled_and_then_known_as_bundled(post: 
         "folder_markers": 0,
         "already_bundled": 4,
         "sent": 0,
-        "refused": 0,
+        "rejected": 0,
         "reasons": {},
         "examples": [],
         "error": None,
@@ -113,7 +113,7 @@ def test_only_what_is_meant_is_sent_and_the_rest_is_accounted_for(post: Post) ->
         "folder markers   0",
         "already bundled  0",
         "sent             1",
-        "refused          1",
+        "rejected          1",
     ]
     assert "'deep/frozen.json': archived_object" in ran.stderr
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner, Result
 
 from aggregator.commands.main import app
 from aggregator.operations.replay import dead_letters
-from aggregator.operations.replay.dead_letters import DeadLetters, Letter, Wanted, send_back
+from aggregator.operations.replay.dead_letters import DeadLetter, DeadLetters, Wanted, send_back
 from aggregator.operations.replay.queues import Delivery
 from fixtures import factories
 from tests.support.world import World
@@ -39,8 +39,8 @@ class Office:
         }
         self.names = {id_: name for name, id_ in ids.items()}
         self.ids = ids
-        refused = {id_: self.bodies[name] for id_, name in self.names.items() if name != "patient"}
-        world.deliver_bodies(refused)
+        rejected = {id_: self.bodies[name] for id_, name in self.names.items() if name != "patient"}
+        world.deliver_bodies(rejected)
         for _ in range(2):  # the second receive finds that the first was one too many
             self.sqs.receive_message(QueueUrl=self.url, MaxNumberOfMessages=10, VisibilityTimeout=0)
 
@@ -73,7 +73,7 @@ def test_messages_are_shown_by_the_reason_that_the_ledger_kept_and_stay_where_th
     rows = sorted(tuple(line.split("\t")) for line in ran.stdout.splitlines())
     assert [row[:3] for row in rows] == [
         ("1", "1", "corrupt_member"),
-        ("1", "1", "not_refused"),
+        ("1", "1", "not_rejected"),
         ("2", "2", "missing_object"),
     ]
     assert rows[0][3].startswith("object is not gzip to its end (")
@@ -86,7 +86,7 @@ def test_messages_are_shown_by_the_reason_that_the_ledger_kept_and_stay_where_th
     [
         (("--reason", "missing_object"), ["missing", "missing too"]),
         (("--reason", "missing_object", "--pattern", "in/*"), ["missing"]),
-        (("--reason", "corrupt_member", "--reason", "not_refused"), ["corrupt", "patient"]),
+        (("--reason", "corrupt_member", "--reason", "not_rejected"), ["corrupt", "patient"]),
         (("--pattern", "*too.json"), ["missing too"]),
         (("--all",), ALL),
     ],
@@ -226,7 +226,7 @@ def test_a_message_is_deleted_only_after_it_was_sent(office: Office) -> None:
         some = next(letters.letters())
         returned = send_back(some, letters, lambda _: deliver)
 
-    assert ([*returned.sent], returned.on_both, len(returned.unsent)) == ([some[0]], [], 3)
+    assert ([*returned.sent], returned.in_both_queues, len(returned.unsent)) == ([some[0]], [], 3)
     assert returned.why == "the queue is gone"
     assert office.left(office.dlq) == sorted(set(ALL) - {office.names[some[0].message_id]})
 
@@ -237,7 +237,7 @@ def test_a_message_that_was_sent_and_cannot_be_deleted_is_named(office: Office) 
         lost = [letter._replace(receipt="stale") for letter in some[:1]]
         returned = send_back(lost, letters, lambda _: lambda bodies: Delivery(list(range(len(bodies))), {}, []))
 
-    assert (returned.sent, returned.on_both) == (lost, lost)
+    assert (returned.sent, returned.in_both_queues) == (lost, lost)
 
 
 def test_nothing_is_held_longer_than_the_queue_hides_it(office: Office) -> None:
@@ -252,7 +252,7 @@ def test_nothing_is_held_longer_than_the_queue_hides_it(office: Office) -> None:
 
 
 def test_a_message_about_several_objects_is_meant_if_one_of_them_is() -> None:
-    letter = Letter("m", factories.created("k"), "r", "loop", "", ("s3://b/in/a", "s3://b/out/b"), None)
+    letter = DeadLetter("m", factories.created("k"), "r", "loop", "", ("s3://b/in/a", "s3://b/out/b"), None)
 
     assert Wanted(pattern="out/*").includes(letter)
     assert not Wanted(pattern="b/*").includes(letter)

@@ -139,7 +139,7 @@ def test_a_backfill_that_is_stopped_anywhere_and_resumed_sends_each_object_once(
 
 def test_the_mark_of_another_call_is_refused_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "mark.json"
-    mark = Mark({"StartAfter": "a"}, ["body"], Totals(listed=2, refused=Counter({"archived_object": 1})))
+    mark = Mark({"StartAfter": "a"}, ["body"], Totals(listed=2, rejected=Counter({"archived_object": 1})))
     Bookmark(path, {"target": "s3://one/"}).save(mark)
 
     with pytest.raises(BackfillError, match="of another backfill"):
@@ -176,9 +176,9 @@ def test_what_is_not_sent_is_counted_by_its_reason() -> None:
         stop=recipient.stop,
     )
 
-    refused = Counter({"archived_object": 1, "invalid_notification": 1})
+    rejected = Counter({"archived_object": 1, "invalid_notification": 1})
     examples = [("frozen", "archived_object"), ("\udcff", "invalid_notification")]
-    assert ended.totals == Totals(listed=5, passed_over=1, skipped=1, sent=1, refused=refused, examples=examples)
+    assert ended.totals == Totals(listed=5, not_selected=1, skipped=1, sent=1, rejected=rejected, examples=examples)
     assert recipient.keys == ["good"]
 
 
