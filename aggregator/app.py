@@ -80,7 +80,7 @@ def handler(event: dict[str, Any], context: "LambdaContext") -> "PartialItemFail
     bundle. It is a bad event, never a bad message, that raises.
 
     Raises:
-        WrongTriggerError: the event is no batch of SQS messages.
+        WrongTriggerError: the event is not a batch of SQS messages.
         ConfigurationError: the environment is not complete, or the ledger's store is not safe.
         LedgerUnavailableError: whether the ledger's store is safe cannot be found out.
     """
@@ -120,13 +120,13 @@ def _records(event: object) -> list[dict[str, Any]]:
     """
     records = event.get("Records") if isinstance(event, dict) else None
     if not isinstance(records, list):
-        raise WrongTriggerError("event is no batch of SQS messages: it has no list of Records")
+        raise WrongTriggerError("the event is not a batch of SQS messages: it has no list of Records")
     for record in records:
         if not isinstance(record, dict) or not isinstance(record.get("messageId"), str) or not record["messageId"]:
-            raise WrongTriggerError("event is no batch of SQS messages: a record has no messageId")
+            raise WrongTriggerError("the event is not a batch of SQS messages: a record has no messageId")
     sources = {str(record.get("eventSource")) for record in records}
     if records and "aws:sqs" not in sources:
-        raise WrongTriggerError("event is no batch of SQS messages", event_source=min(sources))
+        raise WrongTriggerError("the event is not a batch of SQS messages", event_source=min(sources))
     return records
 
 
@@ -172,7 +172,7 @@ def _bundled(announced: Sequence[ObjectRef], settings: Settings) -> Iterator[Obj
         if ref.is_folder_marker:
             continue
         if ref.bucket in {settings.distribution_bucket_name, settings.archive_bucket_name}:
-            raise LoopError("object lies in a bucket that bundles are put into", bucket=ref.bucket)
+            raise LoopError("the object is in a bucket that bundles are put into", bucket=ref.bucket)
         yield ref
 
 

@@ -156,7 +156,7 @@ def translated(**facts: object) -> Iterator[None]:
         yield
     except ClientError as error:
         code = error_code(error)
-        raise OpeningError(_SENTENCES.get(code, "AWS refuses to answer"), **facts, fault=code) from error
+        raise OpeningError(_SENTENCES.get(code, "AWS rejects the request"), **facts, fault=code) from error
     except BotoCoreError as error:
         raise OpeningError("AWS cannot be asked: " + str(error), **facts) from error
     except ValueError as error:

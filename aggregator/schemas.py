@@ -393,5 +393,5 @@ def unknown_events(error: ValueError) -> list[str]:
 
 def _described(fault: ErrorDetails) -> str:
     if fault["type"] == "union_tag_not_found":
-        return "is no S3 notification, neither as such nor in EventBridge or SNS"
+        return "is not an S3 notification, neither as such nor in EventBridge or SNS"
     return fault["msg"]

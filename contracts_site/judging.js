@@ -2,7 +2,7 @@
 // Judges messages as `aggregator contract validate` does: the same pointers, keywords and lines. This follows
 // aggregator/contracts/validation.py; tests/contracts/test_site.py runs both on every example and its mutants.
 
-const LAST_WORD = "no schema says this, but the Lambda refuses the message";
+const LAST_WORD = "no schema says this, but the Lambda rejects the message";
 const WHOLE = "write it without a decimal point or an exponent: 3, not 3.0";
 const MAX_KEY_BYTES = 1024;
 

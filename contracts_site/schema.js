@@ -77,7 +77,7 @@ const LEADS = {
     for (const [name, inner] of [...value].filter(([one]) => !known.includes(one))) {
       const place = [...at, name];
       if (limit !== false) check(limit, inner, place, found, root);
-      else found.push(fault(place, "additionalProperties", "is no field of the contract", instead(name, known)));
+      else found.push(fault(place, "additionalProperties", "is not a field of the contract", instead(name, known)));
     }
   },
 };

@@ -452,7 +452,7 @@ def test_a_body_that_is_several_notifications_at_once_is_refused(
 def test_a_test_event_with_half_of_a_notification_beside_it_is_refused(beside: Callable[[], dict[str, Any]]) -> None:
     body = json.dumps({"Event": "s3:TestEvent", **beside()})
 
-    assert _refusal(body) == ["body: is no S3 notification, neither as such nor in EventBridge or SNS"]
+    assert _refusal(body) == ["body: is not an S3 notification, neither as such nor in EventBridge or SNS"]
 
 
 def test_a_deletion_beside_a_creation_is_skipped_alone() -> None:
@@ -690,7 +690,7 @@ def test_what_is_not_json_is_refused(body: str, fault: str) -> None:
     ],
 )
 def test_what_is_json_but_no_notification_is_refused(body: str) -> None:
-    assert _refusal(body) == ["body: is no S3 notification, neither as such nor in EventBridge or SNS"]
+    assert _refusal(body) == ["body: is not an S3 notification, neither as such nor in EventBridge or SNS"]
 
 
 @pytest.mark.parametrize(
@@ -698,7 +698,7 @@ def test_what_is_json_but_no_notification_is_refused(body: str) -> None:
     [
         ("", "Invalid JSON: EOF while parsing a value at line 1 column 0"),
         ("nonsense", "Invalid JSON: expected ident at line 1 column 2"),
-        ("{}", "is no S3 notification, neither as such nor in EventBridge or SNS"),
+        ("{}", "is not an S3 notification, neither as such nor in EventBridge or SNS"),
         ({}, "JSON input should be string, bytes or bytearray"),
         (None, "JSON input should be string, bytes or bytearray"),
     ],

@@ -116,7 +116,7 @@ def new_file(path: Path, *, overwrite: bool = False) -> Iterator[IO[bytes]]:
     """
     part = path.with_name(f".{secrets.token_hex(8)}.part")
     if os.path.lexists(path) and not overwrite:
-        raise ExtractionError("there is something of that name already", path=str(path))
+        raise ExtractionError("the name is taken already", path=str(path))
     try:
         opened = part.open("x+b")
     except OSError as error:  # tells the name that was asked for, not the one it has meanwhile

@@ -119,7 +119,7 @@ class Footer(NamedTuple):
         except ValidationError as error:
             raise _unreadable(error) from error
         if not _TIME.fullmatch(index.created):
-            raise BundleFormatError(_UNREADABLE, field="created", problem="is no time of RFC 3339 in UTC")
+            raise BundleFormatError(_UNREADABLE, field="created", problem="is not an RFC 3339 time in UTC")
         if len(HEADER) + sum(index.blocks) + len(END) + 8 != self.index_at:
             raise BundleFormatError("the text does not end where the index begins")
         most = index.block_size + 64 + index.block_size // 1024  # what does not deflate is stored, 5 bytes every 65,535
@@ -175,12 +175,12 @@ def _no_footer(fetch: Fetch, size: int, tail: bytes) -> BundleFormatError:
     if (begins and behind == 0) or tail[-FOOTER_SIZE:].startswith(_FOOTER_BEGIN):
         return BundleFormatError("the footer is damaged", size=size)
     if begins and behind > 0:
-        return BundleFormatError("something was added behind the footer", size=size)
+        return BundleFormatError("bytes were added after the footer", size=size)
     if begins:
         return BundleFormatError(
             "truncated (or plain gzip that never was a bundle): it begins as a bundle and has no footer", size=size
         )
-    return BundleFormatError("no bundle: it neither begins nor ends as one", size=size)
+    return BundleFormatError("not a bundle: header and footer are missing", size=size)
 
 
 def _extras(members: bytes) -> bytes:

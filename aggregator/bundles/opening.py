@@ -160,7 +160,7 @@ def _translated_from_fsspec(url: str) -> Iterator[None]:
         chain = list(_chain(error))
         status = next(filter(None, (getattr(one, "status", None) for one in chain)), None)  # aiohttp's errors have one
         if status:
-            sentence = _OF_STATUS.get(status, "the server refuses to answer")
+            sentence = _OF_STATUS.get(status, "the server rejects the request")
             raise OpeningError(sentence, url=url, status=status) from error
         raise OpeningError(_sentence(chain), url=url) from error
 

@@ -76,7 +76,7 @@ def expanded(targets: Iterable[str]) -> Iterator[str]:
             found = iter([target])
         first = next(found, None)
         if first is None:
-            raise OpeningError("there is no .gz there", target=target)
+            raise OpeningError("no .gz file found", target=target)
         yield first
         yield from found
 

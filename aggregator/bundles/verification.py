@@ -120,9 +120,9 @@ class _Text:
     def finish(self) -> None:
         self.feed(b"")  # the members of a bundle without a block
         if self._entry is not None:
-            raise BundleFormatError("a member lies behind the end of the text", key=self._entry.key)
+            raise BundleFormatError("a member starts after the end of the text", key=self._entry.key)
         if self.size - self._end not in self._gaps:
-            raise BundleFormatError("text behind the last member belongs to none")
+            raise BundleFormatError("text after the last member belongs to no member")
 
     def _next(self) -> None:
         self._entry = next(self._entries, None)

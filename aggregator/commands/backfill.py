@@ -113,7 +113,7 @@ def _pages(
     if report.manifest.sourceBucket != bucket:
         raise BackfillError("the inventory is about another bucket", bucket=report.manifest.sourceBucket)
     if scope is Scope.VERSION and not report.has("VersionId"):
-        raise BackfillError("the inventory tells no version ids: configure it for all versions")
+        raise BackfillError("the inventory has no version ids: configure it for all versions")
     return partial(report.pages, prefix, every_version=every_version)
 
 

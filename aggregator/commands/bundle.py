@@ -67,8 +67,8 @@ def _keys(context: typer.Context, incomplete: str) -> list[str]:
 @app.command("list", epilog="Example: aggregator bundle list bundle.gz")
 def list_(
     targets: Targets,
-    long: Annotated[bool, typer.Option("--long", "-l", help="Tell all that is known of each member.")] = False,
-    totals: Annotated[bool, typer.Option("--totals", help="One line a bundle, in the place of one a member.")] = False,
+    long: Annotated[bool, typer.Option("--long", "-l", help="Print all that is known of each member.")] = False,
+    totals: Annotated[bool, typer.Option("--totals", help="One line per bundle instead of one per member.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """
@@ -133,10 +133,10 @@ def extract(
     as_json: AsJson = False,
 ) -> None:
     """
-    Write members to files below DIR, byte for byte, and nowhere else whatever their keys say.
+    Write members to files below DIR, byte for byte. No key can make a file outside of DIR.
 
-    A key that is no safe name, or would meet another on a disk that ignores case, is changed; what was renamed is
-    printed. No link below DIR is followed. Exit status 1 says that some member could not be written.
+    A key that is not a safe file name, or that meets another on a disk that ignores case, is changed, and the change is
+    printed. Links below DIR are not followed. Exit status 1 says that some member could not be written.
     """
     from aggregator.bundles.extraction import extracted
 
@@ -229,9 +229,9 @@ def repack(
     """
     Make one bundle of many, with the same members.
 
-    The new index says which bundle each member was published in (`list --long`). Equal bundles give equal bytes, in
-    whatever order they are named; what lies in several of them is taken once. The bundles themselves are left alone,
-    nothing is overwritten, and nothing is written to a bucket that bundles are published in, or sources come from.
+    The new index says which bundle each member was published in (`list --long`). The same bundles give the same bytes,
+    in any order. A member that several bundles hold is taken once. The bundles themselves are not changed, and no file
+    is overwritten. The command does not write to a bucket that bundles are published in or that members come from.
     """
     from aggregator.bundles.targets import buckets_of, expanded
     from aggregator.operations import repacking
@@ -267,7 +267,7 @@ def repack(
         bundles, members = _counted(len(plan.inputs), "bundle"), _counted(len(packed.index.members.key), "member")
         _say(f"{bundles} repacked: {members}, {bytes_in_words(packed.size)}")
         if plan.duplicates:
-            _say(f"{_counted(len(plan.duplicates), 'member')} lay there more than once, and is taken once")
+            _say(f"{_counted(len(plan.duplicates), 'member')} is in the bundles more than once, and is taken once")
 
 
 @contextmanager

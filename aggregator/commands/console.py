@@ -2,7 +2,7 @@
 How every command speaks: data on stdout, words and progress on stderr, and a user's mistake in one line.
 
 Exit status: 0 all is well, `FINDING` something was found, `WRONG_CALL` the call was wrong or could not be carried out,
-`BUG` nobody foresaw this, `UNREAD` whoever read our output had seen enough.
+`BUG` an unexpected error, `UNREAD` the reader of our output closed it.
 """
 
 import io
@@ -44,7 +44,7 @@ _REMEDIES = {
 
 
 @contextmanager
-def mistakes_are_told() -> Iterator[None]:
+def mistakes_are_printed() -> Iterator[None]:
     """
     End the command by what became of it: with one line where a call cannot be carried out, and never as a finding.
 
@@ -60,7 +60,7 @@ def mistakes_are_told() -> Iterator[None]:
         said, status = _said(error), WRONG_CALL
         if not said:
             traceback.print_exc()
-            said, status = "nobody foresaw this: please report it, with the lines above", BUG
+            said, status = "unexpected error: please report it together with the traceback above", BUG
         print(f"aggregator: {said}", file=sys.stderr)
         raise typer.Exit(status) from None
 
@@ -70,12 +70,12 @@ class Group(TyperGroup):
 
     def make_context(self, *args: Any, **options: Any) -> Any:
         """Read the call, or print the help that it asks for."""
-        with mistakes_are_told():
+        with mistakes_are_printed():
             return super().make_context(*args, **options)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was called."""
-        with mistakes_are_told():
+        with mistakes_are_printed():
             try:
                 return super().invoke(ctx)
             finally:
@@ -119,7 +119,7 @@ def _nowhere() -> io.TextIOWrapper:
 
 
 def _said(error: Exception) -> str:
-    """One line on an error that was to be expected; nothing, if nobody foresaw it."""
+    """One line on an expected error; nothing on any other."""
     if not (isinstance(error, (AggregatorError, OSError)) or is_of_aws(error)):
         return ""
     advice = remedy(error)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aggregator.commands.console import FINDING, WRONG_CALL, mistakes_are_told, print_json, print_table, words
+from aggregator.commands.console import FINDING, WRONG_CALL, mistakes_are_printed, print_json, print_table, words
 from aggregator.contracts.catalog import contract, published, root, schema_path, walk
 from aggregator.contracts.reports import Format, reported
 
@@ -38,7 +38,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Contract, as `contrac
 @app.command(name="list", epilog="Example: aggregator contract list")
 def list_(as_json: Annotated[bool, typer.Option("--json", help="Print the whole catalogue.")] = False) -> None:
     """List the contracts: name, version, profiles, and what each is for."""
-    with mistakes_are_told():
+    with mistakes_are_printed():
         catalog = published("catalog.json")
         if as_json:
             print_json(catalog)
@@ -65,7 +65,7 @@ def show(
     draft_07: Annotated[bool, typer.Option("--draft-07", help="The twin for tools that know no later draft.")] = False,
 ) -> None:
     """Print the JSON Schema of a contract."""
-    with mistakes_are_told():
+    with mistakes_are_printed():
         one = contract(name)
         path = schema_path(one, profile.value if profile else one.profiles[0])
         folder, _, file = path.rpartition("/")
@@ -77,7 +77,7 @@ def export(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that is written; made if it is not there.")],
 ) -> None:
     """Write all that is published below DIR: schemas, twins, examples, released versions, catalogue, documents."""
-    with mistakes_are_told():
+    with mistakes_are_printed():
         files = list(walk(root()))
         for path, file in files:
             target = folder / path
@@ -97,7 +97,7 @@ def validate(
         ProfileName | None,
         typer.Option(help="producer: what one may write (if not said otherwise). consumer: what the Lambda takes."),
     ] = None,
-    form: Annotated[Format, typer.Option("--format", help="How faults are told.")] = Format.text,
+    form: Annotated[Format, typer.Option("--format", help="How faults are printed.")] = Format.text,
     show_values: Annotated[
         bool, typer.Option("--show-values", help="Quote the values that are wrong; they may be personal.")
     ] = False,
@@ -109,7 +109,7 @@ def validate(
     SQS event, of which each body is judged. Exit status: 0 all are valid, 1 some are not, 2 a file cannot be read; the
     others are judged all the same.
     """
-    with mistakes_are_told():
+    with mistakes_are_printed():
         from aggregator.contracts.validation import Judge
 
         chosen = profile.value if profile else contract(label).profiles[0] if label else "producer"
@@ -130,8 +130,8 @@ def sample(
     seed: Annotated[int, typer.Option(metavar="S", help="The same seed makes the same messages.")] = 0,
     invalid: Annotated[bool, typer.Option("--invalid", help="Messages with one thing wrong, for tests.")] = False,
 ) -> None:
-    """Print messages of a contract, one a line: valid ones, or ones that must be refused."""
-    with mistakes_are_told():
+    """Print messages of a contract, one a line: valid ones, or ones that must be rejected."""
+    with mistakes_are_printed():
         from aggregator.contracts import factories
 
         factories.seed(seed)

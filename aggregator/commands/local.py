@@ -28,8 +28,8 @@ def local(
     Aggregate the files below DIR with the very handler that runs in Lambda.
 
     An AWS is started on a free port of this machine. The files are uploaded to its S3 under their relative paths, the
-    notifications go through its queue to the handler, and the bundles come back under their keys. What lies in the
-    output folder is left out, links to folders are not followed. Exit status 1 says that some file ended in the
+    notifications go through its queue to the handler, and the bundles come back under their keys. Files in the
+    output folder are left out, links to folders are not followed. Exit status 1 says that some file ended in the
     dead-letter queue.
     """
     with ExitStack() as stack:

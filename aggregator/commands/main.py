@@ -33,10 +33,10 @@ app = typer.Typer(
     and JSON with --json. Words and progress go to standard error.
 
     Exit status: 0, all is well. 1, something was found that a person should look at. 2, the call was wrong or could
-    not be carried out; one line says why. 70, nobody foresaw this: please report it.
+    not be carried out; one line says why. 70, unexpected error: please report it.
 
-    AWS is reached as by boto3: credentials, AWS_PROFILE, AWS_DEFAULT_REGION, AWS_ENDPOINT_URL. What lies in S3 is
-    called s3://bucket/key; - is standard input.
+    AWS is reached as by boto3: credentials, AWS_PROFILE, AWS_DEFAULT_REGION, AWS_ENDPOINT_URL. An object in
+    S3 is written s3://bucket/key; - is standard input.
     """,
     epilog="Each help ends with an example. Begin with: aggregator local fixtures/samples --out bundles",
     no_args_is_help=True,
@@ -68,7 +68,7 @@ app.command(
 )(local.local)
 app.command(
     epilog="Example: aggregator plan --objects-per-day 50M --object-size 4KiB",
-    short_help="What a workload costs, and what limits it.",
+    short_help="Show the cost and the limits of a workload.",
 )(plan.plan)
 app.command(
     epilog="Example: aggregator doctor --stack data-aggregator",

@@ -45,7 +45,10 @@ ArchiveBucket = Annotated[
     ),
 ]
 ScopeOption = Annotated[
-    Scope, typer.Option("--scope", envvar="IDEMPOTENCY_SCOPE", help="What makes two objects the same member.")
+    Scope,
+    typer.Option(
+        "--scope", envvar="IDEMPOTENCY_SCOPE", help="Whether an object is known by its key, or by key and version."
+    ),
 ]
 Table = Annotated[
     str | None, typer.Option("--table", metavar="NAME", envvar="IDEMPOTENCY_TABLE_NAME", help="The ledger.")
@@ -88,7 +91,7 @@ def moment(text: str, now: float, *, option: str) -> float:
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
-        said = f"{text!r} is no time: 2026-11-23, 2026-11-23T08:00Z, or 24h for a day ago"
+        said = f"{text!r} is not a time: write 2026-11-23, 2026-11-23T08:00Z, or 24h for a day ago"
         raise typer.BadParameter(said, param_hint=option) from None
     return min(max((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp(), _FIRST), _LAST)
 

@@ -130,5 +130,5 @@ def _number(option: str, text: str) -> float:
 
     found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)", text.strip())
     if not found or found[2] not in _UNITS:
-        raise PlanError(f"{option} {text!r} is no number such as 50M, 4KiB or 1.5MB")
+        raise PlanError(f"{option} {text!r} is not a number such as 50M, 4KiB or 1.5MB")
     return float(found[1]) * _UNITS[found[2]]

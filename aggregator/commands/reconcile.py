@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 
 def reconcile(
-    source: Annotated[str, typer.Option(metavar="s3://BUCKET/PREFIX", help="Where the objects lie.")],
+    source: Annotated[str, typer.Option(metavar="s3://BUCKET/PREFIX", help="Where the objects are.")],
     since: Annotated[str, typer.Option(metavar="TIME", help="Audit what was modified since: 2026-11-23, 24h, 7d.")],
     distribution_bucket: DistributionBucket,
     until: Annotated[str | None, typer.Option(metavar="TIME", help="And before then.  [default: now]")] = None,
     table: Table = None,
     archive_bucket: ArchiveBucket = None,
     scope: ScopeOption = Scope.KEY,
-    grace: Annotated[str, typer.Option(metavar="DURATION", help="What is younger may be on its way.")] = "1h",
+    grace: Annotated[str, typer.Option(metavar="DURATION", help="Younger objects may still be on their way.")] = "1h",
     ttl_days: Annotated[
         int | None,
         typer.Option(metavar="DAYS", envvar="IDEMPOTENCY_TTL_DAYS", help="How long the ledger remembers."),
@@ -42,11 +42,11 @@ def reconcile(
     as_json: Annotated[bool, typer.Option("--json", help="Print the totals as the last JSON line.")] = False,
 ) -> None:
     """
-    Hold a source against the ledger, the indexes of all bundles, and the archive.
+    Compare a source with the ledger, the indexes of all bundles, and the archive.
 
-    Each object should be in exactly one bundle, as it was announced, and each bundle in the archive. What is not so is
-    printed as JSON lines behind the totals, and the exit status is 1. Without a table the ledger is not asked, without
-    an archive bucket no copy is looked for.
+    Each object should be in exactly one bundle, as it was announced, and each bundle in the archive. Every exception is
+    printed as a JSON line after the totals, and the exit status is 1. Without --table the ledger is not read. Without
+    --archive no copies are looked for.
     """
     now = time.time()
     bucket, prefix = address(source, option="--source")
@@ -54,7 +54,7 @@ def reconcile(
     end = moment(until, now, option="--until") if until else now
     seconds = duration(grace)
     if seconds is None:
-        raise typer.BadParameter(f"{grace!r} is no duration such as 1h", param_hint="--grace")
+        raise typer.BadParameter(f"{grace!r} is not a duration such as 1h", param_hint="--grace")
     if begin >= end:
         raise typer.BadParameter("it is not before --until", param_hint="--since")
     with progress() as bar:

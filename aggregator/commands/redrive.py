@@ -1,4 +1,4 @@
-"""`aggregator redrive`: what lies in the dead-letter queue, why, and sending chosen messages back."""
+"""`aggregator redrive`: the messages in the dead-letter queue, why they are there, and sending chosen ones back."""
 
 import threading
 from collections import Counter
@@ -40,9 +40,9 @@ def redrive(
     """
     Show what is in the dead-letter queue and why, and send chosen messages back.
 
-    Mend the cause first. Without --send-back nothing changes: messages are hidden for the moment that it takes to look
-    at them. What is sent back and is in a bundle by now is known as a duplicate. Exit status 1 says that messages are
-    left.
+    Remove the cause first. Without --send-back nothing changes: messages are only hidden while they are read. If the
+    object of a message is in a bundle by now, the message that is sent back counts as a duplicate. Exit status 1 says
+    that messages are left in the queue.
     """
     with ExitStack() as stack:
         from aggregator.aws import CommandClients

@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 
 def stats(
-    target: Annotated[str, typer.Argument(metavar="s3://BUCKET/PREFIX|DIR", help="Where the bundles lie.")],
+    target: Annotated[str, typer.Argument(metavar="s3://BUCKET/PREFIX|DIR", help="Where the bundles are.")],
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a report with charts there.")] = None,
     limit: Annotated[
         int,
         typer.Option(
-            "--max-bundle-input-mb", metavar="MB", envvar="MAX_BUNDLE_INPUT_MB", min=1, help="What a full bundle holds."
+            "--max-bundle-input-mb", metavar="MB", envvar="MAX_BUNDLE_INPUT_MB", min=1, help="Size of a full bundle."
         ),
     ] = 100,
     depth: Annotated[int, typer.Option(min=0, help="How many folders of a key make a prefix.")] = 1,
@@ -44,7 +44,7 @@ def stats(
     Show how many bundles there are over time, how full and how large, how they compress, and where members come from.
 
     Only listings and the tails of bundles are read, so it is cheap. Bundles that consumers have deleted count. Exit
-    status 1 says that something among them is no bundle.
+    status 1 says that one of the files is not a bundle.
     """
     from aggregator.exceptions import BundleFormatError
     from aggregator.operations.statistics import Figures
@@ -66,7 +66,7 @@ def stats(
     else:
         _print(figures, unreadable, top)
     if not (figures.bundles or figures.empty or unreadable):
-        words().print(f"there is no bundle below {target}", markup=False)
+        words().print(f"no bundle found below {target}", markup=False)
     raise typer.Exit(FINDING if unreadable else 0)
 
 
@@ -99,7 +99,7 @@ def _local(folder: Path) -> "Iterator[Bundle | BundleFormatError]":
         raise error
 
     if not folder.is_dir():
-        raise NotADirectoryError(f"{folder} is no folder")
+        raise NotADirectoryError(f"{folder} is not a folder")
     found = [Path(parent, name) for parent, _, names in os.walk(folder, onerror=refuse) for name in names]
     for path in sorted(path for path in found if path.suffix == ".gz"):
         try:

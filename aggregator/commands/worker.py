@@ -17,7 +17,9 @@ def worker(
         float | None, typer.Option(min=0, help="Seconds to finish after SIGTERM; by default as long as it takes.")
     ] = None,
     batches: Annotated[int, typer.Option(min=0, help="Replace a process after so many batches; 0 is never.")] = 0,
-    health: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where health is told.")] = "127.0.0.1:8080",
+    health: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Address of the health endpoint.")
+    ] = "127.0.0.1:8080",
 ) -> None:
     """
     Poll a queue and run the very handler that runs in Lambda, until SIGTERM.

@@ -90,7 +90,7 @@ CONTRACTS = (
         "1.0.0",
         ("producer", "consumer"),
         "the data aggregator",
-        "What a bundle says of itself: its members, and where each lies. For those who read bundles.",
+        "The index of a bundle: its members, and where each of them is. For those who read bundles.",
         lambda_writes=True,
     ),
 )

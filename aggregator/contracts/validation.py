@@ -44,7 +44,7 @@ SKIPPED_KINDS = {"test", "eventbridge-other"}
 _TELLING = ("Records", "detail-type")
 """Fields that tell by their name alone what a message is."""
 
-_LAST_WORD = "no schema says this, but the Lambda refuses the message"
+_LAST_WORD = "no schema says this, but the Lambda rejects the message"
 _ONLY_CREATIONS = "send only events that create objects, such as ObjectCreated:Put"
 _WHOLE = "write it without a decimal point or an exponent: 3, not 3.0"
 _LIMITS = {
@@ -91,7 +91,7 @@ class Verdict(NamedTuple):
     lines: tuple[int, ...] = ()
 
 
-_MORE = Fault("", "more", f"has more faults than the {MAX_FAULTS} that are told", "mend these, and judge it again")
+_MORE = Fault("", "more", f"has more than {MAX_FAULTS} faults", "correct these, and check it again")
 
 
 class Judge:
@@ -213,7 +213,7 @@ def _faults(error: Any, content: Any, schema: Any, show_values: bool) -> Iterato
         if keyword == "required":
             yield Fault(pointer, keyword, "is missing", _described(schema, node["properties"][name]))
         elif keyword == "additionalProperties":
-            yield Fault(pointer, keyword, "is no field of the contract", _instead(name, list(node["properties"])))
+            yield Fault(pointer, keyword, "is not a field of the contract", _instead(name, list(node["properties"])))
         else:
             found = _node(content, error.instance_path)  # where a number is infinite, error.instance is None
             problem = _problem(keyword, _node(schema, error.schema_path), found)

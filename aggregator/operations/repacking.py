@@ -83,7 +83,9 @@ def prepared(targets: Iterable[str], *, bundle: str | None = None) -> Repack:
     """
     targets = list(targets)
     if "-" in targets:
-        raise RepackingError("each bundle is read twice, and standard input comes once: save it to a file first")
+        raise RepackingError(
+            "repack reads every bundle twice, so it cannot read from standard input: save the bundle to a file first"
+        )
     read = {found.sha256: found for found in map(_input, targets) if found.entries}
     inputs = sorted(read.values(), key=lambda found: (found.listing.created, found.listing.bundle, found.sha256))
     if not inputs:
@@ -171,7 +173,7 @@ def _put(bucket: str, key: str, spool: IO[bytes], packed: Packed) -> None:
             DistributionBucket(s3, bucket).put(key, spool, size=packed.size, sha256=packed.sha256)
         except (UnpublishedError, AmbiguousPutError) as error:
             if error.facts["fault"] in CONDITION_FAILED:
-                raise RepackingError("there is something of that name already", bucket=bucket, key=key) from error
+                raise RepackingError("the name is taken already", bucket=bucket, key=key) from error
             raise
 
 
@@ -186,7 +188,7 @@ def _check(repack: Repack, bucket: str, key: str, published: Iterable[str]) -> N
         raise RepackingError("the members come from that bucket: the aggregator would bundle the bundle", bucket=bucket)
     if bucket in set(published):
         raise RepackingError(
-            "bundles are published in that bucket: whoever reads it would have every member twice", bucket=bucket
+            "bundles are published in that bucket: its readers would get every member twice", bucket=bucket
         )
     if re.fullmatch(r"(.*/)?\d{4}/\d\d/\d\d/\d\d/bundle-[^/]*", key):
         raise RepackingError("the pipeline gives its bundles such names: the ledger could take it for one", key=key)
@@ -240,7 +242,7 @@ def _is_repeated(entry: Member, seen: dict[tuple[object, ...], Member], duplicat
     if before is entry:
         return False
     if (before.size, before.encoding, before.length, before.crc32) != bytes_:
-        raise RepackingError("one object lies there with different bytes", bucket=entry.bucket, key=entry.key)
+        raise RepackingError("the bundles hold one object with different bytes", bucket=entry.bucket, key=entry.key)
     duplicates.append(entry)
     return True
 

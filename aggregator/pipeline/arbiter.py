@@ -101,7 +101,7 @@ class Arbiter:
     def _answer(self, bundle: str) -> frozenset[str] | AggregatorError:
         try:
             if not self._has_time():
-                raise OutOfTimeError("invocation ends before the bundle can be decided", bundle=bundle)
+                raise OutOfTimeError("the invocation ends before the bundle can be resolved", bundle=bundle)
             members = self._fenced(bundle)
         except AggregatorError as error:
             return error
@@ -114,7 +114,7 @@ class Arbiter:
             if found is not None:
                 return found
             self._distribution.fence(bundle, empty_bundle(bundle, self._clock(), self._request_id))
-        raise StoreUnavailableError("a bundle's name could not be closed", bundle=bundle)
+        raise StoreUnavailableError("a bundle's name could not be fenced", bundle=bundle)
 
     def _members(self, index: BundleIndex) -> frozenset[str]:
         """Ids of the members of an index, by all that their notifications may have told of them."""

@@ -222,7 +222,7 @@ class Attempt:
             log.warning("bundle.in_doubt", bundle=bundle, fault=str(error))
             self.outcomes.update(dict.fromkeys(self._packed, error))
         else:
-            self._give_back(UnpublishedError("bundle's name was closed", bundle=bundle, fault=str(error)))
+            self._give_back(UnpublishedError("the bundle's name was fenced", bundle=bundle, fault=str(error)))
         return False
 
     def _settle(self, packed: Packed) -> None:

@@ -166,10 +166,10 @@ class Packer:
     def _check_room(self, source: FetchedObject, length: int) -> None:
         if length > self._limit:
             raise OversizedMemberError(
-                "member is larger than a bundle may be", key=source.ref.key, length=length, limit=self._limit
+                "the object is larger than a bundle may be", key=source.ref.key, length=length, limit=self._limit
             )
         if self._packed + length > self._limit:
-            raise BundleFullError("bundle has no room left for this member", key=source.ref.key)
+            raise BundleFullError("the bundle has no room left for this object", key=source.ref.key)
 
     def _append_or_cut_back(self, source: FetchedObject, chunks: Iterable[Chunk]) -> None:
         self._drain(0)

@@ -69,7 +69,7 @@ class DistributionBucket:
                 status, fault = http_status(error), error_code(error)
                 refused = 400 <= status < 500 and status not in _INDEFINITE
                 if refused and attempt == 0:  # of a second attempt it would say nothing of the first
-                    raise UnpublishedError("S3 refuses the bundle", bundle=key, fault=fault) from error
+                    raise UnpublishedError("S3 rejects the bundle", bundle=key, fault=fault) from error
                 if fault not in _THROTTLED or attempt + 1 == _PUT_ATTEMPTS or self.versions(key):
                     raise AmbiguousPutError("the put of a bundle failed", bundle=key, fault=fault) from error
                 time.sleep(0.2 * 2**attempt)
@@ -87,7 +87,7 @@ class DistributionBucket:
             self._s3.put_object(Bucket=self.bucket, Key=key, Body=body, ContentType="application/gzip", IfNoneMatch="*")
         except (ClientError, BotoCoreError) as error:
             if error_code(error) not in CONDITION_FAILED:
-                raise StoreUnavailableError("a bundle's name could not be closed", bundle=key) from error
+                raise StoreUnavailableError("a bundle's name could not be fenced", bundle=key) from error
 
     def versions(self, key: str) -> list[Version]:
         """

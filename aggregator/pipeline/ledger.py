@@ -108,7 +108,9 @@ class Ledger:
             if not seen:
                 return claims
         for one, _ in seen.values():
-            claims.outcomes[one.id] = InFlightError("member changes hands faster than we can follow", key=one.ref.key)
+            claims.outcomes[one.id] = InFlightError(
+                "the object changes hands faster than we can follow", key=one.ref.key
+            )
         return claims
 
     def release(self, owned: Sequence[Claim], in_doubt: Sequence[Claim] = ()) -> None:
@@ -193,7 +195,9 @@ class Ledger:
         again: Seen = {}
         for one, record in taken.items():
             if self._clock() * 1000 <= record.deadline:
-                claims.outcomes[one.id] = InFlightError("member is being bundled by another invocation", bundle=bundle)
+                claims.outcomes[one.id] = InFlightError(
+                    "the object is being bundled by another invocation", bundle=bundle
+                )
                 continue
             try:
                 members = self._arbiter.resolve(bundle)

@@ -47,10 +47,10 @@ class Rejections:
 
     def _put(self, items: Sequence[Item]) -> None:
         puts: list[Any] = [{"PutRequest": {"Item": item}} for item in items]
-        with unavailable("refusals were not recorded"):
+        with unavailable("rejections were not recorded"):
             answer = self._records.client.batch_write_item(RequestItems={self._records.table: puts})
         if answer.get("UnprocessedItems"):
-            raise LedgerUnavailableError("refusals were not recorded", fault="UnprocessedItems")
+            raise LedgerUnavailableError("rejections were not recorded", fault="UnprocessedItems")
 
     def _item(self, rejection: Rejection) -> Item:
         members = [one.ref for one in rejection.wanted[:MOST_OBJECTS]]

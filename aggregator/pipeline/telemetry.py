@@ -30,12 +30,12 @@ LOG_EVENTS = {
     "spool.short": "two bundles as large as the setting allows may not fit on the disk: lower it, or give more storage",
     "bundle.written": "a bundle was published: its key, members, bytes in and out, SHA-256",
     "bundle.unpublished": "a bundle was not published; its members are tried again",
-    "bundle.in_doubt": "nobody can tell yet whether a bundle was published; its claims lapse and are decided later",
-    "claim.resolved": "a lapsed claim's bundle was found published, or its name closed",
+    "bundle.in_doubt": "it is not known yet whether a bundle was published; its claims lapse and are resolved later",
+    "claim.resolved": "a lapsed claim's bundle was found published, or its name was fenced",
     "settle.failed": "a published bundle could not be settled; the next claim of a member heals it",
     "ledger.in_doubt": "the answer to some writes was lost; what they did is found out or undone",
     "rejections.unrecorded": "why envelopes were rejected could not be kept in the ledger; this log has it",
-    "invocation.failed": "an error that nobody foresaw, whole; the envelopes are tried again",
+    "invocation.failed": "an unexpected error, with its traceback; the envelopes are tried again",
     "invocation.finished": "the one line with every figure of the invocation",
 }
 

@@ -206,7 +206,7 @@ def test_a_file_that_is_there_is_kept_unless_it_is_to_be_replaced(tmp_path: Path
     kept = (tmp_path / "a").read_bytes()
     second = [one.fault for one in extracted(bundle, bundle, tmp_path, overwrite=True)]
 
-    assert first == [f"there is something of that name already (path={str(tmp_path / 'a')!r})", None]
+    assert first == [f"the name is taken already (path={str(tmp_path / 'a')!r})", None]
     assert (kept, second, (tmp_path / "a").read_bytes()) == (b"old", [None, None], b"new")
 
 

@@ -224,7 +224,7 @@ def test_a_folder_is_every_gz_below_it(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_bundles_is_named(tmp_path: Path) -> None:
-    with pytest.raises(OpeningError, match=re.escape("there is no .gz there")):
+    with pytest.raises(OpeningError, match=re.escape("no .gz file found")):
         list(expanded([str(tmp_path)]))
 
 
@@ -273,7 +273,7 @@ FAILURES = [
     (_behind(ClientResponseError(401)), "the server does not let this be read without the right credentials"),
     (_behind(ClientResponseError(403)), "the server does not let this be read without the right credentials"),
     (_behind(ClientResponseError(500)), "the server cannot answer now: try again later"),
-    (ClientResponseError(418), "the server refuses to answer"),
+    (ClientResponseError(418), "the server rejects the request"),
     (_behind(ConnectionRefusedError(111, "refused")), "fsspec cannot read it: [Errno 111] refused"),
     (ValueError("Cannot seek streaming HTTP file"), "this server does not serve ranges: download the file first"),
     (

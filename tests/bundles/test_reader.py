@@ -43,10 +43,10 @@ Framing = Literal["lines", "none"]
 
 MEMBERS = [b"a\n", b"bb", b"", random.Random(1).randbytes(BLOCK_SIZE), b"c" * 1_000, b'{"d": 4}']
 
-NO_BUNDLE = "no bundle: it neither begins nor ends as one"
+NO_BUNDLE = "not a bundle: header and footer are missing"
 TRUNCATED = "truncated (or plain gzip that never was a bundle): it begins as a bundle and has no footer"
 FOOTER_DAMAGED = "the footer is damaged"
-ADDED = "something was added behind the footer"
+ADDED = "bytes were added after the footer"
 NO_FIT = "the footer does not fit the file: bytes were lost or added"
 UNREADABLE = "the index cannot be read"
 DISAGREE = "the columns of the index do not agree"
@@ -57,7 +57,7 @@ INDEX_DAMAGED = "the index is damaged"
 OTHER_SHA = "the bytes do not have the SHA-256 that the footer names"
 OTHER_CRC = "a member does not have the CRC that the index names"
 GAP = "members overlap, or leave a gap"
-BEHIND = "a member lies behind the end of the text"
+BEHIND = "a member starts after the end of the text"
 OTHER_END = "the text does not end where the index begins"
 OTHER_TEXT = "the text is not what the gzip trailer and the index say"
 OTHER_HEADER = "the gzip header is not a bundle's"

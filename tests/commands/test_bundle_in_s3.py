@@ -188,7 +188,7 @@ def test_a_prefix_is_repacked_into_one_bundle(published: Published, tmp_path: Pa
         assert one.provenance().count(published.key) == 4
     assert (ran.status, ran.document["bundles"], ran.document["members"]) == (0, 2, 6)
     assert (refused.status, "bundles are published in that bucket" in refused.err) == (2, True)
-    assert (again.status, "there is something of that name already" in again.err) == (2, True)
+    assert (again.status, "the name is taken already" in again.err) == (2, True)
 
 
 def test_a_repacked_bundle_changes_nothing_for_the_ledger(published: Published, tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def test_what_nobody_foresaw_is_a_bug_with_its_traceback_and_no_finding(monkeypa
     assert (ran.exit_code, ran.stdout, last) == (
         BUG,
         "",
-        "aggregator: nobody foresaw this: please report it, with the lines above",
+        "aggregator: unexpected error: please report it together with the traceback above",
     )
     assert (trace[0], trace[-1]) == ("Traceback (most recent call last):", "ZeroDivisionError: division by zero")
 

@@ -112,7 +112,7 @@ def test_a_fault_names_file_line_pointer_keyword_problem_and_remedy(judged: Call
 
     assert result.exit_code == 1
     assert result.stdout == (
-        "message.json:13 /Records/0/s3/object/etag: additionalProperties: is no field of the contract: write eTag\n"
+        "message.json:13 /Records/0/s3/object/etag: additionalProperties: is not a field of the contract: write eTag\n"
     )
     assert result.stderr == "1 message, 1 invalid\n"
 

@@ -102,7 +102,7 @@ def test_a_change_that_breaks_somebody_shows_a_message_that_it_breaks() -> None:
         ),
         (
             lambda schema: schema["$defs"]["CreatedRecord"]["properties"]["eventVersion"].update(pattern="^2\\.1$"),
-            ["the consumer refuses what 1.0.0 accepted", "/Records/0/eventVersion: pattern", '"eventVersion": "2.6"'],
+            ["the consumer rejects what 1.0.0 accepted", "/Records/0/eventVersion: pattern", '"eventVersion": "2.6"'],
         ),
         (
             lambda schema: schema["$defs"]["CreatedRecord"]["properties"]["eventName"].update(
@@ -267,7 +267,7 @@ def test_a_field_without_a_word_of_description_is_refused(folder: Path, monkeypa
         (
             "invalid/size-negative.expect.json",
             lambda expected: expected.update(rejected_by=["producer"]),
-            "invalid/size-negative: the consumer refuses it, and its .expect.json does not say so",
+            "invalid/size-negative: the consumer rejects it, and its .expect.json does not say so",
         ),
         (
             "valid/annotated-object.json",
@@ -297,7 +297,7 @@ def test_a_model_that_knows_better_than_its_schema_is_found(folder: Path) -> Non
 
     (check,) = Gate(folder).checks(["agreement"])
 
-    told = "the schema accepts what the model refuses: ('Records', 0, 'created', 's3', 'bucket', 'name')"
+    told = "the schema accepts what the model rejects: ('Records', 0, 'created', 's3', 'bucket', 'name')"
     assert any(told in finding for finding in check.findings)
 
 
@@ -306,7 +306,7 @@ def test_a_schema_that_is_stricter_than_its_model_is_found(folder: Path) -> None
 
     (check,) = Gate(folder).checks(["agreement"])
 
-    assert any("the model accepts what the schema refuses: ['Records']: maxItems" in found for found in check.findings)
+    assert any("the model accepts what the schema rejects: ['Records']: maxItems" in found for found in check.findings)
 
 
 def test_a_twin_that_says_something_else_is_found() -> None:
@@ -327,7 +327,7 @@ def test_what_is_no_schema_is_found() -> None:
 
     (found,) = portability.differences(schema, schema, [{}])
 
-    assert found.startswith("urn:x is no schema of its dialect: ")
+    assert found.startswith("urn:x is not a schema of its dialect: ")
 
 
 def test_a_folder_without_contracts_is_told(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_ajv_refuses_a_schema_that_is_not_strict(node: Path, tmp_path: Path) -> 
 
     (found,) = ajv_differences(node.parent.parent.parent, schema, [{}])
 
-    assert found.startswith('ajv refuses the schema: Error: strict mode: unknown keyword: "discriminator"')
+    assert found.startswith('ajv rejects the schema: Error: strict mode: unknown keyword: "discriminator"')
 
 
 @pytest.mark.once

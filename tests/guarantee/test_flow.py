@@ -528,7 +528,7 @@ def test_the_per_service_endpoint_moves_obstore_too(world: World, monkeypatch: p
     ],
 )
 def test_an_event_of_another_trigger_raises_one_clear_error(world: World, event: Any) -> None:
-    with pytest.raises(WrongTriggerError, match="event is no batch of SQS messages"):
+    with pytest.raises(WrongTriggerError, match="the event is not a batch of SQS messages"):
         app.handler(event, LocalContext(function="f", seconds=60))  # type: ignore[arg-type]
 
 

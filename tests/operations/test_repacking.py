@@ -116,7 +116,7 @@ def test_one_object_with_different_bytes_is_refused(quiet: list[str], tmp_path: 
     with pytest.raises(RepackingError) as caught:
         prepared([quiet[0], other])
 
-    assert str(caught.value) == "one object lies there with different bytes (bucket='source', key='a')"
+    assert str(caught.value) == "the bundles hold one object with different bytes (bucket='source', key='a')"
 
 
 def test_bundles_framed_in_different_ways_are_refused(quiet: list[str]) -> None:
@@ -183,7 +183,7 @@ def test_it_is_not_put_where_it_would_be_taken_for_another(out: str, fault: str,
 def test_it_is_put_once_under_the_name_it_says(world: World, quiet: list[str]) -> None:
     place, packed = written(prepared(quiet), f"s3://{world.source}/repacked/", level=6, published=[world.distribution])
 
-    with pytest.raises(RepackingError, match="there is something of that name already"):
+    with pytest.raises(RepackingError, match="the name is taken already"):
         written(prepared(quiet), f"s3://{world.source}/repacked/", level=6, published=[world.distribution])
     with Bundle.open(place) as bundle:
         proof = bundle.verify()
@@ -192,7 +192,7 @@ def test_it_is_put_once_under_the_name_it_says(world: World, quiet: list[str]) -
 
 @pytest.mark.integration
 def test_a_bucket_that_is_not_there_is_one_sentence(world: World, quiet: list[str]) -> None:
-    with pytest.raises(AggregatorError, match="S3 refuses the bundle"):
+    with pytest.raises(AggregatorError, match="S3 rejects the bundle"):
         written(prepared(quiet), f"s3://not-there-{world.name}/", level=6, published=[])
 
 

@@ -72,7 +72,7 @@ def test_a_folder_does_as_well_and_what_is_no_bundle_is_named(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("target", "said"),
     [
-        ("no-such-folder", "aggregator: no-such-folder is no folder"),
+        ("no-such-folder", "aggregator: no-such-folder is not a folder"),
         ("s3://no-such-bucket/", "aggregator: a bucket's versions cannot be listed"),
     ],
 )
@@ -87,7 +87,7 @@ def test_where_there_is_no_bundle_it_is_said(world: World, tmp_path: Path) -> No
     for target in (f"s3://{world.distribution}/2020/", str(tmp_path)):
         ran = CliRunner().invoke(app, ["stats", target])
 
-        assert (ran.exit_code, ran.stderr) == (0, f"there is no bundle below {target}\n")
+        assert (ran.exit_code, ran.stderr) == (0, f"no bundle found below {target}\n")
 
 
 def test_a_folder_that_may_not_be_read_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

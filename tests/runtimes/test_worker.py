@@ -265,7 +265,10 @@ def test_health_is_told_by_the_status(path: str, status: int, *, healthy: bool) 
 
 @pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:port", "127.0.0.1:99999", "192.0.2.1:8080"])
 def test_an_address_that_cannot_be_listened_on_is_named(address: str) -> None:
-    with pytest.raises(HealthError, match=f"health cannot be told at {address}"), serve_health(address, dict):
+    with (
+        pytest.raises(HealthError, match=f"cannot serve the health endpoint on {address}"),
+        serve_health(address, dict),
+    ):
         pass
 
 

@@ -47,11 +47,11 @@ def disagreements(model: type[BaseModel], schema: dict[str, Any], documents: Ite
             unknown = [fault for fault in faults if not any(parts(fault) for parts in PARTINGS.values())]
             if unknown:
                 why = f"{unknown[0]['loc']}: {unknown[0]['msg']}"
-                yield f"the schema accepts what the model refuses: {why}: {_shown(document)}"
+                yield f"the schema accepts what the model rejects: {why}: {_shown(document)}"
         elif not faults:
             error = next(validator.iter_errors(document))
             why = f"{error.instance_path}: {error.kind.name}"
-            yield f"the model accepts what the schema refuses: {why}: {_shown(document)}"
+            yield f"the model accepts what the schema rejects: {why}: {_shown(document)}"
 
 
 def instances(model: type[BaseModel]) -> Iterator[Any]:

@@ -48,7 +48,7 @@ class Gate:
 
     def __init__(self, folder: Path, corpus: Path | None = None) -> None:
         if not (folder / "catalog.json").is_file():
-            raise ContractError(f"{folder} holds no contracts: there is no catalog.json in it")
+            raise ContractError(f"{folder} has no contracts: catalog.json is missing")
         self._folder = folder
         self._corpus = corpus
 
@@ -168,7 +168,7 @@ class Gate:
             path = folder / f"{profile}.schema.json"
             schemas[profile] = read_json(path)
             if fault := portability.fault_of(schemas[profile]):
-                raise ContractError(f"{path} is no JSON Schema: {fault}")
+                raise ContractError(f"{path} is not a JSON Schema: {fault}")
         return schemas
 
 

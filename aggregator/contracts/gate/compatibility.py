@@ -58,12 +58,12 @@ class Break(NamedTuple):
 def breaks(one: Contract, now: Schemas, releases: Sequence[Release], examples: Sequence[Any]) -> Iterator[Break]:
     """Every promise that a contract as it is now does not provably keep."""
     if "producer" in now:
-        yield from _uncovered(now["consumer"], now["producer"], "the consumer refuses what one may write", examples)
+        yield from _uncovered(now["consumer"], now["producer"], "the consumer rejects what one may write", examples)
     for release in releases:
         pool = (*examples, *release.examples)
         yield from _backward(one, now, release, pool)
         if "producer" in now and (one.lambda_writes or release is releases[-1]):
-            promise = f"the consumer of {release.version}, deployed, refuses what one may now write"
+            promise = f"the consumer of {release.version}, deployed, rejects what one may now write"
             yield from _uncovered(release.schemas["consumer"], now["producer"], promise, pool)
         yield from _lost(now["consumer"], release, pool)
 
@@ -111,19 +111,19 @@ def is_in(document: Any, steps: Sequence[str]) -> bool:
 
 def _backward(one: Contract, now: Schemas, release: Release, pool: Sequence[Any]) -> Iterator[Break]:
     version, then = release.version, release.schemas
-    promise = f"the consumer refuses what {version} accepted"
+    promise = f"the consumer rejects what {version} accepted"
     still = jsonschema_rs.validator_for(now["consumer"]).is_valid
     if not covers(now["consumer"], closed(then["consumer"])) or not all(map(still, release.examples)):
         yield _victim(now["consumer"], then["consumer"], promise, pool)
     if "producer" not in then:
         return
-    promise = f"the consumer refuses what {version} let one write"
+    promise = f"the consumer rejects what {version} let one write"
     yield from _uncovered(now["consumer"], then["producer"], promise, pool)
     if one.lambda_writes:
         promise = f"what is written lacks what {version} promised"
         yield from _uncovered(opened(then["producer"]), now["producer"], promise, pool)
     else:
-        promise = f"the producer schema refuses what {version} let one write"
+        promise = f"the producer schema rejects what {version} let one write"
         yield from _uncovered(now["producer"], then["producer"], promise, pool)
 
 

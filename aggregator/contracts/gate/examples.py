@@ -52,12 +52,12 @@ def misjudged(examples: Examples, schemas: Schemas) -> Iterator[str]:
     """Every example that a schema judges otherwise than it is filed, and whatever no example shows."""
     for profile, schema in schemas.items():
         for name, document in examples.valid.items():
-            yield from (f"valid/{name}: the {profile} refuses it: {fault}" for fault in faults_of(schema, document))
+            yield from (f"valid/{name}: the {profile} rejects it: {fault}" for fault in faults_of(schema, document))
         for one in examples.invalid:
             found = faults_of(schema, one.document)
             expected = (one.pointer, one.keyword)
             if profile not in one.rejected_by and found:
-                yield f"invalid/{one.name}: the {profile} refuses it, and its .expect.json does not say so: {found[0]}"
+                yield f"invalid/{one.name}: the {profile} rejects it, and its .expect.json does not say so: {found[0]}"
             elif profile in one.rejected_by and expected not in found:
                 yield f"invalid/{one.name}: the {profile} does not report {expected}, but {found}"
         yield from _unshown(examples, profile, schema)

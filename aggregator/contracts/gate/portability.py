@@ -30,7 +30,7 @@ def differences(schema: dict[str, Any], twin: dict[str, Any], documents: Sequenc
     """Where a schema, its twin and python-jsonschema part on documents; a schema that is none ends it."""
     for one in (schema, twin):
         if fault := fault_of(one):
-            yield f"{one['$id']} is no schema of its dialect: {fault}"
+            yield f"{one['$id']} is not a schema of its dialect: {fault}"
             return
     verdicts = _verdicts(schema, documents)
     yield from _compared("the draft-07 twin", verdicts, _verdicts(twin, documents), documents)
@@ -60,7 +60,7 @@ def ajv_differences(folder: Path, schema_file: Path, documents: Sequence[Any]) -
         done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
     if done.stderr:
         reasons = [line for line in done.stderr.splitlines() if "Error: " in line]
-        yield f"ajv refuses the schema: {reasons[0] if reasons else done.stderr[:200]}"
+        yield f"ajv rejects the schema: {reasons[0] if reasons else done.stderr[:200]}"
         return
     refused = {int(line.split(" ")[0].rpartition(":")[2]) for line in done.stdout.splitlines()}
     by_ajv = [number not in refused for number in range(1, len(few) + 1)]

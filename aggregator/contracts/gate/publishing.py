@@ -216,7 +216,7 @@ def version_key(version: str) -> tuple[int, ...]:
 
     """
     if not re.fullmatch(r"[0-9]+\.[0-9]+\.[0-9]+", version):
-        raise ContractError(f"{version!r} is no version: it must be three numbers")
+        raise ContractError(f"{version!r} is not a version: it must be three numbers")
     return tuple(int(part) for part in version.split("."))
 
 

@@ -35,12 +35,12 @@ State = Literal["bundled", "claimed", "in doubt", "free", "released", "rejected"
 MEANING: dict[State, str] = {
     "bundled": "it is in a bundle",
     "claimed": "an invocation is bundling it; nothing is published yet",
-    "in doubt": "its invocation is over and its bundle not there; whoever gets the next message of a member decides",
-    "free": "the bundle that it was meant for does not hold it; the next message claims it anew",
-    "released": "it was given back; the next message claims it anew",
+    "in doubt": "its invocation is over and its bundle not there; the next message of the object resolves it",
+    "free": "the bundle that it was meant for does not hold it; the next message claims it again",
+    "released": "its claim was released; the next message claims it again",
     "rejected": "its message was rejected; it is in the dead-letter queue, or was",
-    "gone": "its bundle was published, and lies in neither bucket any more",
-    "lost": "its bundle is settled and does not hold it; this must not be: please report it",
+    "gone": "its bundle was published, and is in neither bucket any more",
+    "lost": "its bundle is settled and does not hold it; this must not happen: please report it",
     "never seen": "the ledger has no record of it: no message came, or its record has expired",
 }
 
@@ -112,7 +112,7 @@ def locate(
     """
     buckets = [wanted.bucket] if wanted.bucket else source_buckets(locations)
     if not buckets:
-        raise MissingObjectError("no bundle tells which buckets there are: name it, s3://bucket/key", key=wanted.key)
+        raise MissingObjectError("no bundle names a source bucket: give the bucket, as s3://bucket/key", key=wanted.key)
     asked = [one for bucket in buckets for one in _versions(wanted._replace(bucket=bucket), locations)]
     found = [_located(one, locations, now, rejections=rejections) for one in asked]
     known = [one for one in found if one.state != "never seen"]

@@ -1,1 +1,1 @@
-"""What a workload costs, and what limits it."""
+"""Show the cost and the limits of a workload."""

@@ -204,7 +204,7 @@ def plan(
         tick=1.0 if stream.rate < 1 else 0.1,
     )
     if not seen.batches:
-        raise PlanError("nothing comes: too few objects to say anything")
+        raise PlanError("the simulated period contains no objects: raise --objects-per-day")
     members, split = _bundle(seen, workload)
     closed = {why: count / len(seen.batches) for why, count in seen.closed_by.most_common()}
     text = members * workload.object_size
@@ -237,7 +237,7 @@ def priced(path: Path) -> dict[str, tuple[float, str]]:
         unknown = set(given) - set(PRICES)
         changed = {name: (float(price), str(path)) for name, price in given.items()}
     except (ValueError, TypeError, AttributeError):
-        raise PlanError(f"{path} is no object of names and dollars") from None
+        raise PlanError(f"{path} is not a JSON object of names and dollars") from None
     if unknown:
         raise PlanError(f"{path} has prices of what we do not use: {', '.join(sorted(unknown))}")
     return {**PRICES, **changed}
@@ -245,7 +245,7 @@ def priced(path: Path) -> dict[str, tuple[float, str]]:
 
 def _checked(workload: Workload) -> None:
     if workload.objects_per_day <= 0 or workload.object_size < 0:
-        raise PlanError("a workload has more than no objects, and no negative sizes")
+        raise PlanError("the number of objects must be positive, and sizes must not be negative")
     if not 0 <= workload.duplicates < 1:
         raise PlanError("some of the objects must be new")
     if workload.object_size > workload.bundle_limit:

@@ -21,7 +21,7 @@ from aggregator.operations.doctor.checks import (
 from aggregator.operations.doctor.template import Resource, Template, TemplateError
 from aggregator.pipeline.settings import SECONDS_PER_DAY
 
-_NOT_RUNNING = Unknown("a template does not tell: ask again with --stack when it is deployed")
+_NOT_RUNNING = Unknown("not in a template: run the doctor with --stack after the deployment")
 _OURS_TO_DO = Unknown("the source bucket exists already: set its notification, then ask again with --stack")
 
 _VISIBILITY, _RETENTION, _LARGEST_MESSAGE = 30, 4 * SECONDS_PER_DAY, 1_048_576

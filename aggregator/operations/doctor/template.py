@@ -53,13 +53,13 @@ def read(path: Path) -> dict[str, Any]:
     try:
         document = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a SafeLoader
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise TemplateError(f"{path} is no YAML: " + " ".join(str(error).split())) from error
+        raise TemplateError(f"{path} is not YAML: " + " ".join(str(error).split())) from error
     if not isinstance(document, dict) or not isinstance(document.get("Resources"), dict):
-        raise TemplateError(f"{path} is no template: it has no Resources")
+        raise TemplateError(f"{path} is not a template: it has no Resources")
     for section, needed in (("Resources", "Type"), ("Parameters", "Type"), ("Outputs", "Value")):
         for name, declared in _entries(document, section):
             if not isinstance(declared, dict) or needed not in declared:
-                raise TemplateError(f"{path} is no template: {name} of its {section} has no {needed}")
+                raise TemplateError(f"{path} is not a template: {name} of its {section} has no {needed}")
     return document
 
 
@@ -203,7 +203,7 @@ def _accepted(declared: Mapping[str, Any], given: Mapping[str, str]) -> dict[str
         else:
             accepted[name] = int(value) if declaration["Type"] == "Number" else value
     if faults:
-        raise TemplateError("the parameters are refused: " + "; ".join(faults))
+        raise TemplateError("the parameters are not accepted: " + "; ".join(faults))
     return accepted
 
 

@@ -56,7 +56,7 @@ class Choice(NamedTuple):
             return True
         modified = listed.modified
         if modified is None:
-            raise BackfillError("the listing does not tell when objects were modified", key=listed.ref.key)
+            raise BackfillError("the listing does not say when objects were modified", key=listed.ref.key)
         return (self.since is None or modified >= self.since) and (self.until is None or modified < self.until)
 
 

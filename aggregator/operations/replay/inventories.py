@@ -133,7 +133,7 @@ def opened(s3: "S3Client", bucket: str, key: str) -> Inventory:
     try:
         manifest = Manifest.model_validate_json(text)
     except ValidationError as error:
-        raise InventoryError("this is no manifest of an S3 Inventory report", faults=invalid_fields(error)) from None
+        raise InventoryError("this is not a manifest of an S3 Inventory report", faults=invalid_fields(error)) from None
     if manifest.fileFormat == "ORC":
         raise InventoryError("the inventory is in ORC: configure it to be written as CSV or Parquet")
     return Inventory(s3, manifest)

@@ -36,7 +36,7 @@ def serve_health(address: str, report: Report) -> Iterator[str]:
     try:
         server = _Server((host, int(port)), type("Handler", (_Handler,), {"report": staticmethod(report)}))
     except (OSError, ValueError, OverflowError) as error:
-        raise HealthError(f"health cannot be told at {address}: {error}") from error
+        raise HealthError(f"cannot serve the health endpoint on {address}: {error}") from error
     thread = threading.Thread(target=server.serve_forever, name="health", daemon=True)
     thread.start()
     try:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
 LOG_EVENTS = {
-    "worker.started": "the worker began: its processes, and where its health is told",
+    "worker.started": "the worker began: its processes, and the address of its health endpoint",
     "worker.draining": "a signal asked the worker to stop: the processes finish what they have in hand",
     "worker.stopped": "the worker ended, with this exit status",
     "process.ended": "a process ended that should not have, or died: another takes its place after so many seconds",

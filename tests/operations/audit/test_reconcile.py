@@ -160,7 +160,7 @@ def test_what_lies_among_bundles_and_is_none_is_unreadable(world: World) -> None
     assert totals == {**SOUND, "unreadable": 1}
     assert (finding["finding"], finding["why"]) == (
         "unreadable",
-        "no bundle: it neither begins nor ends as one (size=16)",
+        "not a bundle: header and footer are missing (size=16)",
     )
 
 

@@ -225,7 +225,7 @@ def test_the_command_ends_with_one_for_an_object_in_no_bundle(world: World) -> N
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["key"], "aggregator: no bundle tells which buckets there are: name it, s3://bucket/key (key='key')"),
+        (["key"], "aggregator: no bundle names a source bucket: give the bucket, as s3://bucket/key (key='key')"),
         (["s3://b/k", "--table", "no-such-table"], "aggregator: the ledger cannot be read"),
         (["s3://b/k", "--scope", "version"], "aggregator: a bucket's versions cannot be listed"),
         (["s3://b/k", "--scope", "day"], "'day' is not one of"),

@@ -214,4 +214,4 @@ def test_a_number_that_is_none_is_one_clear_line(text: str) -> None:
     ran = CliRunner().invoke(app, ["plan", "--objects-per-day", text, "--object-size", "4KiB"])
 
     assert (ran.exit_code, ran.stdout) == (2, "")
-    assert ran.stderr == f"aggregator: --objects-per-day {text!r} is no number such as 50M, 4KiB or 1.5MB\n"
+    assert ran.stderr == f"aggregator: --objects-per-day {text!r} is not a number such as 50M, 4KiB or 1.5MB\n"

@@ -277,10 +277,10 @@ def test_an_inventory_that_cannot_be_used_is_one_clear_line(post: Post, fault: s
 
     said = {
         "orc": "the inventory is in ORC: configure it to be written as CSV or Parquet",
-        "no manifest": "this is no manifest of an S3 Inventory report",
+        "no manifest": "this is not a manifest of an S3 Inventory report",
         "another file": "a file of the inventory is not the one that the manifest names (key='data/1')",
         "another bucket": f"the inventory is about another bucket (bucket='{post.world.source}')",
-        "no versions": "the inventory tells no version ids: configure it for all versions",
+        "no versions": "the inventory has no version ids: configure it for all versions",
     }[fault]
     assert ran.exit_code == 2
     assert ran.stderr.startswith(f"aggregator: {said}")
