@@ -63,29 +63,37 @@ function placeOf(error, schema, content) {
   const [path, at, rank] = [steps(error.schemaPath).map(decodeURIComponent), steps(error.instancePath), []];
   let [node, value] = [schema, content];
   while (path.length > 1) {
-    const keyword = path.shift();
+    const [parent, keyword] = [node, path.shift()];
+    const inner = ["properties", "allOf"].includes(keyword) ? path.shift() : null;
+    node = inner === null ? parent[keyword] : parent[keyword][inner];
     rank.push(ORDER.indexOf(keyword));
-    const isInside = ["properties", "additionalProperties", "items"].includes(keyword);
-    const step = isInside ? at.shift() : path[0];
-    if (isInside) rank.push(keyword === "items" ? Number(step) : fieldRank(node, value, step));
-    if (["properties", "allOf"].includes(keyword)) path.shift();
-    if (keyword === "allOf") rank.push(Number(step));
-    node = ["properties", "allOf"].includes(keyword) ? node[keyword][step] : node[keyword];
-    if (isInside) value = value[step];
+    if (keyword === "allOf") rank.push(Number(inner));
+    if (!["properties", "additionalProperties", "items"].includes(keyword)) continue;
+    const step = at.shift();
+    rank.push(keyword === "items" ? Number(step) : fieldRank(parent, value, step));
+    value = value[step];
   }
   return { node, value, limit: node[error.keyword], rank: [...rank, ...ownRank(error, node, value)] };
 }
 
 /** Fields are in the order of the document; those of an open object that has more than the schema knows, by name. */
 function fieldRank(node, value, name) {
-  const [written, known] = [Object.keys(value), Object.keys(node.properties ?? {})];
-  const isByName = node.additionalProperties === undefined && written.length > known.length;
-  return (isByName ? known.sort() : written).indexOf(name);
+  const [written, known] = [ranks(value), Object.keys(node.properties ?? {})];
+  const isByName = node.additionalProperties === undefined && written.size > known.length;
+  return isByName ? known.sort().indexOf(name) : written.get(name);
+}
+
+const ranksOf = new WeakMap();
+
+/** The place of each field in an object; it is counted once, because an object may have many faults. */
+function ranks(object) {
+  if (!ranksOf.has(object)) ranksOf.set(object, new Map(Object.keys(object).map((name, index) => [name, index])));
+  return ranksOf.get(object);
 }
 
 function ownRank({ keyword, params }, node, value) {
   const rank = ORDER.indexOf(keyword);
-  if (keyword === "additionalProperties") return [rank, Object.keys(value).indexOf(params.additionalProperty)];
+  if (keyword === "additionalProperties") return [rank, ranks(value).get(params.additionalProperty)];
   if (keyword !== "required") return [rank];
   const isLast = node.additionalProperties === false && node.required.length === 1;
   return [isLast ? ORDER.indexOf("additionalProperties") + 0.5 : rank, node.required.indexOf(params.missingProperty)];

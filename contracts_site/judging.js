@@ -68,7 +68,7 @@ class Judge {
   /** Rules that a schema cannot express: aggregator/contracts/gate/agreement.py has the whole list. */
   byLambda(kind, content, places) {
     if (kind === "several") return [fault([], "lambda", SEVERAL, LAST_WORD)];
-    if (kind === "eventbridge") return objectFaults(content.detail.object, ["detail", "object"], places, utf8);
+    if (kind === "eventbridge") return objectFaults(content.detail.object, ["detail", "object"], places, plain);
     if (kind !== "s3") return [];
     return content.Records.flatMap((record, index) => this.recordFaults(record, index, places));
   }
@@ -77,8 +77,8 @@ class Judge {
     const name = record.eventName;
     const at = ["Records", index];
     if (name.startsWith("s3:ObjectCreated:")) {
-      const plain = { Records: [{ ...record, eventName: name.slice("s3:".length) }] };
-      const found = this.bySchema(this.named("s3-notification"), "consumer", plain);
+      const unprefixed = { Records: [{ ...record, eventName: name.slice("s3:".length) }] };
+      const found = this.bySchema(this.named("s3-notification"), "consumer", unprefixed);
       const placed = (one) => ({ ...one, keyword: "lambda", pointer: one.pointer.replace("/0", `/${index}`) });
       if (found.length) return found.map(placed);
     } else if (!name.startsWith("ObjectCreated:")) {
@@ -86,7 +86,7 @@ class Judge {
       const isKnown = this.noCreation.includes(family) && !family.includes(" ");
       return isKnown ? [] : [fault([...at, "eventName"], "lambda", UNKNOWN, ONLY_CREATIONS)];
     }
-    return objectFaults(record.s3.object, [...at, "s3", "object"], places, decoded);
+    return objectFaults(record.s3.object, [...at, "s3", "object"], places, formDecoded);
   }
 
   /** A skipped message must still be what it says it is. */
@@ -144,42 +144,36 @@ function kindOf(body) {
   return body.Event === "s3:TestEvent" && !Object.entries(body).some(isPart) ? "test" : null;
 }
 
-function objectFaults({ key, size }, at, places, bytesOf) {
+function objectFaults({ key, size }, at, places, decode) {
   const found = [];
   const reject = (name, problem, remedy = LAST_WORD) => found.push(fault([...at, name], "lambda", problem, remedy));
-  const bytes = bytesOf(key);
-  if (!isUtf8(bytes)) reject("key", "key is not UTF-8 once it is decoded");
+  const bytes = bytesOf(key, decode);
+  if (!bytes) reject("key", "key is not UTF-8 once it is decoded");
   else if (bytes.length > MAX_KEY_BYTES) reject("key", `key is longer than ${MAX_KEY_BYTES} bytes`);
-  const isWritten = typeof size === "number" && places.at(`/${[...at, "size"].join("/")}`).text;
-  if (isWritten && /[.eE]/u.test(isWritten)) reject("size", "must be a whole number", WHOLE);
+  const isNumber = typeof size === "number";
+  if (isNumber && /[.eE]/u.test(places.at(`/${[...at, "size"].join("/")}`).text)) {
+    reject("size", "must be a whole number", WHOLE);
+  }
   return found;
 }
 
-function utf8(text) {
-  return new TextEncoder().encode(text);
-}
-
-/** The bytes of a form-encoded key: + is a space, %XX a byte; a bare percent sign is left as it is. */
-function decoded(key) {
-  const bytes = utf8(key.replaceAll("+", " "));
-  const found = [];
-  for (let at = 0; at < bytes.length; at += 1) {
-    const digits = bytes[at] === 0x25 ? String.fromCharCode(...bytes.slice(at + 1, at + 3)) : "";
-    const isEscape = /^[0-9A-Fa-f]{2}$/u.test(digits);
-    found.push(isEscape ? parseInt(digits, 16) : bytes[at]);
-    if (isEscape) at += 2;
-  }
-  return Uint8Array.from(found);
-}
-
-function isUtf8(bytes) {
+/** The bytes of a key, or null if they are not UTF-8. */
+function bytesOf(key, decode) {
   try {
-    new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-    return true;
+    return new TextEncoder().encode(decode(key));
   } catch (error) {
-    if (error instanceof TypeError) return false;
+    if (error instanceof URIError) return null;
     throw error;
   }
+}
+
+function plain(key) {
+  return key;
+}
+
+/** A form-encoded key: + is a space, %XX a byte; a percent sign without two digits is left as it is. */
+function formDecoded(key) {
+  return decodeURIComponent(key.replaceAll("+", " ").replace(/%(?![0-9A-Fa-f]{2})/gu, "%25"));
 }
 
 /** The verdict with the line of each fault. */
