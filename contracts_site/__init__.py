@@ -1,1 +1,1 @@
-"""The page that shows the contracts and judges messages in the browser: `just contracts-site`."""
+"""The page that shows the contracts and checks messages in the browser: `just contracts-site`."""

@@ -11,7 +11,7 @@ Node = dict[str, Any]
 
 
 class UnshowableError(ValueError):
-    """The contracts say something that the page cannot show or judge."""
+    """The contracts say something that the page cannot show or check."""
 
 
 LIMITS = {

@@ -1,8 +1,9 @@
 """
-Write the page: one file of HTML that holds every contract, and the judge, and needs nothing else.
+Write the page: one file of HTML that shows every contract and checks messages, and needs nothing else.
 
-The page may not load or send anything: its Content-Security-Policy (W3C, CSP Level 3) names the hash of each script and
-of the style, and forbids all else. What it cannot show or judge, it refuses to be built from.
+ajv generates the code that checks (`validators.py`). The page cannot load or send anything: its Content-Security-Policy
+(W3C, CSP Level 3) names the hash of each script and of the style, and forbids everything else, `eval` included. The
+build fails for a contract that the page cannot show or check.
 """
 
 import json
@@ -15,15 +16,15 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from aggregator.contracts.gate.lint import lint
-from contracts_site.fields import UnshowableError, field_list
+from aggregator.events import NO_CREATION
+from contracts_site.fields import Node, UnshowableError, field_list
 from contracts_site.markup import html, inline, prose, tag
-
-SCRIPTS = ("reading.js", "schema.js", "judging.js", "page.js")
+from contracts_site.validators import compile_validators, without_references
 
 _HERE = Path(__file__).parent
 _PROFILES = {
-    "producer": "what one may write: any other field is refused",
-    "consumer": "what is accepted: other fields are ignored",
+    "producer": "what a sender may write; any other field is a fault",
+    "consumer": "what the Lambda accepts; it ignores other fields",
 }
 
 
@@ -32,22 +33,42 @@ def page(folder: Path) -> str:
     The page that shows what is published in `folder`, which is `contracts/`.
 
     Raises:
-        UnshowableError: a schema uses a keyword that the page does not judge by, or a change belongs to no contract.
+        UnshowableError: the page cannot show or check a schema, or a change belongs to no contract.
+        MissingToolError: Node.js or ajv is not installed.
 
     """
     catalog = _json(folder / "catalog.json")["contracts"]
     changes = _changes((folder / "CHANGELOG.md").read_text(encoding="utf-8"), [one["name"] for one in catalog])
-    style = (_HERE / "page.css").read_text(encoding="utf-8")
-    scripts = [(_HERE / name).read_text(encoding="utf-8") for name in SCRIPTS]
-    return Template((_HERE / "page.html").read_text(encoding="utf-8")).substitute(
+    style = _text("page.css")
+    contracts = [_checked(folder, one) for one in catalog]
+    scripts = [*judge_scripts(contracts), _text("page.js")]
+    return Template(_text("page.html")).substitute(
         policy=_policy(style, scripts),
         style=style,
         scripts="".join(f"<script>{script}</script>\n" for script in scripts),
-        data=_data([_judged(folder, one) for one in catalog]),
+        data=_data(judge_data(contracts)),
         contents=html(_contents(catalog)),
         options=html(tag("option", _label(one), value=_label(one)) for one in catalog),
         contracts=html(_section(folder, one, changes[one["name"]]) for one in catalog),
     )
+
+
+def judge_scripts(contracts: list[dict[str, Any]]) -> list[str]:
+    """The scripts that check messages, without the form."""
+    schemas = {f"{one['label']} {profile}": schema for one in contracts for profile, schema in one["profiles"].items()}
+    return [_text("reading.js"), compile_validators(schemas), _text("faults.js"), _text("judging.js")]
+
+
+def judge_data(contracts: list[dict[str, Any]]) -> dict[str, Any]:
+    """What these scripts read: the contracts, and the names of the events that create no object."""
+    return {"contracts": contracts, "noCreation": sorted(NO_CREATION)}
+
+
+def as_checked(label: str, profiles: dict[str, Node]) -> dict[str, Any]:
+    """A contract as these scripts need it."""
+    name, _, _ = label.partition("@")
+    inlined = {profile: without_references(schema) for profile, schema in profiles.items()}
+    return {"label": label, "name": name, "profiles": inlined}
 
 
 def _policy(style: str, scripts: list[str]) -> str:
@@ -67,13 +88,12 @@ def _data(value: Any) -> str:
     return json.dumps(value, ensure_ascii=True, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def _judged(folder: Path, one: dict[str, Any]) -> dict[str, Any]:
-    """A contract as the judge in the page needs it."""
+def _checked(folder: Path, one: dict[str, Any]) -> dict[str, Any]:
     schemas = {profile: _json(folder / file["path"]) for profile, file in one["profiles"].items()}
     for profile, schema in schemas.items():
         for pointer, words in lint(schema, profile):
             raise UnshowableError(f"{one['profiles'][profile]['path']}: {pointer} {words}")
-    return {"label": _label(one), "name": one["name"], "profiles": schemas}
+    return as_checked(_label(one), schemas)
 
 
 def _contents(catalog: list[dict[str, Any]]) -> list[ET.Element]:
@@ -154,11 +174,11 @@ def _example(folder: Path, label: str, file: dict[str, Any]) -> ET.Element:
 
 
 def _expected(expected: dict[str, Any]) -> list[ET.Element]:
-    judges = " and ".join(expected["rejected_by"])
+    profiles = " and ".join(expected["rejected_by"])
     place = _code(expected["pointer"] or "(root)")
     why = expected["why"]
     return [
-        tag("p", f"The {judges} must report ", _code(expected["keyword"]), " at ", place),
+        tag("p", f"The {profiles} profile must report ", _code(expected["keyword"]), " at ", place),
         tag("p", *inline(f"{why[0].upper()}{why[1:]}.")),
     ]
 
@@ -185,6 +205,10 @@ def _code(text: str) -> ET.Element:
 
 def _pretty(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def _text(name: str) -> str:
+    return (_HERE / name).read_text(encoding="utf-8")
 
 
 def _json(path: Path) -> Any:

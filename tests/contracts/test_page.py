@@ -15,10 +15,15 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 from aggregator.contracts.catalog import published
 from contracts_site.page import page
+from contracts_site.validators import are_tools_here
 from tests.support import ROOT
 from tests.support.browser import chromium, chromium_is_here
 
-pytestmark = [pytest.mark.once, chromium_is_here]
+pytestmark = [
+    pytest.mark.once,
+    chromium_is_here,
+    pytest.mark.skipif(not are_tools_here(), reason="ajv is not installed: npm ci --prefix contracts/snippets/node"),
+]
 
 CONTRACTS = ROOT / "contracts"
 GOOD = json.dumps(published("s3-notification/v1/examples/valid/put.json"), indent=2)
@@ -102,14 +107,14 @@ def site(browser: Chrome, folder: Path) -> Chrome:
 def test_a_good_message_is_called_valid(site: Chrome) -> None:
     _paste(site, GOOD)
 
-    assert _verdict(site) == "Valid: 1 message by s3-notification@1, producer."
+    assert _verdict(site) == "Valid: 1 message, checked by s3-notification@1, producer."
     assert _faults(site) == []
 
 
 def test_a_bad_message_is_refused_with_line_pointer_keyword_problem_and_remedy(site: Chrome) -> None:
     _paste(site, BAD)
 
-    assert _verdict(site) == "Invalid: 1 fault by s3-notification@1, producer."
+    assert _verdict(site) == "Invalid: 1 fault, checked by s3-notification@1, producer."
     key = published("s3-notification/v1/producer.schema.json")["$defs"]["NotifiedObject"]["properties"]["key"]
     told = f"line 11 /Records/0/s3/object/key required\nis missing: {key['description']}"
     assert _faults(site) == [told]
@@ -122,8 +127,8 @@ def test_the_consumer_takes_what_the_producer_may_not_write(site: Chrome) -> Non
     as_producer = _verdict(site)
     site.find_element(By.CSS_SELECTOR, "[value=consumer]").click()
 
-    assert as_producer == "Invalid: 1 fault by s3-notification@1, producer."
-    assert _verdict(site) == "Valid: 1 message by s3-notification@1, consumer."
+    assert as_producer == "Invalid: 1 fault, checked by s3-notification@1, producer."
+    assert _verdict(site) == "Valid: 1 message, checked by s3-notification@1, consumer."
 
 
 def test_a_whole_sqs_event_is_unwrapped_and_a_fault_shown_on_its_line(site: Chrome) -> None:
@@ -132,7 +137,7 @@ def test_a_whole_sqs_event_is_unwrapped_and_a_fault_shown_on_its_line(site: Chro
     _paste(site, json.dumps({"Records": bodies}, indent=2))
     site.find_element(By.CSS_SELECTOR, "#faults button").click()
 
-    assert _verdict(site) == "Invalid: 1 fault in 1 of 2 messages by s3-notification@1, producer."
+    assert _verdict(site) == "Invalid: 1 fault in 1 of 2 messages, checked by s3-notification@1, producer."
     assert _faults(site)[0].startswith("line 11 /Records/1/body#/Records/0/s3/object/key required\n")
     selected = "const m = document.getElementById('message'); return m.value.slice(m.selectionStart, m.selectionEnd)"
     assert site.execute_script(selected) == f'      "body": {json.dumps(BAD)}'
@@ -144,7 +149,7 @@ def test_a_whole_sqs_event_is_unwrapped_and_a_fault_shown_on_its_line(site: Chro
         ('{"Records": [\n  oops]}', "is not JSON: a value is expected at column 3: write JSON (RFC 8259)"),
         ("[" * 100_000, "is not JSON: it is nested deeper than 201 levels at column 202: write JSON (RFC 8259)"),
         (GOOD.replace('"size": ', f'"size": -{"9" * 999}'), "is less than 0: bytes of the object, a whole number"),
-        ("{}", "is nothing that any contract describes: choose the contract that it should keep"),
+        ("{}", "fits no contract: choose its contract above the message"),
     ],
     ids=["no JSON", "deep nesting", "a huge number", "an unknown message"],
 )
@@ -156,15 +161,55 @@ def test_whatever_is_pasted_is_answered_in_one_line(site: Chrome, text: str, tol
     assert _console(site) == []
 
 
-def test_a_page_that_cannot_judge_says_so_and_calls_nothing_valid(browser: Chrome, folder: Path) -> None:
+def test_a_page_that_fails_says_so_and_calls_nothing_valid(browser: Chrome, folder: Path) -> None:
     broken = folder / "broken.html"
-    broken.write_text((folder / "contracts.html").read_text("utf-8").replace('"minItems":1', '"fewest":1'), "utf-8")
+    broken.write_text((folder / "contracts.html").read_text("utf-8").replace('"profiles":', '"profile":'), "utf-8")
     browser.get(broken.as_uri())
 
     _paste(browser, GOOD)
 
-    assert _verdict(browser) == "This page has failed: Uncaught Error: this page does not know the keyword fewest."
+    assert _verdict(browser).startswith("This page has failed: Uncaught TypeError")
     assert len(_console(browser)) >= 1
+
+
+@pytest.mark.parametrize(("kind", "begins"), [("valid", "Valid: 1 message"), ("invalid", "Invalid: 1 fault")])
+def test_an_example_is_loaded_at_the_top_and_its_verdict_is_in_view(site: Chrome, kind: str, begins: str) -> None:
+    _resize(site, 1280, 900)
+
+    site.find_element(By.CSS_SELECTOR, f"[data-load={kind}]").click()
+
+    assert _verdict(site).startswith(begins)
+    assert _in_view(site, "#verdict", "#message", "#faults")
+    assert site.switch_to.active_element.get_attribute("id") == "verdict"
+
+
+def test_the_verdict_is_in_view_before_and_after_a_message_is_checked(site: Chrome) -> None:
+    _resize(site, 1280, 900)
+    is_seen_before = _in_view(site, "#verdict")
+
+    site.find_element(By.ID, "message").send_keys("{}")
+    site.find_element(By.CSS_SELECTOR, "#form .main").click()
+
+    assert is_seen_before
+    assert _in_view(site, "#verdict", "#faults li")
+    assert site.switch_to.active_element.get_attribute("id") == "verdict"
+
+
+def test_on_a_phone_the_page_goes_to_the_verdict(site: Chrome) -> None:
+    _resize(site, 360, 640)
+    site.execute_script("scrollTo(0, document.getElementById('form').getBoundingClientRect().top)")
+
+    site.find_element(By.CSS_SELECTOR, "[data-load=invalid]").click()
+
+    assert _in_view(site, "#verdict")
+
+
+def test_an_example_of_the_chosen_contract_is_loaded(site: Chrome) -> None:
+    site.find_element(By.CSS_SELECTOR, "option[value='eventbridge-notification@1']").click()
+
+    site.find_element(By.CSS_SELECTOR, "[data-load=valid]").click()
+
+    assert _verdict(site) == "Valid: 1 message, checked by eventbridge-notification@1, producer."
 
 
 def test_a_contract_offers_only_the_profiles_that_it_has(site: Chrome) -> None:
@@ -200,8 +245,7 @@ def test_every_field_and_every_change_is_on_the_page(site: Chrome) -> None:
 
 @pytest.mark.parametrize("width", [360, 768, 1280])
 def test_nothing_is_wider_than_the_screen(site: Chrome, width: int) -> None:
-    metrics = {"width": width, "height": 740, "deviceScaleFactor": 1, "mobile": width < 700}
-    site.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    _resize(site, width, 740)
 
     _paste(site, f"{BAD} {'x' * 3_000}")
     _paste(site, BAD)
@@ -237,11 +281,12 @@ def test_all_is_reached_by_tab_in_the_order_in_which_it_is_read_and_the_focus_is
 
 def test_a_message_is_checked_by_keyboard_alone(site: Chrome) -> None:
     site.find_element(By.ID, "message").send_keys("{}", Keys.TAB, Keys.ENTER)
-    for _ in range(3):
-        site.switch_to.active_element.send_keys(Keys.SHIFT + Keys.TAB)
+    is_at_the_verdict = site.switch_to.active_element.get_attribute("id") == "verdict"
+    site.switch_to.active_element.send_keys(Keys.TAB)
 
     assert _verdict(site) == "Invalid: 1 fault."
-    assert site.switch_to.active_element.get_attribute("id") == "contract"
+    assert is_at_the_verdict
+    assert site.switch_to.active_element.text == "line 1"
 
 
 def test_what_is_not_seen_is_said(site: Chrome) -> None:
@@ -256,11 +301,13 @@ def test_what_is_not_seen_is_said(site: Chrome) -> None:
         ("contentinfo", ""),
         ("region", "Check a message"),
         ("combobox", "Contract"),
-        ("group", "Judge as"),
+        ("group", "Profile"),
         ("radio", "producer"),
         ("radio", "consumer"),
         ("textbox", "Message"),
         ("button", "Check"),
+        ("button", "Load a valid example"),
+        ("button", "Load an invalid example"),
         ("status", ""),
     }
     assert site.find_element(By.ID, "verdict").get_attribute("aria-live") == "polite"
@@ -317,6 +364,21 @@ def _paste(browser: Chrome, text: str) -> None:
         text,
     )
     WebDriverWait(browser, 60).until(lambda _: _verdict(browser))
+
+
+def _resize(browser: Chrome, width: int, height: int) -> None:
+    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 700}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+
+def _in_view(browser: Chrome, *selectors: str) -> bool:
+    """Whether the whole of each element is inside the window."""
+    seen: bool = browser.execute_script(
+        "return [...arguments].every((one) => { const box = document.querySelector(one).getBoundingClientRect(); "
+        "return box.top >= 0 && box.bottom <= innerHeight; })",
+        *selectors,
+    )
+    return seen
 
 
 def _verdict(browser: Chrome) -> str:
