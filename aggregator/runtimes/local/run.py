@@ -9,7 +9,6 @@ visibility time-out, and goes to the dead-letter queue after three receives.
 """
 
 import contextlib
-import io
 import os
 import time
 from collections import Counter
@@ -24,6 +23,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from aggregator import app
 from aggregator.aws import CommandClients
 from aggregator.operations.ledger_reader import LedgerReader
+from aggregator.runtimes.lines import Lines
 from aggregator.runtimes.local.files import LocalRunError
 from aggregator.runtimes.local.stack import Stack, make_stack
 from aggregator.runtimes.polling import EventSourceMapping, LocalContext
@@ -100,7 +100,11 @@ def run(
         figures.update(told)
         return response
 
-    with _environment(endpoint_url, name), contextlib.redirect_stdout(_Lines(log)), _translated():
+    with (
+        _environment(endpoint_url, name),
+        contextlib.redirect_stdout(Lines(lambda line: log(line.rstrip("\n")))),
+        _translated(),
+    ):
         clients = CommandClients.build(_UPLOADERS + 2, attempts=3, session=boto3.Session())
         stack = make_stack(clients, name, visibility_timeout=6 * _FUNCTION_SECONDS, receives=_RECEIVES)
         began = time.monotonic()
@@ -224,16 +228,3 @@ def _environment(endpoint_url: str, name: str) -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
-
-
-class _Lines(io.TextIOBase):
-    """What the handler writes to stdout, line by line."""
-
-    def __init__(self, log: Callable[[str], object]) -> None:
-        self._log, self._rest = log, ""
-
-    def write(self, text: str) -> int:
-        *lines, self._rest = (self._rest + text).split("\n")
-        for line in lines:
-            self._log(line)
-        return len(text)

@@ -31,6 +31,7 @@ from aggregator.exceptions import AggregatorError
 from aggregator.pipeline.deadlines import GRACE
 from aggregator.pipeline.settings import Settings
 from aggregator.pipeline.telemetry import configured
+from aggregator.runtimes.lines import Lines, write_at_once
 from aggregator.runtimes.polling import BEATS, EventSourceMapping, LocalContext, Polled
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def longest(options: Options) -> float:
 def work(options: Options, heartbeats: Connection) -> None:
     """Poll until SIGTERM, until the parent is dead, or until `options.batches` are done; tell `signs` of it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, which tells the parent too
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a metric that waits in a buffer may be lost
+    sys.stdout = Lines(write_at_once(1))  # the processes of a worker share it, and what waits in a buffer may be lost
     configured(Settings.from_env(os.environ))
     _Process(options, heartbeats).run()
 
