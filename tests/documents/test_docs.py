@@ -34,7 +34,7 @@ FORBIDDEN = (
     r"\bin the place of\b",
     r"\bnobody foresaw\b",
     r"\b(?:is|are|was|were|be|been) told\b|\btell(?:s|ing)? (?:of|which|what|how|whether)\b",
-    r"\blies? (?:in|under|behind|among|below|below|beside|there)\b",
+    r"\blies? (?:in|under|behind|among|below|beside|there)\b",
     r"\bbehind (?:it|the text|its text|a text)\b",
     r"(?<=[.!] )What (?!if\b)",
 )
@@ -105,6 +105,18 @@ def test_a_file_or_a_test_that_a_decision_names_is_there(decision: Path) -> None
     missing = [name for name in files if not any(ROOT.glob(name.rstrip("./") + "*"))]
     assert missing == []
     assert set(tests) <= _tests()
+
+
+def test_the_architecture_names_every_module_and_functions_that_are_there() -> None:
+    page = ROOT / "docs" / "architecture.md"
+    text = page.read_text(encoding="utf-8")
+    (tree,) = re.findall(r"```text\n(aggregator/\n.*?)```", text, flags=re.DOTALL)
+    modules = [path for path in (ROOT / "aggregator").rglob("[!_]*.py") if path.parent.name != "commands"]
+    named = re.findall(r"\]\((\.\./aggregator/[\w/]+\.py)\) `([\w.]+)`", text)
+
+    assert {path.stem for path in modules} <= set(re.findall(r"\w+", tree))
+    assert len(named) >= 10
+    assert [(module, name) for module, name in named if name not in _defined(page.parent / module)] == []
 
 
 def test_the_index_of_the_pages_names_each_page() -> None:
@@ -242,6 +254,17 @@ def _anchors(text: str) -> set[str]:
     headings = re.findall(r"^#+ (.*)$", _without_blocks(text), flags=re.MULTILINE)
     plain = (re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading) for heading in headings)
     return {re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-") for heading in plain}
+
+
+def _defined(module: Path) -> set[str]:
+    """The functions and classes of a module, and the methods of its classes."""
+    names: set[str] = set()
+    for node in ast.parse(module.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            names |= {f"{node.name}.{inner.name}" for inner in node.body if isinstance(inner, ast.FunctionDef)}
+    return names
 
 
 def _tests() -> set[str]:
