@@ -129,6 +129,14 @@ def test_the_index_of_the_pages_names_each_page() -> None:
     assert {path for path in PAGES if path not in linked} <= {index}
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_page_begins_with_who_it_is_for_and_ends_with_where_to_go_next(page: Path) -> None:
+    paragraphs = page.read_text(encoding="utf-8").strip().split("\n\n")
+
+    assert re.search(r"^For |This page is for ", paragraphs[1])
+    assert re.match(r"Next: .*\]\(", paragraphs[-1], flags=re.DOTALL)
+
+
 @pytest.mark.parametrize("document", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_prose_is_plain(document: Path) -> None:
     """A path to a Python file among the parameters has its string literals checked."""
