@@ -213,11 +213,12 @@ def test_every_document_sends_dead_letters_back_by_the_same_command() -> None:
     assert {path for path, text in texts.items() if "start-message-move-task" in text} == set()
 
 
-def test_log_events_that_documents_name_are_said() -> None:
+def test_log_events_that_pages_name_are_said() -> None:
+    nouns = "|".join({name.split(".")[0] for name in LOG_EVENTS})
     named = {
         name
-        for document in DOCUMENTS
-        for name in re.findall(r"`((?:bundle|envelope|invocation|claim|settle)\.[a-z]+)`", document.read_text("utf-8"))
+        for document in PAGES
+        for name in re.findall(rf"`((?:{nouns})\.(?!py|gz)[a-z_]+)`", document.read_text("utf-8"))
     }
 
     assert named <= set(LOG_EVENTS)
