@@ -26,7 +26,7 @@ DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
 DOCUMENTS = [*PAGES, *DECISIONS]
 
 FORBIDDEN = (
-    r"\bis none\b|\bare none\b",
+    r"(?<!there )\b(?:is|are) none\b",
     r"(?<!there )\b(?:is|are|was|were) no (?!longer\b|more\b|less\b|better\b)",
     r"\banew\b|\bfor ever\b|\bhence\b|\bthereof\b|\bwhoever\b|\bwherever\b",
     r"\bmend(?:s|ed|ing)?\b",
