@@ -235,7 +235,7 @@ def test_a_thousand_unknown_fields_are_told_twenty_times_and_that_there_are_more
     result = judged(_with_object(**{f"field{at}": at for at in range(number)}))
     in_json = judged(_with_object(**{f"field{at}": at for at in range(number)}), "--format", "json")
 
-    more = ["message.json:1 (root): more: has more faults than the 20 that are told: mend these, and judge it again"]
+    more = ["message.json:1 (root): more: has more than 20 faults: correct these, and check it again"]
     keywords = [fault["keyword"] for fault in json.loads(in_json.stdout)["faults"]]
     assert result.stdout.splitlines()[20:] == (more if number > 20 else [])
     assert keywords == ["additionalProperties"] * 20 + (["more"] if number > 20 else [])

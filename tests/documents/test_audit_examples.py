@@ -76,7 +76,8 @@ def _run(world: World, command: str) -> tuple[int, str]:
     return ran.exit_code, ran.stdout.replace(world.source, "orders").replace(world.distribution, "bundles")
 
 
-def _steady(text: str) -> str:
+def _steady(text: str) -> list[str]:
+    """The lines of a text without what varies; of two prefixes with as many members, either may be first."""
     for varying, steady in _VARYING.items():
         text = re.sub(varying, steady, text)
-    return text
+    return sorted(text.splitlines(), key=lambda line: line if line.startswith("s3://") else "")

@@ -3,8 +3,11 @@
 import gzip
 import hashlib
 import io
+import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,46 +30,71 @@ READING = (ROOT / "docs" / "reading-bundles.md").read_text(encoding="utf-8")
 TOOLS = (ROOT / "docs" / "bundle-tools.md").read_text(encoding="utf-8")
 EXAMPLES: list[tuple[str, str]] = re.findall(r"```sh\n(aggregator .*?)```\n\n```text\n(.*?)```", TOOLS, flags=re.DOTALL)
 LOCAL = [example for example in EXAMPLES if "s3://" not in example[0]]
+REPACKING = LOCAL[0][0].splitlines()[0]
+(AGGREGATING,) = re.findall(r"```sh\n(mkdir .*?)```", TOOLS, flags=re.DOTALL)
+(DAMAGING,) = re.findall(r"```sh\n(head .*?)```", TOOLS, flags=re.DOTALL)
+(MAKING,) = re.findall(r"```sh\n(aggregator .*?)```", READING, flags=re.DOTALL)
 
 ORDERS = ["orders/08/order 001.json", "orders/08/order 002.json", "orders/08/order 003.json"]
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What the pages speak of: a bundle, damaged ones, and a quiet hour."""
-    (tmp_path / "quiet-hour").mkdir()
-    bundle = _bundle("2026/11/23/16/bundle-6f1b2c3d.gz", ORDERS, {"../orders/order.json": ORDERS[0]})
-    files = {
-        "bundle.gz": bundle,
-        "damaged.gz": bundle[:40] + bytes([bundle[40] ^ 1]) + bundle[41:],
-        "truncated.gz": bundle[:-100],
-        "quiet-hour/bundle-1.gz": _bundle("2026/11/23/02/bundle-1.gz", ["orders/08/order 004.json"]),
-        "quiet-hour/bundle-2.gz": _bundle("2026/11/23/02/bundle-2.gz", ["notes/größe + maße.txt", "notes/empty.txt"]),
-    }
-    for name, data in files.items():
-        (tmp_path / name).write_bytes(data)
+    """A folder with the two bundles that the page of the tools begins with."""
+    notes = {"größe + maße.txt": "notes/größe + maße.txt", "empty.txt": "notes/empty.txt"}
+    (tmp_path / "quiet-hour/2026/11/23/02").mkdir(parents=True)
+    for key, bundle in (
+        ("2026/11/23/02/bundle-6f1b2c3d.gz", _bundle("2026/11/23/02/bundle-6f1b2c3d.gz", ORDERS)),
+        ("2026/11/23/02/bundle-a7d0e914.gz", _bundle("2026/11/23/02/bundle-a7d0e914.gz", [], notes)),
+    ):
+        (tmp_path / "quiet-hour" / key).write_bytes(bundle)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def test_each_command_of_the_page_prints_what_stands_below_it(folder: Path) -> None:
-    printed = [(commands, "".join(map(_run, commands.splitlines()))) for commands, _ in LOCAL]
+    printed = []
+    for commands, _ in LOCAL:
+        if "damaged.gz" in commands:
+            _run_in_bash(DAMAGING, folder)
+        printed.append((commands, "".join(map(_run, commands.splitlines()))))
 
     assert printed == LOCAL
     assert {commands.split()[2] for commands, _ in LOCAL} == {"list", "cat", "extract", "verify", "repack"}
 
 
 @pytest.mark.integration
+@pytest.mark.once
+def test_the_commands_at_the_top_of_the_page_make_the_files_of_its_examples(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = _run("aggregator bundle list quiet-hour").splitlines()[:-1]
+    clone = tmp_path_factory.mktemp("clone")
+    (clone / "fixtures").symlink_to(ROOT / "fixtures")
+
+    _run_in_bash(AGGREGATING + REPACKING + "\n" + DAMAGING, clone)
+
+    monkeypatch.chdir(clone)
+    assert sorted(_run("aggregator bundle list quiet-hour").splitlines()[:-1]) == sorted(listed)
+    verified = _run("aggregator bundle verify bundle.gz damaged.gz truncated.gz")
+    assert re.findall(r"^(ok|bad)\t.*?(\w+\.gz)", verified, flags=re.MULTILINE) == [
+        ("ok", "bundle.gz"),
+        ("bad", "damaged.gz"),
+        ("bad", "truncated.gz"),
+    ]
+
+
+@pytest.mark.integration
 def test_the_deep_example_of_the_page_prints_what_stands_below_it(folder: Path, world: World) -> None:
     (example,) = [example for example in EXAMPLES if "s3://" in example[0]]
-    key = "2026/11/23/16/bundle-6f1b2c3d.gz"
-    data = (folder / "bundle.gz").read_bytes()
+    key = "2026/11/23/02/bundle-6f1b2c3d.gz"
+    data = (folder / "quiet-hour" / key).read_bytes()
     world.s3.put_object(Bucket=world.distribution, Key=key, Body=data)
     world.dynamodb.put_item(
         TableName=world.table,
         Item={
             "id": {"S": f"{world.distribution}#{key}"},
-            "data": {"S": f'{{"bundle": "{key}", "members": 4, "sha256": "{hashlib.sha256(data).hexdigest()}"}}'},
+            "data": {"S": f'{{"bundle": "{key}", "members": 3, "sha256": "{hashlib.sha256(data).hexdigest()}"}}'},
         },
     )
 
@@ -75,32 +103,28 @@ def test_the_deep_example_of_the_page_prints_what_stands_below_it(folder: Path, 
     assert printed.replace(world.distribution, "distribution") == example[1]
 
 
-def test_the_python_of_the_page_runs(folder: Path) -> None:
-    scope = _run_python_of_the_page()
-
-    assert scope["text"] == (SAMPLES / ORDERS[0]).read_bytes()
-    assert scope["sizes"] == {
-        **{key: (SAMPLES / key).stat().st_size for key in ORDERS},
-        "../orders/order.json": len(scope["text"]),
-    }
-    assert scope["orders"][0][0] == sum(len((SAMPLES / key).read_bytes().splitlines()) for key in [ORDERS[0], *ORDERS])
-    assert scope["by_bucket"] == [("source", 4, sum(scope["sizes"].values()))]
-
-
-def test_the_python_of_the_page_reads_the_bundle_of_the_readmes_first_command(
+def test_the_python_of_the_page_runs_on_what_its_commands_make(
     samples_bundle: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "bundle.gz").write_bytes(samples_bundle)
+    local, repack = MAKING.splitlines()
+    bundle = tmp_path / "bundles/2026/11/23/16/bundle-samples.gz"
+    bundle.parent.mkdir(parents=True)
+    bundle.write_bytes(samples_bundle)
     monkeypatch.chdir(tmp_path)
+    _run(repack)
 
     scope = _run_python_of_the_page()
 
-    assert len(scope["members"]) == 122
-    assert scope["orders"][0][0] == len(gzip.decompress(samples_bundle).splitlines()) - 1  # the note is no JSON
+    assert f"\n{local}\n" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert scope["text"] == (SAMPLES / ORDERS[0]).read_bytes()
+    assert len(scope["members"]) == len(scope["sizes"]) == 122
+    assert scope["orders"][0][0] == len(gzip.decompress(samples_bundle).splitlines()) - 1  # the note is not JSON
+    assert scope["by_bucket"] == [("samples", 122, sum(scope["sizes"].values()))]
 
 
 @pytest.mark.parametrize("command", ["list", "cat", "extract", "verify", "repack"])
 def test_the_example_at_the_end_of_each_help_runs(command: str, folder: Path) -> None:
+    _run(REPACKING)
     group = typer.main.get_command(app)
     assert isinstance(group, click.Group | typer.core.TyperGroup)
     epilog = group.commands["bundle"].commands[command].epilog or ""  # type: ignore[attr-defined]
@@ -125,6 +149,12 @@ def _run(command: str) -> str:
     assert done.exception is None or isinstance(done.exception, SystemExit)
     printed = done.stdout + done.stderr
     return printed if printed.endswith("\n") else printed + "\n"
+
+
+def _run_in_bash(script: str, folder: Path) -> None:
+    aggregator = f'aggregator() {{ {shlex.quote(sys.executable)} -m aggregator "$@"; }}\n'
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run(["bash", "-euo", "pipefail", "-c", aggregator + script], cwd=folder, env=environment, check=True)
 
 
 def _bundle(key: str, names: Sequence[str], others: dict[str, str] | None = None) -> bytes:

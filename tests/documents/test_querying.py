@@ -47,6 +47,17 @@ def test_duckdb_reads_each_line_once_and_knows_the_hour(bundles: dict[str, list[
     assert lines == [(line,) for line in sorted(line for text in bundles.values() for line in text)]
 
 
+def test_duckdb_reads_the_lines_of_members_of_every_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = ['{"order": 1}', 'a;b;"not closed', '"c","d ""e"" f"', "back\\slash", "tab\tand \x01", "größe 😀", "last"]
+    members = {"mixed": "\n".join(lines).encode(), "binary": bytes(range(128, 256))}
+    monkeypatch.setitem(generate.GOLDEN, "mixed.gz", ("lines", 1, members))
+    _write("bundles/2026/11/23/16/bundle-mixed.gz", generate.golden("mixed.gz"))
+    _, raw = _blocks("DuckDB", "sql")
+
+    assert duckdb.execute(raw).fetchall() == [(line,) for line in sorted(lines)]
+
+
 def test_each_query_of_the_readme_and_the_page_reads_the_bundle_that_the_readme_has_just_made(
     samples_bundle: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
