@@ -11,6 +11,8 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as examples
 from moto.server import ThreadedMotoServer
 
 from aggregator.pipeline.core import Packer, Source
@@ -29,6 +31,10 @@ ENVIRONMENT = {
     "LOG_LEVEL": "INFO",
 }
 
+
+# The same examples each time, however long a busy machine takes to make and to try them.
+examples.register_profile("tests", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+examples.load_profile("tests")
 
 LEFT_OUT = pytest.StashKey[int]()
 
