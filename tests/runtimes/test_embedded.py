@@ -47,7 +47,7 @@ def test_it_is_gone_with_the_process_that_it_is_for_however_that_ends(number: in
 
 
 @pytest.mark.integration
-def test_it_is_installed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pip_installs_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     said: list[str] = []
 
@@ -58,17 +58,17 @@ def test_it_is_installed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert (home / "ministack" / "__init__.py").is_file()
 
 
-def test_a_lock_that_changes_is_installed_beside_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_installed_once_and_anew_when_the_lock_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(sys, "executable", str(_script(tmp_path, _INSTALLING)))
+    lock, said, homes = tmp_path / "lock", list[str](), list[Path]()
 
-    homes = []
-    for text in ("some==1 --hash=a\n", "some==1 --hash=b\n"):
-        (tmp_path / "lock").write_text(text)
-        homes.append(packages.installed(tmp_path / "lock", "some", called="some packages"))
+    for text in ("some==1 --hash=a", "some==1 --hash=a", "some==1 --hash=b"):
+        lock.write_text(text)
+        homes.append(packages.installed(lock, "some", called="it", say=said.append))
 
-    assert [(home / "lock").read_text() for home in homes] == ["some==1 --hash=a\n", "some==1 --hash=b\n"]
-    assert sorted((tmp_path / "data-aggregator").iterdir()) == sorted(homes)
+    assert [(home / "lock").read_text() for home in homes] == ["some==1 --hash=a"] * 2 + ["some==1 --hash=b"]
+    assert said == ["preparing it (once, some ten seconds)"] * 2
 
 
 def test_two_processes_may_install_it_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
