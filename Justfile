@@ -29,16 +29,19 @@ lint:
 types:
     mypy
 
-# all tests, or those that the arguments choose
-test *args:
-    python -m pytest "$@"
+# a process for each processor, with an embedded AWS of its own
+parallel := "--numprocesses auto --maxprocesses 8 --dist worksteal"
 
-# what CI runs
+# all tests but the exhaustive ones (--all: these too), or those that the arguments choose
+test *args:
+    python -m pytest {{parallel}} "$@"
+
+# lint, types and tests; CI runs the exhaustive tests as well
 check: lint types test
 
 # only the tests that need an AWS: the embedded one, or the one that AGGREGATOR_TEST_ENDPOINT_URL names
 e2e *args:
-    python -m pytest -m integration "$@"
+    python -m pytest {{parallel}} -m integration "$@"
 
 # the kill matrix, as a table: this build and the textbook's
 matrix:
@@ -54,7 +57,7 @@ profile *args:
 
 # the tests with branch coverage
 coverage *args:
-    python -m pytest --cov=aggregator --cov-branch --cov-report=term-missing "$@"
+    python -m pytest {{parallel}} --cov=aggregator --cov-branch --cov-report=term-missing "$@"
 
 # write contracts/ from the models; --release snapshots what is not released yet
 contracts *args:

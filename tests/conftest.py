@@ -8,8 +8,11 @@ import io
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as examples
 from moto.server import ThreadedMotoServer
 
 from aggregator.pipeline.core import FetchedObject, Packer
@@ -27,6 +30,54 @@ ENVIRONMENT = {
     "IDEMPOTENCY_TTL_DAYS": "30",
     "LOG_LEVEL": "INFO",
 }
+
+
+# The same examples each time, however long a busy machine takes to make and to try them.
+examples.register_profile("tests", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+examples.load_profile("tests")
+
+LEFT_OUT = pytest.StashKey[int]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="run the exhaustive tests as well: those marked chaos")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Say how long it takes, if it is all that `just test` runs."""
+    options = session.config.option
+    chosen = options.keyword or options.markexpr or session.config.args_source is not pytest.Config.ArgsSource.TESTPATHS
+    terminal: Any = session.config.pluginmanager.get_plugin("terminalreporter")
+    if terminal and not chosen:
+        terminal.write_line(f"this takes about {'20' if options.all else '6'} minutes on two processors")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the exhaustive ones among the chosen tests, if nobody asks for them."""
+    asked = config.option.all or "chaos" in config.option.markexpr
+    left_out = [item for item in items if not asked and item.get_closest_marker("chaos")]
+    items[:] = [item for item in items if item not in left_out]
+    config.stash[LEFT_OUT] = len(left_out)
+    config.hook.pytest_deselected(items=left_out)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In a worker, which alone knows it: hand over how many tests were left out."""
+    output: dict[str, Any] = getattr(session.config, "workeroutput", {})
+    output["left_out"] = session.config.stash.get(LEFT_OUT, 0)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over from a worker; all of them left out the same."""
+    node.config.stash[LEFT_OUT] = getattr(node, "workeroutput", {}).get("left_out", 0)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say what was left out."""
+    if left_out := config.stash.get(LEFT_OUT, 0):
+        terminalreporter.write_line(f"left out: {left_out} exhaustive tests, which CI runs (`just test --all`)")
 
 
 @pytest.fixture(autouse=True)

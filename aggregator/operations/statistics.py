@@ -133,8 +133,9 @@ class Figures:
         return [self._period(name, bundles) for name, bundles in found.items()]
 
     def prefixes(self, most: int) -> list[Prefix]:
-        """Those with most members."""
-        return [Prefix(name, count, self._bytes[name]) for name, count in self._members.most_common(most)]
+        """Those with most members; equals by name."""
+        ordered = sorted(self._members.items(), key=lambda item: (-item[1], item[0]))
+        return [Prefix(name, count, self._bytes[name]) for name, count in ordered[:most]]
 
     def document(self, most: int) -> dict[str, Any]:
         """All figures, as JSON takes them."""

@@ -23,7 +23,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_mutated_message_is_answered_and_its_neighbours_are_acknowledged(world: World, data: st.DataObject) -> None:
     if "good" not in world.published():
@@ -37,7 +37,7 @@ def test_a_mutated_message_is_answered_and_its_neighbours_are_acknowledged(world
     assert world.published()["good"] == [b"1"]
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(body=st.text() | st.binary().map(lambda raw: raw.decode("latin-1")) | JSON.map(json.dumps) | SCALARS)
 def test_any_body_at_all_is_answered_and_its_neighbours_are_acknowledged(world: World, body: Any) -> None:
     if "good" not in world.published():
@@ -49,7 +49,7 @@ def test_any_body_at_all_is_answered_and_its_neighbours_are_acknowledged(world: 
     assert world.published()["good"] == [b"1"]
 
 
-@settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_mutated_event_is_answered_with_ids_of_its_own_or_refused_as_a_wrong_trigger(
     world: World, data: st.DataObject

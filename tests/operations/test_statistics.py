@@ -70,6 +70,13 @@ def test_prefixes_are_counted_to_a_depth(executor: Executor, depth: int, names: 
     assert figures.prefixes(1) == [Prefix(names[0], 4 - depth, 4 - depth)]
 
 
+def test_prefixes_with_as_many_members_are_sorted_by_name(executor: Executor) -> None:
+    figures = Figures(limit=100)
+    figures.add(_bundle(executor, BEGAN, {"b/1": b"1", "a/1": b"1", "c/1": b"1"}))
+
+    assert [prefix.name for prefix in figures.prefixes(2)] == ["s3://source/a/", "s3://source/b/"]
+
+
 def test_sizes_are_ranked() -> None:
     figures = Figures(limit=1)
 

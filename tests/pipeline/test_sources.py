@@ -113,7 +113,7 @@ def sources(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
     def make(
         scope: Literal["key", "version"] = "key", *, limit: int = 100_000_000, window: int = 64_000_000, **times: float
     ) -> Sources:
-        deadlines = Deadlines.of(time.monotonic(), 60, limit, wall=time.time())._replace(request_timeout=0.5, **times)
+        deadlines = Deadlines.of(time.monotonic(), 60, limit, wall=time.time())._replace(**times)
         clients = Clients.build(deadlines)
         opened = Sources(
             clients, scope=scope, decoding="auto", limit=limit, window=window, concurrency=4, deadlines=deadlines
@@ -165,7 +165,7 @@ def test_with_the_scope_version_a_failed_condition_means_superseded(
 
 
 def test_a_dead_server_is_unavailable(server: Server, sources: Callable[..., Sources]) -> None:
-    reading = sources()
+    reading = sources(request_timeout=0.5)
     server.serve(lambda request: request.connection.close())
 
     with pytest.raises(StoreUnavailableError):
@@ -190,7 +190,7 @@ def test_an_object_that_trickles_is_given_up_in_bounded_time(server: Server, sou
     server.serve(trickle)
 
     with pytest.raises(StoreUnavailableError):
-        sources().read(ObjectRef("source", "plain"))
+        sources(request_timeout=0.5).read(ObjectRef("source", "plain"))
 
     over.set()
 

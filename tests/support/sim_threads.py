@@ -176,7 +176,8 @@ def on_one_processor() -> Iterator[None]:
         yield
         return
     processors = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {sorted(processors)[os.getpid() % len(processors)]})
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))  # so that each worker has its own
+    os.sched_setaffinity(0, {sorted(processors)[number % len(processors)]})
     try:
         yield
     finally:

@@ -1,11 +1,13 @@
 """
 Packages that must not bind our own: from a lock with hashes, into a folder of their own in the user's cache.
 
-Such a folder goes onto the PYTHONPATH of a child process, never onto ours (docs/decisions/0005).
+Such a folder goes onto the PYTHONPATH of a child process, never onto ours (docs/decisions/0005). Its name has a digest
+of the lock, and a rename puts it there whole. So it never changes,
+and several processes may install it at the same time.
 """
 
+import hashlib
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,7 +27,7 @@ class InstallError(AggregatorError):
 
 def install(lock: Path, package: str, *, called: str, say: Callable[[str], None] = lambda _: None) -> Path:
     """
-    The folder of what `lock` lists, installed with pip if it is not there yet or the lock has changed.
+    The folder of what `lock` lists, installed with pip if it is not there yet.
 
     `package` is the one of them that names the folder; `called` is what people call the whole.
 
@@ -33,20 +35,19 @@ def install(lock: Path, package: str, *, called: str, say: Callable[[str], None]
         InstallError: pip is missing, or failed.
     """
     wanted = lock.read_text()
-    home = _cache() / f"{package}-{_version(wanted, package)}-{_PYTHON}"
-    if (home / "installed.txt").is_file() and (home / "installed.txt").read_text() == wanted:
+    digest = hashlib.sha256(wanted.encode()).hexdigest()[:8]
+    home = _cache() / f"{package}-{_version(wanted, package)}-{digest}-{_PYTHON}"
+    if home.is_dir():
         return home
     say(f"preparing {called} (once, some ten seconds)")
     home.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=home.parent) as folder:
         target = Path(folder) / package
         _pip_install(lock, target, called)
-        (target / "installed.txt").write_text(wanted)
-        shutil.rmtree(home, ignore_errors=True)
         try:
             target.replace(home)
-        except OSError:  # somebody else was faster
-            if not (home / "installed.txt").is_file():
+        except OSError:
+            if not home.is_dir():  # else another process was faster
                 raise
     return home
 
