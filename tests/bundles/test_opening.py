@@ -175,7 +175,7 @@ def test_an_empty_object_is_no_bundle(store: Store, tmp_path: Path) -> None:
     store.path = tmp_path / "empty"
     store.path.touch()
 
-    with pytest.raises(BundleFormatError, match="no bundle"):
+    with pytest.raises(BundleFormatError, match="not a bundle"):
         bundle_at("s3://bucket/empty")
 
 
@@ -208,7 +208,7 @@ def test_standard_input_is_kept_until_it_is_closed(monkeypatch: pytest.MonkeyPat
 def test_standard_input_that_is_no_bundle_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"text")))
 
-    with pytest.raises(BundleFormatError, match="no bundle"):
+    with pytest.raises(BundleFormatError, match="not a bundle"):
         bundle_at("-")
 
 

@@ -97,7 +97,7 @@ def test_a_narrow_terminal_has_no_room_for_etags() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["-", "--out", "out.gz"], "standard input comes once: save it to a file first"),
+        (["-", "--out", "out.gz"], "cannot read from standard input: save the bundle to a file first"),
         (["bundle.gz", "--out", "-"], "a bundle is not written to standard output: name a file"),
         (["bundle.gz", "--out", "nowhere/out.gz"], "No such file or directory: 'nowhere/out.gz'"),
     ],

@@ -76,10 +76,10 @@ def test_a_time_that_no_calendar_has_any_more_is_as_good_as_the_last() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--since", "soon"), "Invalid value for --since: 'soon' is no time"),
-        (("--since", "1d", "--until", "soon"), "Invalid value for --until: 'soon' is no time"),
+        (("--since", "soon"), "Invalid value for --since: 'soon' is not a time"),
+        (("--since", "1d", "--until", "soon"), "Invalid value for --until: 'soon' is not a time"),
         (("--since", "1d", "--until", "2d"), "Invalid value for --since: it is not before --until"),
-        (("--since", "1d", "--grace", "soon"), "Invalid value for --grace: 'soon' is no duration"),
+        (("--since", "1d", "--grace", "soon"), "Invalid value for --grace: 'soon' is not a duration"),
         (("--since", "1d", "--source", "b"), "Invalid value for --source: 'b' is not s3://bucket/…"),
     ],
 )

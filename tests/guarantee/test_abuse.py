@@ -74,13 +74,13 @@ def test_ten_megabytes_that_open_to_ten_gigabytes_are_refused_and_cost_no_memory
     program = r"""
 import json, re, sys
 from aggregator import app
-from aggregator.runtimes.polling import Invocation
+from aggregator.runtimes.polling import LocalContext
 from tests.support.world import sqs_record
 def peak():  # ru_maxrss would begin with that of the process that started this one
     return int(re.search(r"VmHWM:\s+(\d+) kB", open("/proc/self/status").read())[1])
 bodies = json.load(open(sys.argv[1]))
 before = peak()
-answer = app.handler({"Records": [sqs_record(*pair) for pair in bodies.items()]}, Invocation(function="f", seconds=60))
+answer = app.handler({"Records": [sqs_record(*pair) for pair in bodies.items()]}, LocalContext(function="f", seconds=60))
 print(json.dumps({"before": before, "more": peak() - before, **answer}))
 """
 

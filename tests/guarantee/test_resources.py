@@ -54,7 +54,7 @@ def test_two_hundred_invocations_in_one_process_leave_no_growth(world: World, tm
     program = """
 import gc, json, os, sys, threading
 from aggregator import app
-from aggregator.runtimes.polling import Invocation
+from aggregator.runtimes.polling import LocalContext
 from tests.support.world import sqs_record
 bodies = json.load(open(sys.argv[1]))
 event = {"Records": [sqs_record(*pair) for pair in bodies.items()]}
@@ -68,7 +68,7 @@ def state():
     return {"megabytes": pages * 4096 / 1e6, "files": files, "threads": threads, "objects": objects}
 states = []
 for number in range(200):
-    app.handler(event, Invocation(function="f", seconds=60))
+    app.handler(event, LocalContext(function="f", seconds=60))
     if number in (99, 199):  # by the hundredth, the allocator has what it wants
         states.append(state())
 print(json.dumps(states))

@@ -100,7 +100,7 @@ def test_every_metric_of_an_invocation_is_emitted_in_one_document(capsys: pytest
 
 
 def test_an_invocation_that_raises_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(Exception, match="no batch"):
+    with pytest.raises(Exception, match="not a batch"):
         app.handler({}, LocalContext(function="aggregator", seconds=60))  # type: ignore[arg-type]
 
     (document,) = [line for line in log_lines(capsys.readouterr().out) if "_aws" in line]

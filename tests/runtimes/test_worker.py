@@ -173,9 +173,9 @@ def test_a_worker_without_its_bucket_or_its_table_does_not_begin(
 def test_the_page_tells_how_long_a_worker_takes_to_stop() -> None:
     page = " ".join((ROOT / "docs" / "worker.md").read_text("utf-8").split())
 
-    assert f"--seconds and {longest(Options('', seconds=0)):.0f} more, {longest(Options('')):.0f} by default" in page
+    assert f"`--seconds` plus {longest(Options('', seconds=0)):.0f}, {longest(Options('')):.0f} by default" in page
     assert longest(Options("", seconds=50)) <= 120
-    assert "120 seconds at most: then `--seconds 50`" in page
+    assert "120 seconds at most: then use `--seconds 50`" in page
 
 
 def test_a_wrong_environment_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

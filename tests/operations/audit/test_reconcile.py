@@ -373,9 +373,9 @@ def test_the_command_ends_with_nought_when_all_is_well(world: World) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--since", "yesterday"], "'yesterday' is no time"),
+        (["--since", "yesterday"], "'yesterday' is not a time"),
         (["--since", "1h", "--until", "2h"], "--since: it is not before --until"),
-        (["--since", "1h", "--grace", "soon"], "--grace: 'soon' is no duration"),
+        (["--since", "1h", "--grace", "soon"], "--grace: 'soon' is not a duration"),
         (["--since", "1h", "--source", "bucket"], "'bucket' is not s3://bucket/"),
         (["--since", "1h", "--distribution", "no-such-bucket"], "aggregator: a bucket's versions cannot be"),
         (["--since", "1h", "--table", "no-such-table"], "aggregator: the ledger cannot be read"),

@@ -229,7 +229,7 @@ def test_the_command_ends_with_one_for_an_object_in_no_bundle(world: World) -> N
         (["s3://b/k", "--table", "no-such-table"], "aggregator: the ledger cannot be read"),
         (["s3://b/k", "--scope", "version"], "aggregator: a bucket's versions cannot be listed"),
         (["s3://b/k", "--scope", "day"], "'day' is not one of"),
-        (["s3://b/k", "--since", "tomorrow"], "'tomorrow' is no time"),
+        (["s3://b/k", "--since", "tomorrow"], "'tomorrow' is not a time"),
     ],
 )
 def test_a_wrong_call_is_told_in_words(world: World, options: list[str], said: str) -> None:

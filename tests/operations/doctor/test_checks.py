@@ -197,8 +197,8 @@ def test_a_wrong_call_is_told_in_one_line(arguments: list[str], says: str, monke
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("Resources: {Function: 3}", "is no template: Function of its Resources has no Type"),
-        ("Resources: {A: {Type: B}}\nParameters: 3", "is no template: everything of its Parameters has no Type"),
+        ("Resources: {Function: 3}", "is not a template: Function of its Resources has no Type"),
+        ("Resources: {A: {Type: B}}\nParameters: 3", "is not a template: everything of its Parameters has no Type"),
         (
             "Resources: {A: {Type: B, Condition: C}}",
             "is not laid out as deploy/template.yaml is (KeyError: 'Conditions')",

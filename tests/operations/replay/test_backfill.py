@@ -113,7 +113,7 @@ def test_only_what_is_meant_is_sent_and_the_rest_is_accounted_for(post: Post) ->
         "folder markers   0",
         "already bundled  0",
         "sent             1",
-        "rejected          1",
+        "rejected         1",
     ]
     assert "'deep/frozen.json': archived_object" in ran.stderr
 
@@ -307,7 +307,7 @@ def test_a_time_that_is_none_is_told_with_its_option(post: Post) -> None:
     ran = post.backfill("--since", "yesterday")
 
     assert (ran.exit_code, ran.stdout, post.waiting()) == (2, "", 0)
-    assert "Invalid value for --since: 'yesterday' is no time" in ran.stderr
+    assert "Invalid value for --since: 'yesterday' is not a time" in ran.stderr
 
 
 def test_the_bucket_that_bundles_go_to_is_no_source(post: Post) -> None:

@@ -83,7 +83,7 @@ def test_a_choice_is_a_glob_and_a_half_open_time() -> None:
     assert choice.includes(listed("in/orders-1.json"))
     assert not choice.includes(listed("in/orders-12.json"))
     assert not choice.includes(listed("in/orders-1.json")._replace(modified=datetime(2026, 11, 24, tzinfo=UTC)))
-    with pytest.raises(BackfillError, match="does not tell when"):
+    with pytest.raises(BackfillError, match="does not say when"):
         choice.includes(listed("in/orders-1.json")._replace(modified=None))
 
 
