@@ -17,6 +17,7 @@ What each failure means for the envelope that brought it.
     │   ├── MissingObjectError
     │   ├── ForbiddenObjectError
     │   ├── ArchivedObjectError
+    │   ├── UnreadableObjectError
     │   ├── CorruptMemberError
     │   └── OversizedMemberError
     └── TransientError               retry: the queue brings it back
@@ -126,6 +127,12 @@ class ArchivedObjectError(PermanentError):
     """The object lies in a storage class that must be restored before it can be read."""
 
     reason = "archived_object"
+
+
+class UnreadableObjectError(PermanentError):
+    """S3 rejects the request for the object for another reason, which no later attempt changes."""
+
+    reason = "unreadable_object"
 
 
 class CorruptMemberError(PermanentError):

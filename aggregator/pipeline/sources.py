@@ -13,7 +13,9 @@ import re
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from datetime import timedelta
+from functools import partial
 from itertools import chain, pairwise
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -30,23 +32,19 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 from urllib3.exceptions import HTTPError
 
-from aggregator.aws import error_code, retry_once
+from aggregator.aws import retry_once
 from aggregator.exceptions import (
     AggregatorError,
-    ArchivedObjectError,
-    ConfigurationError,
-    ForbiddenObjectError,
-    MissingObjectError,
     OutOfTimeError,
     OversizedMemberError,
     StoreUnavailableError,
-    SupersededError,
     UnexpectedError,
 )
+from aggregator.pipeline.answers import NO_SUCH_RANGE, REDIRECTED, answer_of, fate_of
 from aggregator.pipeline.clients import Clients
+from aggregator.pipeline.connection import connection
 from aggregator.pipeline.core import Chunk, FetchedObject, Reading, decoded
 from aggregator.pipeline.deadlines import Deadlines
-from aggregator.pipeline.distribution import CONDITION_FAILED
 from aggregator.pipeline.planning import Wanted
 from aggregator.pipeline.readahead import Arrival, ReadAhead
 from aggregator.schemas import ObjectRef
@@ -63,11 +61,6 @@ GZIP_MAGIC = b"\x1f\x8b"
 _UNNAMEABLE = re.compile(r"[\x00-\x1f\x7f]|//|^/|/$|(^|/)\.{1,2}(/|$)")
 _UNREADABLE_HEADER = "non UTF-8 characters"
 """What obstore says of an answer with, for example, a Latin-1 file name in Content-Disposition."""
-
-_S3_ERROR_CODE = re.compile(r"non-2xx status code: (\d+).*?(?:<Code>([A-Za-z0-9.]+)</Code>|$)", re.DOTALL)
-_NO_SUCH_RANGE = frozenset({"416", "InvalidRange"})
-_GONE = frozenset({"404", "NoSuchKey", "NoSuchBucket", "NoSuchVersion", "NotFound"})
-_FORBIDDEN = frozenset({"403", "401", "AccessDenied", "Forbidden", "AllAccessDisabled", "AccountProblem"})
 
 
 def nameable(key: str) -> bool:
@@ -93,7 +86,9 @@ class Sources:
         self._deadlines, self._concurrency = deadlines, concurrency
         self._window_size = window // 3  # what is being read is held twice while obstore puts its pieces together
         self._stores: dict[str, S3Store] = {}
-        self._connection = _connection(clients, deadlines)
+        self._session = clients.session
+        self._connected = partial(connection, clients.session, timeout=timedelta(seconds=deadlines.request_timeout))
+        self._connection = self._connected(clients.s3.meta.endpoint_url, clients.s3.meta.region_name)
         self._most_parts = max(1, window // 2 // PART_SIZE)
         self._parts = ThreadPoolExecutor(self._most_parts, thread_name_prefix="part")
 
@@ -126,6 +121,9 @@ class Sources:
         """
         pin = _pin(ref) if self._scope == "version" else {}
         answer = self._first(ref, pin)
+        in_one_piece = not (pin or answer.etag)  # nothing would say that two parts are of the same object
+        if in_one_piece and answer.is_part:
+            answer = self._get(ref, {})
         if answer.size > self._limit:
             raise OversizedMemberError(
                 "object is larger than a bundle may be",
@@ -135,15 +133,15 @@ class Sources:
                 limit=self._limit,
             )
         source = FetchedObject(ref, answer.size, answer.etag, answer.version_id or pin.get("version"))
-        pin = pin or {"if_match": f'"{answer.etag}"'}
+        pin = pin or ({"if_match": f'"{answer.etag}"'} if answer.etag else {})
         if answer.is_part:
             head, rest = self._body(answer, ref), self._in_parts(source, pin, begin=PART_SIZE)
-        elif answer.size > at_once:
+        elif answer.size > at_once and not in_one_piece:
             head, rest = None, self._in_parts(source, pin)
         else:
             head, rest = self._body(answer, ref), iter(())
         chunks = rest if head is None else chain((head,), rest)
-        if self._decoding == "auto" and (answer.encoding == "gzip" or ref.key.endswith(".gz")):
+        if self._decoding == "auto" and (_is_gzip(answer.encoding) or ref.key.casefold().endswith((".gz", ".gzip"))):
             if head is None:  # larger than was announced: there is room for its first bytes only
                 head = self._body(self._get(ref, {**pin, "range": (0, len(GZIP_MAGIC))}), ref)
             if head[: len(GZIP_MAGIC)] == GZIP_MAGIC:
@@ -158,7 +156,7 @@ class Sources:
         try:
             return self._get(ref, {**pin, "range": (0, PART_SIZE)})
         except StoreUnavailableError as error:
-            if error.facts["fault"] not in _NO_SUCH_RANGE:
+            if error.facts["fault"] not in NO_SUCH_RANGE:
                 raise
             return self._get(ref, pin)  # it is empty by now
 
@@ -187,9 +185,11 @@ class Sources:
             try:
                 return self._get_with_obstore(ref, options)
             except BaseError as error:
-                if _UNREADABLE_HEADER not in str(error):
-                    raise
-                return self._get_with_boto3(ref, options)
+                if _UNREADABLE_HEADER in str(error):
+                    return self._get_with_boto3(ref, options)
+                if answer_of(error).code in REDIRECTED and self._move(ref.bucket):
+                    return self._get_with_obstore(ref, options)
+                raise
         except _FOREIGN as error:
             raise self._translated(error, ref) from error
 
@@ -200,10 +200,7 @@ class Sources:
             raise self._translated(error, ref) from error
 
     def _get_with_obstore(self, ref: ObjectRef, options: Mapping[str, Any]) -> "_Answer":
-        store = self._stores.get(ref.bucket)
-        if store is None:
-            store = self._stores[ref.bucket] = S3Store(ref.bucket, **self._connection)
-        got = obstore.get(store, ref.key, options=cast("GetOptions", options))
+        got = obstore.get(self._store(ref.bucket), ref.key, options=cast("GetOptions", options))
         meta, encoding = got.meta, got.attributes.get("Content-Encoding")
         is_part = got.range[1] < meta["size"]
         return _Answer(meta["size"], meta["e_tag"], meta["version"], encoding, lambda: memoryview(got.bytes()), is_part)
@@ -222,22 +219,40 @@ class Sources:
         size = int(got["ContentRange"].rpartition("/")[2]) if "range" in options else length
         encoding, version_id = got.get("ContentEncoding"), got.get("VersionId")
         return _Answer(
-            size, got["ETag"], version_id, encoding, lambda: _taken(got["Body"], length, until), length < size
+            size, got.get("ETag"), version_id, encoding, lambda: _taken(got["Body"], length, until), length < size
         )
 
     def _translated(self, error: Exception, ref: ObjectRef) -> AggregatorError:
-        """What an error of obstore or boto3 means for the member."""
-        code = _code(error)
-        facts: dict[str, object] = {"bucket": ref.bucket, "key": ref.key, "fault": code}
-        if code in _GONE:
-            return MissingObjectError("object is not there", **facts)
-        if code == "InvalidObjectState":
-            return ArchivedObjectError("object must be restored from its storage class first", **facts)
-        if code.startswith("KMS.") or code in _FORBIDDEN:
-            return ForbiddenObjectError("object may not be read", **facts)
-        if code in CONDITION_FAILED and self._scope == "version":
-            return SupersededError("object has been replaced since it was announced", **facts)
-        return StoreUnavailableError("object could not be read now", **facts)
+        """What an error of obstore or boto3 means for the object."""
+        answer = answer_of(error)
+        fate = fate_of(answer, pinned=self._scope == "version")
+        return fate.error(fate.message, bucket=ref.bucket, key=ref.key, fault=answer.code)
+
+    def _store(self, bucket: str) -> S3Store:
+        store = self._stores.get(bucket)
+        if store is None:
+            store = self._stores[bucket] = S3Store(bucket, **self._connection)
+        return store
+
+    def _move(self, bucket: str) -> bool:
+        """Go on reading a bucket in the region that it is in; whether that is another than before."""
+        region = self._region_of(bucket)
+        if region in {"", self._connection["region"]}:
+            return False
+        with closing(self._session.client("s3", region_name=region)) as client:
+            endpoint = client.meta.endpoint_url
+        self._stores[bucket] = S3Store(bucket, **self._connected(endpoint, region))
+        return True
+
+    def _region_of(self, bucket: str) -> str:
+        """The region of a bucket, which S3 names in every answer about it, a rejection included."""
+        try:
+            answer: Any = self._s3.head_bucket(Bucket=bucket)
+        except ClientError as error:
+            answer = error.response
+        except (BotoCoreError, RecursionError):
+            return ""
+        return str(answer["ResponseMetadata"].get("HTTPHeaders", {}).get("x-amz-bucket-region", ""))
 
 
 class _Answer:
@@ -259,8 +274,11 @@ class _Answer:
         self.version_id = version_id if version_id and version_id != "null" else None
 
 
-_FOREIGN = (OSError, BaseError, ClientError, BotoCoreError, ValueError)
-"""What obstore and boto3 raise; obstore says ValueError for a key that it cannot name."""
+_FOREIGN = (OSError, BaseError, ClientError, BotoCoreError, ValueError, RecursionError)
+"""
+What obstore and boto3 raise; obstore says ValueError for a key that it cannot name, and boto3 follows a redirect
+without a region for as long as it can.
+"""
 
 
 def _taken(body: Any, length: int, until: float) -> memoryview:
@@ -294,38 +312,20 @@ def _guarded(chunks: Iterator[Chunk], ref: ObjectRef) -> Iterator[Chunk]:
         raise UnexpectedError("object could not be decoded", bucket=ref.bucket, key=ref.key) from error
 
 
+def _is_gzip(encoding: str | None) -> bool:
+    """
+    Whether a Content-Encoding says that the object is gzip: the last of its codings, which was applied last.
+
+    It is a list, without regard to case, and x-gzip is gzip (RFC 9110, 8.4.1.3). aws-chunked was the coding of the
+    upload only, and some clients leave it there (Signature Version 4, "Transferring payload in multiple chunks").
+    """
+    codings = [coding.strip().lower() for coding in (encoding or "").split(",")]
+    codings = [coding for coding in codings if coding not in {"", "aws-chunked", "identity"}]
+    return codings[-1:] in (["gzip"], ["x-gzip"])
+
+
 def _pin(ref: ObjectRef) -> dict[str, Any]:
     """Read exactly the version that was announced."""
     if ref.version_id:
         return {"version": ref.version_id}
     return {"if_match": f'"{ref.etag}"'} if ref.etag else {}
-
-
-def _code(error: Exception) -> str:
-    """The error code that S3 gave, or the HTTP status, or the kind of the error where there was no answer."""
-    found = _S3_ERROR_CODE.search(str(error))
-    return (found[2] or found[1]) if found else error_code(error)
-
-
-def _connection(clients: Clients, deadlines: Deadlines) -> dict[str, Any]:
-    """What obstore needs to reach S3 as boto3 does: endpoint, region, credentials, and the same patience."""
-    credentials = clients.session.get_credentials()
-    if credentials is None:
-        raise ConfigurationError("no AWS credentials were found: give the process a role or set the AWS_ variables")
-    frozen = credentials.get_frozen_credentials()
-    endpoint = clients.s3.meta.endpoint_url
-    timeout = timedelta(seconds=deadlines.request_timeout)
-    backoff = {"init_backoff": timedelta(milliseconds=50), "max_backoff": timeout / 2, "base": 2}
-    return {
-        "endpoint": endpoint,
-        "region": clients.s3.meta.region_name,
-        "access_key_id": frozen.access_key,
-        "secret_access_key": frozen.secret_key,
-        **({"session_token": frozen.token} if frozen.token else {}),
-        "client_options": {
-            "timeout": timeout,
-            "connect_timeout": timeout / 2,
-            "allow_http": endpoint.startswith("http:"),
-        },
-        "retry_config": {"max_retries": 4, "retry_timeout": timeout, "backoff": backoff},
-    }

@@ -23,6 +23,7 @@ from aggregator.exceptions import (
     StoreUnavailableError,
     SupersededError,
     UnexpectedError,
+    UnreadableObjectError,
 )
 from aggregator.pipeline.clients import Clients
 from aggregator.pipeline.core import Reading
@@ -42,20 +43,28 @@ class Request(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     serve: Serve
     seen: list[str]
+    untagged = False
 
     def do_GET(self) -> None:
         """Answer."""
         self.seen.append(self.path)
         type(self).serve(self)
 
+    def do_HEAD(self) -> None:
+        """Answer a question about the bucket, which has no body."""
+        type(self).serve(self)
+
     def answer(self, body: bytes, *, status: int = 200, **headers: Any) -> None:
         """Answer like S3."""
         self.send_response(status)
         given = {"ETag": '"tag"', "Last-Modified": "Mon, 23 Nov 2026 14:00:00 GMT", "Content-Length": str(len(body))}
+        if self.untagged:
+            del given["ETag"]
         for name, value in {**given, **{name.replace("_", "-"): value for name, value in headers.items()}}.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def answer_range(self, body: bytes) -> None:
         """Answer with what was asked for, all of it or a range."""
@@ -162,6 +171,89 @@ def test_with_the_scope_version_a_failed_condition_means_superseded(
 
     with pytest.raises(SupersededError):
         sources("version").read(ObjectRef("source", key, etag="older"))
+
+
+@pytest.mark.parametrize("key", ["plain", "not//plain"])
+def test_a_bucket_of_another_region_is_read_there(server: Server, sources: Callable[..., Sources], key: str) -> None:
+    def serve(request: Request) -> None:
+        if "/eu-west-1/s3/" in request.headers["Authorization"]:
+            request.answer(b"there", x_amz_bucket_region="eu-west-1")
+        else:
+            error = b"<Error><Code>PermanentRedirect</Code></Error>"
+            request.answer(error, status=301, x_amz_bucket_region="eu-west-1")
+
+    server.serve(serve)
+    reading = sources()
+
+    first, second = (reading.read(ObjectRef("source", key)) for _ in range(2))
+
+    assert [b"".join(one.chunks) for one in (first, second)] == [b"there", b"there"]
+
+
+@pytest.mark.parametrize("key", ["plain", "not//plain"])
+def test_a_redirect_that_leads_nowhere_is_no_object(server: Server, sources: Callable[..., Sources], key: str) -> None:
+    server.serve(lambda request: request.answer(b"", status=301))
+
+    with pytest.raises(UnreadableObjectError) as caught:
+        sources().read(ObjectRef("source", key))
+
+    assert caught.value.facts["fault"] == "PermanentRedirect"
+
+
+@pytest.mark.parametrize("key", ["plain", "not//plain"])
+@pytest.mark.parametrize("announced", [9 * 1024 * 1024, 10, None])
+def test_an_object_without_an_entity_tag_is_read_in_one_piece(
+    server: Server, sources: Callable[..., Sources], key: str, announced: int | None
+) -> None:
+    body = random.Random(1).randbytes(9 * 1024 * 1024)
+
+    def serve(request: Request) -> None:
+        request.untagged = True
+        request.answer_range(body)
+
+    server.serve(serve)
+
+    reading = sources().read(ObjectRef("source", key, announced))
+
+    assert b"".join(reading.chunks) == body
+    assert reading.source.etag is None
+
+
+@pytest.mark.parametrize(
+    ("encoding", "decoded"),
+    [
+        ("gzip", True),
+        ("GZIP", True),
+        ("x-gzip", True),
+        ("gzip,aws-chunked", True),
+        ("aws-chunked, gzip", True),
+        (" gzip , ", True),
+        ("identity, gzip", True),
+        ("aws-chunked", False),
+        ("gzip, br", False),  # which was applied last
+        ("identity", False),
+        ("", False),
+    ],
+)
+def test_a_content_encoding_is_a_list(
+    server: Server, sources: Callable[..., Sources], encoding: str, decoded: bool
+) -> None:
+    body = gzip.compress(b"text")
+    server.serve(lambda request: request.answer(body, Content_Encoding=encoding))
+
+    reading = sources().read(ObjectRef("source", "x.json"))
+
+    assert b"".join(reading.chunks) == (b"text" if decoded else body)
+    assert reading.source.gzipped is decoded
+
+
+@pytest.mark.parametrize("key", ["x.gz", "x.GZ", "x.json.gzip", "x.Gz"])
+def test_a_suffix_is_a_suffix_in_any_case(server: Server, sources: Callable[..., Sources], key: str) -> None:
+    server.serve(lambda request: request.answer(gzip.compress(b"text")))
+
+    reading = sources().read(ObjectRef("source", key))
+
+    assert b"".join(reading.chunks) == b"text"
 
 
 def test_a_dead_server_is_unavailable(server: Server, sources: Callable[..., Sources]) -> None:
