@@ -80,7 +80,8 @@ def peak():  # ru_maxrss would begin with that of the process that started this 
     return int(re.search(r"VmHWM:\s+(\d+) kB", open("/proc/self/status").read())[1])
 bodies = json.load(open(sys.argv[1]))
 before = peak()
-answer = app.handler({"Records": [sqs_record(*pair) for pair in bodies.items()]}, LocalContext(function="f", seconds=60))
+event = {"Records": [sqs_record(*pair) for pair in bodies.items()]}
+answer = app.handler(event, LocalContext(function="f", seconds=60))
 print(json.dumps({"before": before, "more": peak() - before, **answer}))
 """
 
