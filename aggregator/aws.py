@@ -7,7 +7,7 @@ are made here: they are patient, and go where the environment says, as boto3 doe
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import boto3
 from botocore.config import Config
@@ -121,10 +121,14 @@ def retry_once(call: Callable[[], T]) -> T:
 
 
 def had_no_effect(error: Exception) -> bool:
-    """Whether AWS rejected the first attempt of a call, so that the call surely did nothing."""
-    if not isinstance(error, ClientError):
-        return False
-    return error.response["ResponseMetadata"].get("RetryAttempts", 0) == 0 and 0 < http_status(error) < 500
+    """Whether AWS rejected every attempt of a call, so that the call surely did nothing."""
+    return isinstance(error, ClientError) and not lost_attempts(error.response) and 0 < http_status(error) < 500
+
+
+def lost_attempts(answer: Any) -> int:
+    """How many attempts inside botocore, before the one that was answered, may have taken effect (`clients.py`)."""
+    metadata = answer["ResponseMetadata"]
+    return int(metadata.get("LostAttempts", metadata.get("RetryAttempts", 0)))
 
 
 def error_code(error: Exception) -> str:

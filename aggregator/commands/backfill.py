@@ -136,10 +136,11 @@ def _outbox(
 ) -> "Callable[[Sequence[str]], Delivery]":
     from aggregator.aws import queue_exists
     from aggregator.operations.replay.backfill import BackfillError
-    from aggregator.operations.replay.queues import Outbox
+    from aggregator.operations.replay.queues import Outbox, require_standard
 
     if not queue_url:
         raise BackfillError("--queue-url says where to send; --dry-run sends nothing")
+    require_standard(queue_url)
     queue_exists(clients.sqs, queue_url)
     outbox = Outbox(clients.sqs, queue_url, threads=threads, stop=stop, rate=rate)
     stack.callback(outbox.close)

@@ -30,6 +30,9 @@ FINDING, WRONG_CALL = 1, 2
 BUG = 70
 """EX_SOFTWARE of sysexits.h; 1 would be taken for a finding."""
 
+INTERRUPTED = 130
+"""What a shell says of a process that SIGINT ended."""
+
 UNREAD = 141
 """What a shell says of a tool that SIGPIPE ended; that signal itself would end us for any closed connection to AWS."""
 
@@ -139,6 +142,21 @@ def ends_on_interrupt() -> Iterator[threading.Event]:
     before = signal.signal(signal.SIGINT, end)
     try:
         yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def ends_at_once() -> Iterator[None]:
+    """While the block lasts, Ctrl-C ends the process: nothing that its threads do is worth waiting for."""
+
+    def end(_signal: int, _frame: object) -> None:
+        print("\ninterrupted: the run is not complete", file=sys.stderr, flush=True)
+        os._exit(INTERRUPTED)
+
+    before = signal.signal(signal.SIGINT, end)
+    try:
+        yield
     finally:
         signal.signal(signal.SIGINT, before)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from aggregator.commands.console import FINDING, bytes_in_words, print_json, progress, words
+from aggregator.commands.console import FINDING, bytes_in_words, ends_at_once, print_json, progress, words
 
 if TYPE_CHECKING:
     from aggregator.runtimes.local.run import Summary
@@ -21,6 +21,7 @@ def local(
         str | None, typer.Option(metavar="URL", help="Use the AWS that is already there, not the embedded one.")
     ] = None,
     name: Annotated[str, typer.Option(help="Begins the name of every bucket, queue and table.")] = "aggregator-local",
+    replace: Annotated[bool, typer.Option("--replace", help="Delete the bundles of an earlier run first.")] = False,
     log: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the handler's log lines there.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
@@ -29,16 +30,20 @@ def local(
 
     An AWS is started on a free port of this machine. The files are uploaded to its S3 under their relative paths, the
     notifications go through its queue to the handler, and the bundles come back under their keys. Files in the
-    output folder are left out, links to folders are not followed. Exit status 1 says that some file ended in the
-    dead-letter queue.
+    output folder are left out, links to folders are not followed. A second run into the same folder needs --replace.
+    Exit status 1 says that some file ended in the dead-letter queue.
     """
     with ExitStack() as stack:
         from aggregator.runtimes.local.embedded import EmbeddedAws
-        from aggregator.runtimes.local.files import readable_files, writable_folder
+        from aggregator.runtimes.local.files import LocalRunError, earlier_bundles, readable_files, writable_folder
         from aggregator.runtimes.local.run import run
 
         files, left_out = readable_files(folder, out=out)
         writable_folder(out)
+        earlier = [] if endpoint_url else earlier_bundles(out)  # that AWS knows what it has bundled already
+        if earlier and not replace:
+            raise LocalRunError(f"{out} has bundles of an earlier run: name another --out, or add --replace")
+        stack.enter_context(ends_at_once())
         bar = stack.enter_context(progress())
         task = bar.add_task("starting", total=2 * len(files))
         endpoint = endpoint_url or stack.enter_context(EmbeddedAws(say=bar.console.print))
@@ -48,15 +53,18 @@ def local(
             out,
             endpoint_url=endpoint,
             name=name,
+            own=not endpoint_url,
             log=lambda line: _write_line(lines, line),
             report=lambda seen: bar.update(task, description="bundling", completed=seen.uploaded + seen.done),
         )
+    for path in earlier:
+        path.unlink()
     if as_json:
         print_json({**summary._asdict(), "failures": [failure._asdict() for failure in summary.failures]})
     else:
         _print(summary, out)
     if left_out:
-        words().print(f"passed over {left_out:,} linked folders, pipes and the like")
+        words().print(f"left out {left_out:,} linked folders, links to nowhere, pipes and the like")
     raise typer.Exit(FINDING if summary.failures else 0)
 
 

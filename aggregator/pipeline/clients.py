@@ -49,6 +49,7 @@ class Clients(NamedTuple):
                 f"before-parameter-build.dynamodb.{operation}", partial(_set_aside, swaps=swaps)
             )
             dynamodb.meta.events.register(f"before-call.dynamodb.{operation}", _written_as_set_aside)
+        dynamodb.meta.events.register("response-received.dynamodb", _count_lost_attempts)
         for client in (s3, dynamodb):
             client.meta.events.register("before-send", partial(_in_time, deadlines, client.meta.config))
         s3.meta.events.register("before-send.s3.PutObject", partial(_not_lapsed, deadlines))
@@ -122,6 +123,22 @@ def _set_aside(params: dict[str, Any], context: dict[str, Any], *, swaps: str, *
 
 def _written_as_set_aside(params: dict[str, Any], context: dict[str, Any], **_: object) -> None:
     params["body"] = context.pop("aggregator_body")
+
+
+def _count_lost_attempts(
+    parsed_response: dict[str, Any] | None, context: dict[str, Any], exception: Exception | None, **_: object
+) -> None:
+    """
+    Note in an answer how many attempts before it may have taken effect; botocore says only how many there were.
+
+    An attempt that AWS rejected, as by throttling, has done nothing. One without an answer, or with a 5xx, may have.
+    """
+    lost = context.get("aggregator_lost", 0)
+    status = 0
+    if parsed_response is not None:
+        parsed_response["ResponseMetadata"]["LostAttempts"] = lost
+        status = parsed_response["ResponseMetadata"].get("HTTPStatusCode", 0)
+    context["aggregator_lost"] = lost + (exception is not None or not 200 <= status < 500)
 
 
 def _config(timeout: float, *, attempts: int) -> Config:

@@ -22,7 +22,7 @@ from uuid import uuid4
 import structlog
 from botocore.exceptions import BotoCoreError, ClientError
 
-from aggregator.aws import batches, error_code, had_no_effect
+from aggregator.aws import batches, error_code, had_no_effect, lost_attempts
 from aggregator.exceptions import ConfigurationError, LedgerUnavailableError
 from aggregator.pipeline.records import Record, Records, pause
 
@@ -124,7 +124,7 @@ class Statements:
             answer: Any = self._records.client.batch_execute_statement(Statements=statements)
         except (ClientError, BotoCoreError) as error:
             return _unanswered(swaps, error)
-        at_once = not answer["ResponseMetadata"].get("RetryAttempts", 0)
+        at_once = not lost_attempts(answer)
         codes = [response.get("Error", {}).get("Code") for response in answer["Responses"]]
         return self._sorted_out(list(zip(swaps, codes, strict=True)), at_once=at_once)
 

@@ -34,6 +34,7 @@ BEATS = 3
 
 LOG_EVENTS = {
     "messages.undeleted": "SQS would not delete messages that were handled: they come back and count as duplicates",
+    "messages.unreceived": "a later receive failed: the messages in hand are handled without it",
     "messages.visible": "messages in hand could not be kept invisible: another process may get them, and leaves them",
 }
 """What is said here beside the log events of `telemetry.py`."""
@@ -122,7 +123,13 @@ class EventSourceMapping:
         hand += self._left
         self._left = [record for record in self._left if not batch.take(record)]
         while not (self._left or batch.is_over()) and self._going():
-            received = self._receive(batch.room(), batch.seconds_left(self._wait))
+            try:
+                received = self._receive(batch.room(), batch.seconds_left(self._wait))
+            except (ClientError, BotoCoreError) as error:
+                if not batch.records:
+                    raise
+                log.warning("messages.unreceived", fault=error_code(error))
+                break
             hand += received
             self._left = [record for record in received if not batch.take(record)]
             if not received and not batch.records:

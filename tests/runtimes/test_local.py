@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import boto3
 import pytest
 
 from aggregator.reader import Bundle
+from tests.support.workers import until
 from tests.support.world import CREDENTIALS
 
 pytestmark = pytest.mark.integration
@@ -85,8 +87,77 @@ def test_a_file_that_cannot_be_bundled_is_named_with_its_reason(folder: Path, tm
     assert '"reason":"corrupt_member"' in log.read_text(encoding="utf-8")
 
 
+def test_a_second_run_into_the_same_folder_replaces_the_first_or_is_rejected(folder: Path, tmp_path: Path) -> None:
+    options = ("local", folder, "--out", tmp_path / "out", "--json")
+
+    first, second, third = _aggregator(*options), _aggregator(*options), _aggregator(*options, "--replace")
+
+    assert (first.status, second.status, third.status) == (0, 2, 0)
+    said = f"{tmp_path / 'out'} has bundles of an earlier run: name another --out, or add --replace"
+    assert second.err == f"aggregator: {said}\n"
+    bundles = [path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.gz")]
+    assert bundles == third.summary["bundles"]
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"AWS_DEFAULT_REGION": "eu-west-1"},
+        {"AWS_REGION": "eu-west-1", "AWS_PROFILE": "nobody", "AWS_CONFIG_FILE": "/no/such/file"},
+        {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9", "AWS_ENDPOINT_URL_DYNAMODB": "http://127.0.0.1:9"},
+        {"AWS_VIRTUAL_HOSTED_STYLE_REQUEST": "true", "AWS_SKIP_SIGNATURE": "x"},
+        {"AWS_USE_FIPS_ENDPOINT": "true", "AWS_USE_DUALSTACK_ENDPOINT": "true", "AWS_CA_BUNDLE": "/no/such.pem"},
+        {"HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9", "ALL_PROXY": "http://127.0.0.1:9"},
+        {"LOG_LEVEL": "WARNING"},
+        {"POWERTOOLS_IDEMPOTENCY_DISABLED": "true", "POWERTOOLS_METRICS_DISABLED": "true", "POWERTOOLS_DEV": "true"},
+        {"ARCHIVE_BUCKET_NAME": "aggregator-local-source", "IDEMPOTENCY_SCOPE": "version"},
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "LANG": "tr_TR.UTF-8"},
+        {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"},
+    ],
+    ids="+".join,
+)
+def test_whatever_the_environment_says_a_run_talks_to_its_own_aws_and_reports_what_it_did(
+    folder: Path, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    ran = _aggregator("local", folder, "--out", tmp_path / "out", "--json", **environment)
+
+    (bundle,) = (tmp_path / "out").rglob("bundle-*.gz")
+    assert (ran.status, ran.err) == (0, "")
+    assert (ran.summary["files"], ran.summary["members"], ran.summary["failures"]) == (4, 4, [])
+    with Bundle.open(bundle) as opened:
+        assert len(opened) == 4
+
+
+def test_on_an_aws_that_is_already_there_buckets_are_made_in_its_region(
+    folder: Path, tmp_path: Path, embedded: str
+) -> None:
+    options = ("--out", tmp_path / "out", "--endpoint-url", embedded, "--name", "elsewhere")
+
+    ran = _aggregator(
+        "local", folder, *options, AWS_DEFAULT_REGION="eu-west-1", AWS_ENDPOINT_URL_S3="http://127.0.0.1:9"
+    )
+
+    assert (ran.status, ran.err) == (0, "")
+
+
+def test_ctrl_c_ends_a_run_with_a_word(folder: Path, tmp_path: Path) -> None:
+    for at in range(3_000):
+        (folder / f"{at:04}").write_bytes(b"{}")
+    command = [sys.executable, "-m", "aggregator", "local", str(folder), "--out", str(tmp_path / "out")]
+    log = tmp_path / "log"
+    run = subprocess.Popen([*command, "--log", str(log)], stderr=subprocess.PIPE, text=True)
+    until(lambda: log.exists() and log.stat().st_size)
+
+    run.send_signal(signal.SIGINT)
+    _, err = run.communicate(timeout=60)
+
+    assert (run.returncode, err) == (130, "\ninterrupted: the run is not complete\n")
+
+
 def test_an_output_folder_among_the_files_is_left_out(folder: Path) -> None:
-    first, second = (_aggregator("local", folder, "--out", folder / "out", "--json") for _ in range(2))
+    options = ("local", folder, "--out", folder / "out", "--json", "--replace")
+
+    first, second = (_aggregator(*options) for _ in range(2))
 
     assert [(ran.status, ran.summary["files"], ran.summary["members"]) for ran in (first, second)] == [(0, 4, 4)] * 2
 
@@ -96,12 +167,14 @@ def test_what_is_no_file_is_passed_over_and_counted(folder: Path, tmp_path: Path
     (tmp_path / "elsewhere" / "more.json").write_bytes(b"{}")
     (folder / "linked").symlink_to(tmp_path / "elsewhere")
     os.mkfifo(folder / "pipe")
+    (folder / "deep" / "to nowhere").symlink_to(folder / "nowhere")
+    (folder / "deep" / "to itself").symlink_to(folder / "deep" / "to itself")
 
     ran = _aggregator("local", folder, "--out", tmp_path / "out")
 
     assert ran.status == 0
     assert "files       4 (" in ran.out
-    assert ran.err == "passed over 2 linked folders, pipes and the like\n"
+    assert ran.err == "left out 4 linked folders, links to nowhere, pipes and the like\n"
 
 
 def test_settings_of_the_environment_are_kept(folder: Path, tmp_path: Path, embedded: str) -> None:
@@ -141,19 +214,6 @@ def test_a_wrong_call_is_one_clear_line_and_nothing_half_done(folder: Path, tmp_
     assert not out.exists()
 
 
-@pytest.mark.parametrize("link", ["nowhere", "itself"])
-def test_a_file_that_cannot_be_read_is_one_clear_line_and_nothing_half_done(
-    folder: Path, tmp_path: Path, link: str
-) -> None:
-    (folder / "deep" / "itself").symlink_to(folder / "deep" / link)
-
-    ran = _aggregator("local", folder, "--out", tmp_path / "out")
-
-    assert (ran.status, ran.out, len(ran.err.splitlines())) == (2, "", 1)
-    assert ran.err.startswith(f"aggregator: cannot read {folder / 'deep' / 'itself'}: ")
-    assert not (tmp_path / "out").exists()
-
-
 def test_an_output_folder_that_cannot_be_written_is_one_clear_line(folder: Path) -> None:
     ran = _aggregator("local", folder, "--out", "/proc/self/out")
 
@@ -169,7 +229,7 @@ def test_a_name_that_is_no_unicode_is_one_clear_line(folder: Path, tmp_path: Pat
 
     assert (ran.status, ran.err.splitlines()) == (
         2,
-        ["aggregator: a file's name is not Unicode, so no S3 key: '\\udcff.json'"],
+        ["aggregator: a file's name is not Unicode, so not an S3 key: '\\udcff.json'"],
     )
 
 

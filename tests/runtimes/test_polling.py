@@ -232,6 +232,26 @@ def test_messages_that_cannot_be_kept_invisible_are_handled_all_the_same(queue: 
     }
 
 
+def test_what_is_in_hand_is_handled_when_a_later_receive_fails(queue: Queue) -> None:
+    queue.send(*(f"{at:02}" for at in range(20)))
+    received: list[int] = []
+
+    def fail_later(**_: Any) -> None:
+        received.append(1)
+        if len(received) > 1:
+            raise EndpointConnectionError(endpoint_url="queue")
+
+    queue.sqs.meta.events.register("before-call.sqs.ReceiveMessage", fail_later)
+    mapping = queue.mapping(lambda _: None)
+    with structlog.testing.capture_logs() as said:
+        polled = mapping.poll()
+
+    assert len(polled.deleted) == 10
+    assert said == [{"event": "messages.unreceived", "log_level": "warning", "fault": "EndpointConnectionError"}]
+    with pytest.raises(EndpointConnectionError):
+        mapping.poll()
+
+
 def test_a_message_that_is_not_deleted_is_said(queue: Queue) -> None:
     queue.send("a")
 

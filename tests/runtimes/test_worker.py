@@ -263,6 +263,22 @@ def test_health_is_told_by_the_status(path: str, status: int, *, healthy: bool) 
     assert status == 404 or json.loads(body) == {"healthy": healthy}
 
 
+@pytest.mark.parametrize("address", ["[::1]:0", "[::]:0"])
+def test_health_is_told_over_ipv6(address: str) -> None:
+    with (
+        serve_health(address, lambda: {"healthy": True}) as url,
+        urllib.request.urlopen(url.replace("[::]", "[::1]"), timeout=5) as answer,
+    ):
+        assert answer.status == 200
+
+    assert url.startswith(f"http://{address.rpartition(':')[0]}:")
+
+
+def test_an_ipv6_address_without_brackets_is_named() -> None:
+    with pytest.raises(HealthError, match="written in brackets"), serve_health("::1:8080", dict):
+        pass
+
+
 @pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:port", "127.0.0.1:99999", "192.0.2.1:8080"])
 def test_an_address_that_cannot_be_listened_on_is_named(address: str) -> None:
     with (

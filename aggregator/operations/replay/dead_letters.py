@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from aggregator.aws import batches
 from aggregator.exceptions import AggregatorError
 from aggregator.operations.ledger_reader import LedgerReader
-from aggregator.operations.replay.queues import MOST_IN_A_CALL, Delivery
+from aggregator.operations.replay.queues import MOST_IN_A_CALL, Delivery, require_standard
 from aggregator.schemas import BODY
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ class DeadLetters:
         most: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        require_standard(queue_url)
         self._sqs, self._queue_url, self._ledger, self._most, self._clock = sqs, queue_url, ledger, most, clock
         self._held: dict[str, str] = {}
         self._held_since = clock()

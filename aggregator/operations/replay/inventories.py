@@ -10,6 +10,7 @@ as they are. ORC is refused: nothing that we ship reads it.
 import csv
 import gzip
 import hashlib
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -29,7 +30,11 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
 _PAGE = 1_000
-_ARN = "arn:aws:s3:::"
+_ARN = re.compile(r"arn:[a-z-]+:s3:::")
+"""Of any partition: `aws`, `aws-us-gov`, `aws-cn`, …"""
+
+_UNREADABLE_TIERS = {"ARCHIVE", "ARCHIVE_ACCESS", "DEEP_ARCHIVE", "DEEP_ARCHIVE_ACCESS"}
+"""Access tiers of S3 Intelligent-Tiering whose objects must be restored first (S3 user guide, "Inventory list")."""
 
 
 class InventoryError(AggregatorError):
@@ -94,7 +99,7 @@ class Inventory(NamedTuple):
 
     def _fetch(self, file: ReportFile, local: IO[bytes]) -> None:
         """Copy a file of the report to `local`, and prove that it is the one."""
-        bucket = self.manifest.destinationBucket.removeprefix(_ARN)
+        bucket = _ARN.sub("", self.manifest.destinationBucket, count=1)
         body = self.s3.get_object(Bucket=bucket, Key=file.key)["Body"]
         shutil.copyfileobj(body, local)
         local.flush()
@@ -108,7 +113,12 @@ class Inventory(NamedTuple):
         if self.manifest.fileFormat == "CSV":
             columns = [_plain(name) for name in self.manifest.fileSchema.split(",")]
             with gzip.open(path, "rt", encoding="utf-8", newline="") as text:
-                for row in islice(csv.reader(text), skip, None):
+                reader = csv.reader(text)
+                for row in islice(filter(None, reader), skip, None):
+                    if len(row) != len(columns):
+                        raise InventoryError(
+                            "a line of the inventory has a wrong number of columns", line=reader.line_num
+                        )
                     found = dict(zip(columns, row, strict=True))
                     yield {**found, "key": unquote_plus(found["key"], errors="surrogateescape")}
         else:
@@ -117,9 +127,14 @@ class Inventory(NamedTuple):
     def _listed(self, row: Mapping[str, Any]) -> Listed:
         if row["bucket"] != self.manifest.sourceBucket:
             raise InventoryError("a row of the inventory is about another bucket", bucket=row["bucket"])
-        size = int(row["size"]) if row.get("size") not in (None, "") else None
+        size = row.get("size")
+        if size not in (None, "") and not str(size).isdecimal():
+            raise InventoryError("a size in the inventory is not a number", key=row["key"], size=size)
+        size = int(size) if size not in (None, "") else None
         ref = ObjectRef(row["bucket"], row["key"], size, row.get("etag") or None, row.get("versionid") or None)
-        return Listed(ref, _moment(row.get("lastmodifieddate")), is_archived(row.get("storageclass")))
+        tier = str(row.get("intelligenttieringaccesstier") or "").upper().replace(" ", "_")
+        archived = is_archived(row.get("storageclass")) or tier in _UNREADABLE_TIERS
+        return Listed(ref, _moment(row.get("lastmodifieddate")), archived)
 
 
 def opened(s3: "S3Client", bucket: str, key: str) -> Inventory:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from aggregator.exceptions import AggregatorError
+
 if TYPE_CHECKING:
     from mypy_boto3_sqs.client import SQSClient
 
@@ -34,6 +36,33 @@ class Delivery(NamedTuple):
     rejected: dict[int, str]
     unsent: list[int]
     why: str = ""
+
+
+_GROUP = {"MessageGroupId": "data-aggregator-replay"}
+"""
+All that is replayed is one group, so a fair queue gives live notifications first, which have none.
+
+SQS developer guide, "Amazon SQS fair queues"; a standard queue keeps the order of a group no more than before.
+"""
+
+
+class QueueError(AggregatorError):
+    """A queue is of a kind that the aggregator does not work with."""
+
+    reason = "queue"
+
+
+def require_standard(queue_url: str) -> None:
+    """
+    Return, unless the queue is a FIFO queue: S3 does not send notifications to one.
+
+    Raises:
+        QueueError: it is a FIFO queue.
+    """
+    if queue_url.endswith(".fifo"):
+        raise QueueError(
+            "FIFO queues are not supported: S3 sends notifications to standard queues only", queue=queue_url
+        )
 
 
 class Pace:
@@ -65,6 +94,7 @@ class Outbox:
     def __init__(
         self, sqs: "SQSClient", queue_url: str, *, threads: int, stop: threading.Event, rate: float | None = None
     ) -> None:
+        require_standard(queue_url)
         self._sqs, self._queue_url, self._stop = sqs, queue_url, stop
         self._pace, self._broken = Pace(rate, stop), threading.Event()
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="send")
@@ -90,7 +120,7 @@ class Outbox:
         for attempt in range(_ATTEMPTS):
             if not left or self._stop.is_set() or self._broken.is_set():
                 break
-            entries: Any = [{"Id": str(place), "MessageBody": bodies[place]} for place in left]
+            entries: Any = [{"Id": str(place), "MessageBody": bodies[place], **_GROUP} for place in left]
             try:
                 answer = self._sqs.send_message_batch(QueueUrl=self._queue_url, Entries=entries)
             except (ClientError, BotoCoreError) as error:

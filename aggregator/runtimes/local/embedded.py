@@ -28,6 +28,9 @@ from aggregator.runtimes.local import packages
 
 _STARTED_WITHIN = 30.0
 
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Opens a URL of this machine, for which no proxy is needed whatever the environment says."""
+
 _PROGRAM = """
 import os, runpy, sys, threading
 threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
@@ -55,13 +58,14 @@ class EmbeddedAws:
         Start it; the endpoint URL for every service.
 
         Raises:
-            InstallError: it cannot be install.
+            InstallError: it cannot be installed.
             EmbeddedAwsError: it cannot be started.
         """
         home = install(self._say)
         port = _free_port()
         self.endpoint_url = f"http://127.0.0.1:{port}"
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PYTHON"))}
+        kept = {name: value for name, value in kept.items() if not name.lower().endswith("_proxy")}
         environment = {**kept, "PYTHONPATH": str(home), "GATEWAY_PORT": str(port), "BIND_HOST": "127.0.0.1"}
         self._process = subprocess.Popen(
             [sys.executable, "-c", _PROGRAM],
@@ -91,7 +95,7 @@ class EmbeddedAws:
             if self._process is None or self._process.poll() is not None:
                 raise EmbeddedAwsError("the embedded AWS ended as soon as it began: remove its folder and try again")
             try:
-                with urllib.request.urlopen(f"{self.endpoint_url}/_ministack/health", timeout=1):
+                with _DIRECT.open(f"{self.endpoint_url}/_ministack/health", timeout=1):
                     return
             except (URLError, OSError):
                 time.sleep(0.05)
@@ -100,7 +104,7 @@ class EmbeddedAws:
 
 def install(say: Callable[[str], None] = lambda _: None) -> Path:
     """
-    The folder of the embedded AWS, install with pip if it is not there yet.
+    The folder of the embedded AWS, installed with pip if it is not there yet.
 
     Raises:
         InstallError: pip is missing, or failed.

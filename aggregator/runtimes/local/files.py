@@ -16,7 +16,7 @@ class LocalRunError(AggregatorError):
 
 
 class Files(NamedTuple):
-    """Files by the key each will have; and how many linked folders, pipes and the like were passed over."""
+    """Files by the key each will have; how many linked folders, links to nowhere, pipes and the like are left out."""
 
     by_key: dict[str, Path]
     left_out: int
@@ -36,7 +36,7 @@ def readable_files(folder: Path, *, out: Path) -> Files:
     found, others = dict[str, Path](), 0
     try:
         for path in sorted(_walk(folder, out.resolve())):
-            if path.exists() and not path.is_file():  # a link to nowhere is named when it is opened
+            if not path.is_file():
                 others += 1
                 continue
             key = _key(path.relative_to(folder))
@@ -47,6 +47,11 @@ def readable_files(folder: Path, *, out: Path) -> Files:
     if not found:
         raise LocalRunError("there are no files in " + str(folder))
     return Files(found, others)
+
+
+def earlier_bundles(folder: Path) -> list[Path]:
+    """The bundles below `folder` that an earlier run wrote."""
+    return sorted(path for path in folder.glob("[0-9]*/[0-9]*/[0-9]*/[0-9]*/bundle-*.gz") if path.is_file())
 
 
 def writable_folder(folder: Path) -> None:
@@ -67,12 +72,12 @@ def writable_folder(folder: Path) -> None:
 
 def _key(path: Path) -> str:
     """The key of a file with that relative path."""
-    key = path.as_posix()
+    name = os.fsencode(path.as_posix())
     try:
-        size = len(key.encode())
-    except UnicodeEncodeError:
-        raise LocalRunError("a file's name is not Unicode, so no S3 key: " + repr(path.name)) from None
-    if size > MAX_KEY_BYTES:
+        key = name.decode()  # whatever encoding the locale has
+    except UnicodeDecodeError:
+        raise LocalRunError("a file's name is not Unicode, so not an S3 key: " + repr(path.name)) from None
+    if len(name) > MAX_KEY_BYTES:
         raise LocalRunError(f"a file's path is longer than the {MAX_KEY_BYTES:,} bytes of an S3 key: {key}")
     return key
 

@@ -18,6 +18,12 @@ from aggregator.exceptions import AggregatorError
 
 _PYTHON = f"{sys.implementation.cache_tag}-{sys.platform}"
 
+_FROM_WHERE = {"PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_NO_INDEX", "PIP_CONFIG_FILE"} | {
+    *("PIP_CERT", "PIP_CLIENT_CERT", "PIP_TRUSTED_HOST", "PIP_PROXY", "PIP_KEYRING_PROVIDER"),
+    *("PIP_TIMEOUT", "PIP_DEFAULT_TIMEOUT", "PIP_RETRIES", "PIP_CACHE_DIR"),
+}
+"""Settings of pip that say where packages come from; the others might say that they go elsewhere."""
+
 
 class InstallError(AggregatorError):
     """Packages cannot be put into their folder."""
@@ -54,8 +60,10 @@ def install(lock: Path, package: str, *, called: str, say: Callable[[str], None]
 
 def _pip_install(lock: Path, target: Path, called: str) -> None:
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    command += ["--no-user"]  # `user = true` in pip's configuration excludes a target
     command += ["--only-binary", ":all:", "--require-hashes", "--target", str(target), "--requirement", str(lock)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PIP_") or name in _FROM_WHERE}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=kept)
     if done.returncode:
         why = (done.stderr.strip() or "pip failed").splitlines()[-1]
         raise InstallError(f"{called} cannot be installed: {why}")

@@ -39,6 +39,17 @@ _PATIENCE = 60.0
 """Seconds without any progress after which a run is given up."""
 
 
+_ANY = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local", "AWS_DEFAULT_REGION": "us-east-1"}
+_OWN = {
+    **_ANY,
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+_OURS = {"ARCHIVE_BUCKET_NAME", "IDEMPOTENCY_SCOPE"}
+"""Settings that are of a deployment and not of a run."""
+
+
 class Failure(NamedTuple):
     """A file that ended in the dead-letter queue, and why."""
 
@@ -80,6 +91,7 @@ def run(
     *,
     endpoint_url: str,
     name: str,
+    own: bool = False,
     invoke: "Callable[[dict[str, Any]], Invoked] | None" = None,
     log: Callable[[str], object] = lambda _: None,
     report: Callable[[Progress], object] = lambda _: None,
@@ -87,7 +99,8 @@ def run(
     """
     Aggregate `files` on the AWS at `endpoint_url` and write the bundles below `out`.
 
-    `name` begins the name of every resource, which is made if it is not there; `invoke` runs the handler, by default in
+    `name` begins the name of every resource, which is made if it is not there; `own` says that this AWS was started for
+    the run, so nothing that the environment says about another one counts; `invoke` runs the handler, by default in
     this process; `log` is given each line that the handler logs, `report` the progress.
 
     Raises:
@@ -101,7 +114,7 @@ def run(
         return response
 
     with (
-        _environment(endpoint_url, name),
+        _environment(endpoint_url, name, own=own),
         contextlib.redirect_stdout(Lines(lambda line: log(line.rstrip("\n")))),
         _translated(),
     ):
@@ -210,21 +223,30 @@ def _translated() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _environment(endpoint_url: str, name: str) -> Iterator[None]:
-    """The environment of the function; what the user has set of it is kept, but for where the function works."""
+def _environment(endpoint_url: str, name: str, *, own: bool) -> Iterator[None]:
+    """
+    The environment of the function: where it works is given; what the user has set of how it works is kept.
+
+    On an AWS of our `own` nothing else is kept of AWS's, Powertools' and proxies' variables, and no file of AWS's read.
+    """
     before = dict(os.environ)
-    defaults = {
-        "AWS_ACCESS_KEY_ID": "local",
-        "AWS_SECRET_ACCESS_KEY": "local",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "IDEMPOTENCY_TTL_DAYS": "30",
-        "LOG_LEVEL": "INFO",
-        "SERVICE_NAME": name,
-    }
-    given = {"AWS_ENDPOINT_URL": endpoint_url, "DISTRIBUTION_BUCKET_NAME": f"{name}-distribution"}
-    os.environ.update({**defaults, **before, **given, "IDEMPOTENCY_TABLE_NAME": f"{name}-ledger"})
+    os.environ.clear()
+    os.environ.update({name: value for name, value in before.items() if not _is_elsewhere(name, own=own)})
+    for variable, value in {**(_OWN if own else _ANY), "LOG_LEVEL": "INFO", "IDEMPOTENCY_TTL_DAYS": "30"}.items():
+        os.environ.setdefault(variable, value)
+    os.environ["AWS_ENDPOINT_URL"] = endpoint_url
+    os.environ["DISTRIBUTION_BUCKET_NAME"] = f"{name}-distribution"
+    os.environ["IDEMPOTENCY_TABLE_NAME"] = f"{name}-ledger"
+    os.environ.setdefault("SERVICE_NAME", name)
     try:
         yield
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+def _is_elsewhere(variable: str, *, own: bool) -> bool:
+    """Whether a variable might lead the function, or what it reports, elsewhere."""
+    if own:
+        return variable.startswith(("AWS_", "POWERTOOLS_")) or variable.lower().endswith("_proxy") or variable in _OURS
+    return variable.startswith("AWS_ENDPOINT_URL_") or variable in {*_OURS, "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"}

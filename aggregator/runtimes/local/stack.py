@@ -3,7 +3,7 @@
 import contextlib
 import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from botocore.exceptions import ClientError
 
@@ -11,6 +11,7 @@ from aggregator.aws import CommandClients
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
+    from mypy_boto3_s3.client import S3Client
     from mypy_boto3_sqs.client import SQSClient
 
 
@@ -33,12 +34,20 @@ def make_stack(clients: CommandClients, name: str, *, visibility_timeout: int, r
     stack = Stack(f"{name}-source", f"{name}-distribution", f"{name}-ledger", queue, dead_letters)
     for bucket in (stack.source, stack.distribution):
         with _already("BucketAlreadyOwnedByYou"):
-            clients.s3.create_bucket(Bucket=bucket)
+            _make_bucket(clients.s3, bucket)
     clients.s3.put_bucket_versioning(Bucket=stack.distribution, VersioningConfiguration={"Status": "Enabled"})
     with _already("ResourceInUseException"):
         make_ledger(clients.dynamodb, stack.table)
     _notify(clients, stack)
     return stack
+
+
+def _make_bucket(s3: "S3Client", bucket: str) -> None:
+    region: Any = s3.meta.region_name
+    if region == "us-east-1":  # the one region that is not to be named (S3 API reference, CreateBucket)
+        s3.create_bucket(Bucket=bucket)
+    else:
+        s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": region})
 
 
 def make_ledger(dynamodb: "DynamoDBClient", table: str) -> None:

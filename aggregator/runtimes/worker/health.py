@@ -1,11 +1,12 @@
 """
 Whether a process is well, told over HTTP: `GET /health` answers 200 or 503, and says why in JSON.
 
-    with told("127.0.0.1:8080", report) as address:
+    with serve_health("127.0.0.1:8080", report) as address:
         ...
 """
 
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,14 +28,18 @@ class HealthError(AggregatorError):
 @contextmanager
 def serve_health(address: str, report: Report) -> Iterator[str]:
     """
-    Answer at `address` (`host:port`; port 0 is any that is free) while the block lasts; the URL.
+    Answer at `address` (`host:port`, `[::]:port`; port 0 is any that is free) while the block lasts; the URL.
 
     Raises:
         HealthError: the address is none, or taken.
     """
     host, _, port = address.rpartition(":")
+    in_brackets = host.startswith("[") and host.endswith("]")
     try:
-        server = _Server((host, int(port)), type("Handler", (_Handler,), {"report": staticmethod(report)}))
+        if ":" in host and not in_brackets:
+            raise ValueError("an IPv6 address is written in brackets, [::]:8080")
+        kind = _Server6 if in_brackets else _Server
+        server = kind((host.strip("[]"), int(port)), type("Handler", (_Handler,), {"report": staticmethod(report)}))
     except (OSError, ValueError, OverflowError) as error:
         raise HealthError(f"cannot serve the health endpoint on {address}: {error}") from error
     thread = threading.Thread(target=server.serve_forever, name="health", daemon=True)
@@ -49,6 +54,10 @@ def serve_health(address: str, report: Report) -> Iterator[str]:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
 
 
 class _Handler(BaseHTTPRequestHandler):

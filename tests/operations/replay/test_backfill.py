@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote_plus
@@ -218,18 +219,28 @@ class Report:
     def __init__(self, post: Post, kind: str) -> None:
         self.post, self.bucket = post, post.world.source + "-inventory"
         post.world.s3.create_bucket(Bucket=self.bucket)
-        files = [self._put(f"data/{at}", self._file(kind, KEYS[at::2])) for at in range(2)]
+        self._manifest(kind, [self._put(f"data/{at}", self._file(kind, KEYS[at::2])) for at in range(2)], self.COLUMNS)
+        self.url = f"s3://{self.bucket}/manifest.json"
+
+    def rewrite(self, members: Sequence[str], columns: Sequence[str], *, partition: str = "aws") -> None:
+        """One file of CSV instead, gzip with a member for each of `members`."""
+        body = b"".join(gzip.compress(member.encode()) for member in members)
+        self._manifest("CSV", [self._put("data/0", body)], columns, partition=partition)
+
+    def _manifest(
+        self, kind: str, files: list[dict[str, Any]], columns: Sequence[str], *, partition: str = "aws"
+    ) -> None:
+        post = self.post
         manifest = {
             "sourceBucket": post.world.source,
-            "destinationBucket": f"arn:aws:s3:::{self.bucket}",
+            "destinationBucket": f"arn:{partition}:s3:::{self.bucket}",
             "version": "2016-11-30",
             "creationTimestamp": "1795000000000",
             "fileFormat": kind,
-            "fileSchema": ", ".join(self.COLUMNS),
+            "fileSchema": ", ".join(columns),
             "files": files,
         }
         self._put("manifest.json", json.dumps(manifest).encode())
-        self.url = f"s3://{self.bucket}/manifest.json"
 
     def _put(self, key: str, body: bytes) -> dict[str, Any]:
         self.post.world.s3.put_object(Bucket=self.bucket, Key=key, Body=body)
@@ -263,6 +274,40 @@ def test_an_inventory_says_the_same_as_a_listing_whatever_the_keys(post: Post, k
     assert post.received() == sorted(_member(post.world, key) for key in KEYS)
 
 
+def test_an_inventory_is_read_in_any_partition_with_blank_lines_and_without_what_must_be_restored(post: Post) -> None:
+    report = Report(post, "CSV")
+    columns = [*Report.COLUMNS, "IntelligentTieringAccessTier"]
+    tiers = ["", "FREQUENT_ACCESS", "ARCHIVE_INSTANT_ACCESS", "ARCHIVE_ACCESS", "Deep Archive Access"]
+    lines = [
+        ",".join(f'"{value}"' for value in (*report._row(f"k{at}")[:5], "INTELLIGENT_TIERING", tier))
+        for at, tier in enumerate(tiers)
+    ]
+    report.rewrite(["\r\n", *(line + "\r\n\r\n" for line in lines)], columns, partition="aws-us-gov")
+
+    ran = post.backfill("--inventory", report.url, "--json")
+
+    assert (ran.exit_code, [member.key for member in post.received()]) == (1, ["k0", "k1", "k2"])
+    assert json.loads(ran.stdout)["rejected"] == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('"b","k"', "a line of the inventory has a wrong number of columns (line=3)"),
+        ('"{bucket}","k","many","2026-11-22T01:02:03.000Z","e","STANDARD"', "a size in the inventory is not a number"),
+    ],
+)
+def test_a_bad_line_of_an_inventory_is_one_clear_line(post: Post, line: str, said: str) -> None:
+    report = Report(post, "CSV")
+    good = ",".join(f'"{value}"' for value in report._row("good"))
+    report.rewrite([good + "\n\n" + line.format(bucket=post.world.source) + "\n"], Report.COLUMNS)
+
+    ran = post.backfill("--inventory", report.url)
+
+    assert (ran.exit_code, len(ran.stderr.splitlines())) == (2, 1)
+    assert ran.stderr.startswith(f"aggregator: {said}")
+
+
 @pytest.mark.parametrize("fault", ["orc", "no manifest", "another file", "another bucket", "no versions"])
 def test_an_inventory_that_cannot_be_used_is_one_clear_line(post: Post, fault: str) -> None:
     report = Report(post, "ORC" if fault == "orc" else "CSV")
@@ -293,6 +338,10 @@ def test_an_inventory_that_cannot_be_used_is_one_clear_line(post: Post, fault: s
         (["--table", ""], "--table and --distribution belong together"),
         (["--distribution", "no-such-bucket"], "there is no such bucket (bucket='no-such-bucket')"),
         (["--every-version"], "--every-version needs --scope version: with --scope key a key is bundled once"),
+        (
+            ["--queue-url", "q.fifo"],
+            "FIFO queues are not supported: S3 sends notifications to standard queues only (queue='q.fifo')",
+        ),
         (["--queue-url", ""], "--queue-url says where to send; --dry-run sends nothing"),
     ],
 )

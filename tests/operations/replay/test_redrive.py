@@ -170,6 +170,13 @@ def test_a_wrong_call_is_one_clear_line_and_changes_nothing(
     assert office.left(office.dlq) == ALL
 
 
+def test_a_fifo_queue_is_a_wrong_call(office: Office) -> None:
+    ran = office.redrive("--dlq", "http://queues/dead.fifo")
+
+    assert (ran.exit_code, ran.stdout) == (2, "")
+    assert ran.stderr.startswith("aggregator: FIFO queues are not supported")
+
+
 def test_without_a_ledger_no_reason_is_known(office: Office) -> None:
     ran = office.redrive("--table", "", "--distribution", "", "--details")
 

@@ -192,7 +192,13 @@ def queue(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, Stubber]]:
 
 
 def _entries(*bodies: tuple[int, str]) -> dict[str, Any]:
-    return {"QueueUrl": "queue", "Entries": [{"Id": str(place), "MessageBody": body} for place, body in bodies]}
+    return {
+        "QueueUrl": "queue",
+        "Entries": [
+            {"Id": str(place), "MessageBody": body, "MessageGroupId": "data-aggregator-replay"}
+            for place, body in bodies
+        ],
+    }
 
 
 def _failed(place: int, code: str, *, ours: bool) -> dict[str, Any]:
