@@ -1,6 +1,7 @@
 """The documents do not promise what is not there; the README's two commands are run by `.ci/run` on a fresh clone."""
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -131,6 +132,7 @@ def _exists(name: str) -> bool:
     return any(ROOT.glob(name.rstrip("./") + "*"))
 
 
+@functools.cache
 def _tests() -> set[str]:
     return {
         node.name
