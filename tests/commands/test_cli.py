@@ -148,11 +148,23 @@ def test_what_a_program_reads_is_utf_8_whatever_the_locale(tmp_path: Path, encod
     assert ran.stdout.endswith("/é 😀.gz\n")
 
 
+_SAYING_WHEN_GUARDED = """
+import signal, sys
+from aggregator.__main__ import main
+handle = signal.signal
+def say(*given):
+    signal.signal = handle
+    handle(*given)
+    print(end="!", flush=True)
+signal.signal, sys.argv[0] = say, "a"
+main()
+"""
+
+
 @pytest.mark.parametrize("after", [0.05, 0.1, 0.2, 0.3, 0.5])
 def test_an_interrupt_ends_it_without_a_traceback_from_the_beginning(after: float) -> None:
     """What comes before is Python's own beginning, which nobody can guard; the delays only make the moment another."""
-    program = "print(end='!', flush=True); import sys; from aggregator.__main__ import main; sys.argv[0] = 'a'; main()"
-    command = [sys.executable, "-c", program, "contract", "validate", "-"]
+    command = [sys.executable, "-c", _SAYING_WHEN_GUARDED, "contract", "validate", "-"]
     pipes: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     with subprocess.Popen(command, env=_environment(), **pipes) as running:
         assert running.stdout

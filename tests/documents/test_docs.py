@@ -1,6 +1,7 @@
 """The documents do not promise what is not there; the README's two commands are run by `.ci/run` on a fresh clone."""
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -276,6 +277,7 @@ def _defined(module: Path) -> set[str]:
     return names
 
 
+@functools.cache
 def _tests() -> set[str]:
     return {
         node.name
