@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Container
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -42,9 +43,16 @@ SHARED: dict[str, set[str]] = {
 
 ONLY_IN = {
     "aws_lambda_powertools": {"app", "pipeline.records", "pipeline.report", "pipeline.telemetry"},
-    "boto3": {"aws", "pipeline.clients", "operations.doctor", "runtimes.local.run", "runtimes.worker.process"},
+    "boto3": {
+        "aws",
+        "pipeline.clients",
+        "pipeline.connection",
+        "operations.doctor",
+        "runtimes.local.run",
+        "runtimes.worker.process",
+    },
     "botocore": {"aws", "pipeline", "operations", "runtimes", "commands"},
-    "obstore": {"pipeline.sources"},
+    "obstore": {"pipeline.connection", "pipeline.sources"},
     "urllib3": {"pipeline.sources"},  # what botocore reads bodies with, and depends on
     "isal": {"pipeline.core"},
     "zlib_ng": {"pipeline.core"},
@@ -195,3 +203,12 @@ def _imports(module: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             names.add(node.module or "")
     return names
+
+
+def test_no_test_file_is_longer_than_a_reader_bears_and_no_two_have_one_name() -> None:
+    files = list((PACKAGE.parent / "tests").rglob("*.py"))
+    long = [path.name for path in files if len(path.read_text(encoding="utf-8").splitlines()) > 500]
+    names = Counter(path.name for path in files if path.name.startswith("test_"))
+
+    assert long == []
+    assert [name for name, count in names.items() if count > 1] == []

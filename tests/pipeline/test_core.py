@@ -4,44 +4,50 @@ import gzip
 import hashlib
 import io
 import random
-import struct
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
-from itertools import repeat
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aggregator.bundles.index import BundleIndex, MemberColumns
-from aggregator.bundles.layout import BLOCK_SIZE, END, FOOTER_SIZE, HEADER
+from aggregator.bundles.layout import BLOCK_SIZE, END, HEADER
 from aggregator.exceptions import (
-    BundleFullError,
     CorruptMemberError,
     OutOfTimeError,
-    OversizedMemberError,
     StoreUnavailableError,
 )
-from aggregator.pipeline.core import Chunk, FetchedObject, Packed, Packer, compressor, decoded, empty_bundle
+from aggregator.pipeline.core import Chunk, FetchedObject, Packed, compressor, decoded, empty_bundle
 from aggregator.pipeline.planning import Plan, Wanted
 from aggregator.reader import Bundle
 from aggregator.schemas import ObjectRef
+from tests.support.packing import (
+    FRAMINGS,
+    PLAN,
+    SOURCE,
+    TEXT,
+    Framing,
+    counted,
+    cut,
+    every_framing,
+    failing,
+    gzip_members,
+    new_packer,
+    pack,
+    source,
+)
 
-Framing = Literal["lines", "none"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LEVELS = range(10)
-FRAMINGS: tuple[Framing, ...] = ("lines", "none")
 NOVEMBER_2026 = 1_795_434_896.789
-PLAN = Plan("2026/11/23/11/bundle-r-s.gz", "2026-11-23T11:54:56Z", "r", ())
-TEXT = b"".join(b'{"id": %d, "name": "n%d"}\n' % (n, n % 97) for n in range(12_000))
-SOURCE = FetchedObject(ObjectRef("source", "in/a.json.gz"), 3, gzipped=True)
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=100)
 
 every_level = pytest.mark.parametrize("level", LEVELS)
-every_framing = pytest.mark.parametrize("framing", FRAMINGS)
 
 
 # Sources that are gzip
@@ -59,7 +65,7 @@ every_framing = pytest.mark.parametrize("framing", FRAMINGS)
 )
 @pytest.mark.parametrize("size", [1, 7, 4_096, 10_000_000])
 def test_a_gzip_source_is_decoded_however_it_is_cut(data: bytes, size: int) -> None:
-    text = b"".join(decoded(SOURCE, _cut(data, size)))
+    text = b"".join(decoded(SOURCE, cut(data, size)))
 
     assert text == TEXT
 
@@ -68,14 +74,14 @@ def test_a_gzip_source_is_decoded_however_it_is_cut(data: bytes, size: int) -> N
 def test_a_chunk_larger_than_any_buffer_is_decoded_to_its_end(size: int) -> None:
     text = random.Random(size).randbytes(3_000_000)
 
-    assert b"".join(decoded(SOURCE, _cut(gzip.compress(text, 1), size))) == text
+    assert b"".join(decoded(SOURCE, cut(gzip.compress(text, 1), size))) == text
 
 
 @PROPERTY
 @given(st.lists(st.binary(max_size=2_000), max_size=5), st.integers(0, 600), st.integers(1, 700), st.booleans())
 def test_any_members_padding_and_cuts_decode(texts: list[bytes], zeros: int, size: int, views: bool) -> None:
     data = b"".join(map(gzip.compress, texts)) + (bytes(zeros) if texts else b"")
-    chunks = [memoryview(chunk) if views else chunk for chunk in _cut(data, size)]
+    chunks = [memoryview(chunk) if views else chunk for chunk in cut(data, size)]
 
     text = b"".join(decoded(SOURCE, [b"", *chunks, b""]))
 
@@ -83,7 +89,7 @@ def test_any_members_padding_and_cuts_decode(texts: list[bytes], zeros: int, siz
 
 
 def test_a_bundle_can_be_a_source_itself(executor: Executor) -> None:
-    _, bundle = _pack([TEXT, b"b\n"], executor)
+    _, bundle = pack([TEXT, b"b\n"], executor)
 
     assert b"".join(decoded(SOURCE, [bundle])) == TEXT + b"b\n"
 
@@ -98,9 +104,9 @@ def test_a_source_is_read_no_further_than_it_is_decoded() -> None:
     data = gzip.compress(random.Random(1).randbytes(8 * BLOCK_SIZE))
     taken: list[int] = []
 
-    next(decoded(SOURCE, _counted(_cut(data, 65_536), taken)))
+    next(decoded(SOURCE, counted(cut(data, 65_536), taken)))
 
-    assert len(taken) < len(_cut(data, 65_536)) / 2
+    assert len(taken) < len(cut(data, 65_536)) / 2
 
 
 @pytest.mark.parametrize(
@@ -159,7 +165,7 @@ def test_an_empty_source_is_an_empty_text() -> None:
     [StoreUnavailableError("slow down"), OutOfTimeError("late"), OSError("reset"), TimeoutError(), KeyboardInterrupt()],
 )
 def test_a_failure_to_read_is_no_damage_of_the_source(error: BaseException) -> None:
-    chunks = decoded(SOURCE, _failing([gzip.compress(TEXT)[:1_000]], error))
+    chunks = decoded(SOURCE, failing([gzip.compress(TEXT)[:1_000]], error))
 
     with pytest.raises(type(error)) as caught:
         list(chunks)
@@ -226,7 +232,7 @@ def test_text_shrinks_to_less_than_a_third(level: int) -> None:
 def test_with_lines_a_member_ends_its_line_with_none_it_is_left_alone(
     framing: Framing, members: list[bytes], text: bytes, executor: Executor
 ) -> None:
-    packed, bundle = _pack(members, executor, framing=framing)
+    packed, bundle = pack(members, executor, framing=framing)
 
     assert gzip.decompress(bundle) == text
     assert _cut_out(text, packed) == members
@@ -246,12 +252,12 @@ def test_with_lines_a_member_ends_its_line_with_none_it_is_left_alone(
 def test_how_a_member_is_cut_into_chunks_does_not_matter(
     framing: Framing, chunks: list[Chunk], executor: Executor
 ) -> None:
-    _, expected = _pack([b"a\nb", b"c"], executor, framing=framing)
+    _, expected = pack([b"a\nb", b"c"], executor, framing=framing)
     spool = io.BytesIO()
-    packer = _packer(spool, executor, framing=framing)
+    packer = new_packer(spool, executor, framing=framing)
 
-    packer.add(_source(0, 3), iter(chunks))
-    packer.add(_source(1, 1), [b"c"])
+    packer.add(source(0, 3), iter(chunks))
+    packer.add(source(1, 1), [b"c"])
     packer.finish(PLAN)
 
     assert spool.getvalue() == expected
@@ -260,9 +266,9 @@ def test_how_a_member_is_cut_into_chunks_does_not_matter(
 @pytest.mark.parametrize("chunks", [[b"a\n", b""], [b"", b"a", b"\n", b"", b""]])
 def test_an_empty_last_chunk_does_not_end_a_line_twice(chunks: list[bytes], executor: Executor) -> None:
     spool = io.BytesIO()
-    packer = _packer(spool, executor)
+    packer = new_packer(spool, executor)
 
-    packer.add(_source(0, 2), chunks)
+    packer.add(source(0, 2), chunks)
     packer.finish(PLAN)
 
     assert gzip.decompress(spool.getvalue()) == b"a\n"
@@ -277,11 +283,11 @@ def test_members_about_the_size_of_blocks_are_cut_at_the_block(
     members = [random.Random(n).randbytes(size - 1) + b"." for n in range(3)]
     text = b"".join(member + b"\n" * (framing == "lines") for member in members)
 
-    packed, bundle = _pack(members, executor, framing=framing, chunk=chunk)
+    packed, bundle = pack(members, executor, framing=framing, chunk=chunk)
 
     assert gzip.decompress(bundle) == text
     assert _cut_out(text, packed) == members
-    assert _blocks(bundle, packed) == _cut(text, BLOCK_SIZE)
+    assert _blocks(bundle, packed) == cut(text, BLOCK_SIZE)
 
 
 @PROPERTY
@@ -298,22 +304,22 @@ def test_any_members_come_out_byte_for_byte(
     ends = [b"\n" if framing == "lines" and member and member[-1:] != b"\n" else b"" for member in members]
     text = b"".join(member + end for member, end in zip(members, ends, strict=True))
 
-    packed, bundle = _pack(members, executor, level=level, framing=framing, chunk=chunk)
+    packed, bundle = pack(members, executor, level=level, framing=framing, chunk=chunk)
 
     first = zlib.decompressobj(31)
     assert first.decompress(bundle) == gzip.decompress(bundle) == text
     assert first.eof
     assert _cut_out(text, packed) == members
-    assert _blocks(bundle, packed) == _cut(text, BLOCK_SIZE)
+    assert _blocks(bundle, packed) == cut(text, BLOCK_SIZE)
     assert packed.index.members.crc32 == [zlib.crc32(member) for member in members]
     Bundle.open(io.BytesIO(bundle)).verify()
 
 
 @every_level
 def test_the_whole_text_is_in_the_first_gzip_member(level: int, executor: Executor) -> None:
-    _, bundle = _pack([TEXT] * 3, executor, level=level)
+    _, bundle = pack([TEXT] * 3, executor, level=level)
 
-    members = _gzip_members(bundle)
+    members = gzip_members(bundle)
 
     assert [text for _, text in members] == [TEXT * 3] + [b""] * (len(members) - 1)
 
@@ -322,14 +328,14 @@ def test_the_whole_text_is_in_the_first_gzip_member(level: int, executor: Execut
 def test_the_same_members_give_the_same_bytes(level: int, executor: Executor) -> None:
     members = [TEXT, b"", random.Random(level).randbytes(BLOCK_SIZE), b"{}"] * 3
 
-    bundles = {_pack(members, executor, level=level)[1] for _ in range(5)}
+    bundles = {pack(members, executor, level=level)[1] for _ in range(5)}
 
     assert len(bundles) == 1
 
 
 def test_the_index_says_what_was_read_not_what_was_announced(executor: Executor) -> None:
     spool = io.BytesIO()
-    packer = _packer(spool, executor)
+    packer = new_packer(spool, executor)
     plan = Plan("b.gz", "2026-11-23T11:54:56Z", "request", (Wanted("not", ObjectRef("not", "packed")),))
 
     packer.add(FetchedObject(ObjectRef("one", "a", 9, "old", "v0"), 5, "e1", "v1"), [b"hello"])
@@ -363,18 +369,18 @@ def test_the_index_says_what_was_read_not_what_was_announced(executor: Executor)
 
 
 def test_what_is_packed_is_the_size_and_the_sha_256_of_the_file(executor: Executor) -> None:
-    packed, bundle = _pack([TEXT, b"b"], executor)
+    packed, bundle = pack([TEXT, b"b"], executor)
 
     assert (packed.size, packed.sha256) == (len(bundle), hashlib.sha256(bundle).digest())
 
 
 def test_what_is_packed_is_known_in_the_order_of_packing(executor: Executor) -> None:
-    packer = _packer(io.BytesIO(), executor)
+    packer = new_packer(io.BytesIO(), executor)
 
-    packer.add(_source(0, 1), [b"a"])
-    packer.add(_source(1, 2), [b"bb"])
+    packer.add(source(0, 1), [b"a"])
+    packer.add(source(1, 2), [b"bb"])
 
-    assert packer.entries == [(_source(0, 1), 0, 1, zlib.crc32(b"a")), (_source(1, 2), 2, 2, zlib.crc32(b"bb"))]
+    assert packer.entries == [(source(0, 1), 0, 1, zlib.crc32(b"a")), (source(1, 2), 2, 2, zlib.crc32(b"bb"))]
 
 
 def test_an_empty_bundle_is_an_empty_text_and_closes_its_name() -> None:
@@ -396,228 +402,13 @@ def test_an_empty_bundle_is_an_empty_text_and_closes_its_name() -> None:
 
 
 def test_members_fill_a_bundle_to_the_last_byte(executor: Executor) -> None:
-    packer = _packer(io.BytesIO(), executor, limit=10)
+    packer = new_packer(io.BytesIO(), executor, limit=10)
 
-    packer.add(_source(0, 4), [b"aaaa"])
-    packer.add(_source(1, 6), [b"bbb", b"bbb"])
-    packer.add(_source(2, 0), [])
+    packer.add(source(0, 4), [b"aaaa"])
+    packer.add(source(1, 6), [b"bbb", b"bbb"])
+    packer.add(source(2, 0), [])
 
     assert packer.finish(PLAN).index.members.length == [4, 6, 0]
-
-
-def test_the_newlines_of_the_framing_do_not_count(executor: Executor) -> None:
-    packed, _ = _pack([b"a"] * 10, executor, limit=10)
-
-    assert packed.index.text_size == 20
-
-
-def test_a_member_that_does_not_fit_any_more_is_left_to_the_next_bundle(executor: Executor) -> None:
-    _, expected = _pack([b"aa", b"bb", b"cccccc"], executor, limit=10)
-    spool = io.BytesIO()
-    packer = _packer(spool, executor, limit=10)
-
-    packer.add(_source(0, 2), [b"aa"])
-    packer.add(_source(1, 2), [b"bb"])
-    with pytest.raises(BundleFullError) as caught:
-        packer.add(_source(7, 7), [b"ddddddd"])
-    packer.add(_source(2, 6), [b"cccccc"])
-    packer.finish(PLAN)
-
-    assert caught.value.facts == {"key": "in/7.json"}
-    assert spool.getvalue() == expected
-
-
-def test_a_member_in_hand_that_is_larger_than_a_bundle_is_refused(executor: Executor) -> None:
-    packer = _packer(io.BytesIO(), executor, limit=10)
-    packer.add(_source(0, 4), [b"aaaa"])
-
-    with pytest.raises(OversizedMemberError) as caught:
-        packer.add(_source(1, 11), [b"bbbbb", b"bbbbbb"])
-
-    assert caught.value.facts == {"key": "in/1.json", "length": 11, "limit": 10}
-
-
-def test_a_member_that_never_ends_is_refused_as_soon_as_it_is_larger_than_a_bundle(executor: Executor) -> None:
-    _, expected = _pack([b"a"], executor, limit=5 * BLOCK_SIZE)
-    spool = io.BytesIO()
-    packer = _packer(spool, executor, limit=5 * BLOCK_SIZE)
-    taken: list[int] = []
-
-    with pytest.raises(OversizedMemberError) as caught:
-        packer.add(_source(7, 1), _counted(repeat(bytes(BLOCK_SIZE)), taken))
-    packer.add(_source(0, 1), [b"a"])
-    packer.finish(PLAN)
-
-    assert caught.value.facts == {"key": "in/7.json", "length": 6 * BLOCK_SIZE, "limit": 5 * BLOCK_SIZE}
-    assert len(taken) == 6
-    assert spool.getvalue() == expected
-
-
-def test_a_member_that_is_read_while_the_bundle_fills_up_is_left_to_the_next_one(executor: Executor) -> None:
-    _, expected = _pack([TEXT * 4], executor, limit=len(TEXT) * 5)
-    spool = io.BytesIO()
-    packer = _packer(spool, executor, limit=len(TEXT) * 5)
-    taken: list[int] = []
-
-    packer.add(_source(0, len(TEXT) * 4), [TEXT] * 4)
-    with pytest.raises(BundleFullError) as caught:
-        packer.add(_source(7, 1), _counted(repeat(TEXT), taken))
-    packer.finish(PLAN)
-
-    assert caught.value.facts == {"key": "in/7.json"}
-    assert len(taken) == 2
-    assert spool.getvalue() == expected
-
-
-def test_a_small_object_that_decodes_to_more_than_a_bundle_is_refused(executor: Executor) -> None:
-    packer = _packer(io.BytesIO(), executor, limit=1_000_000)
-    bomb = gzip.compress(bytes(10_000_000))
-
-    with pytest.raises(OversizedMemberError) as caught:
-        packer.add(_source(0, len(bomb)), decoded(SOURCE, [bomb]))
-
-    assert caught.value.facts == {"key": "in/0.json", "length": 4 * BLOCK_SIZE, "limit": 1_000_000}
-
-
-# Failures half way
-
-
-@every_framing
-@pytest.mark.parametrize("at", [0, 1, 2, 3])
-@pytest.mark.parametrize("error", [StoreUnavailableError("slow down"), KeyboardInterrupt()], ids=["error", "kill"])
-@pytest.mark.parametrize(
-    "chunks",
-    [
-        [],
-        [b"half of it"],
-        [TEXT[:BLOCK_SIZE]],
-        [TEXT[:BLOCK_SIZE], b"."],
-        [TEXT] * 4,
-        [TEXT] * 40,
-        [random.Random(3).randbytes(700)] * 2_000,
-    ],
-    ids=["at once", "small", "a block", "a block and a byte", "blocks", "many blocks", "many chunks"],
-)
-def test_a_member_that_fails_half_way_leaves_no_byte(
-    framing: Framing, at: int, error: BaseException, chunks: list[bytes], executor: Executor
-) -> None:
-    members = [TEXT[:100_003], TEXT, b"c"]
-    _, expected = _pack(members, executor, framing=framing)
-    spool = io.BytesIO()
-    packer = _packer(spool, executor, framing=framing)
-
-    for n, member in enumerate(members[:at]):
-        packer.add(_source(n, len(member)), [member])
-    with pytest.raises(type(error)):
-        packer.add(_source(99, 1), _failing(chunks, error))
-    for n, member in enumerate(members[at:], at):
-        packer.add(_source(n, len(member)), [member])
-    packer.finish(PLAN)
-
-    assert spool.getvalue() == expected
-    Bundle.open(spool).verify()
-
-
-def test_members_that_fail_one_after_the_other_leave_no_byte_either(executor: Executor) -> None:
-    _, expected = _pack([TEXT, TEXT], executor)
-    spool = io.BytesIO()
-    packer = _packer(spool, executor)
-
-    for n in range(2):
-        for _ in range(3):
-            with pytest.raises(StoreUnavailableError):
-                packer.add(_source(99, 1), _failing([TEXT] * 12, StoreUnavailableError("slow down")))
-        packer.add(_source(n, len(TEXT)), [TEXT])
-    packer.finish(PLAN)
-
-    assert spool.getvalue() == expected
-
-
-def test_a_source_that_turns_out_damaged_leaves_no_byte(executor: Executor) -> None:
-    _, expected = _pack([TEXT, b"b"], executor)
-    spool = io.BytesIO()
-    packer = _packer(spool, executor)
-    damaged = gzip.compress(TEXT * 10)[:-8] + bytes(8)
-
-    packer.add(_source(0, len(TEXT)), [TEXT])
-    with pytest.raises(CorruptMemberError):
-        packer.add(_source(99, len(damaged)), decoded(SOURCE, [damaged]))
-    packer.add(_source(1, 1), [b"b"])
-    packer.finish(PLAN)
-
-    assert spool.getvalue() == expected
-
-
-# The index
-
-
-@pytest.mark.parametrize("count", [3_000, 8_000])
-def test_the_index_costs_at_most_40_bytes_a_member(count: int, executor: Executor) -> None:
-    randoms, spool = random.Random(count), io.BytesIO()
-    packer = _packer(spool, executor)
-    for n in range(count):
-        source = FetchedObject(
-            ObjectRef("source", f"in/2026/11/23/{n:06}.json"), 4_096, f"{randoms.getrandbits(128):032x}"
-        )
-        packer.add(source, [randoms.randbytes(4_096)])
-    packer.finish(PLAN)
-
-    _, *index, _footer = _gzip_members(spool.getvalue())
-
-    assert sum(len(HEADER) + 2 + len(extra) + len(END) + 8 for extra, _ in index) <= 40 * count
-    assert {text for _, text in index} == {b""}
-    assert [len(extra) for extra, _ in index[:-1]] == [16 * 1024] * (len(index) - 1)
-    assert 4 < len(index[-1][0]) <= 16 * 1024
-
-
-def test_the_index_is_compact_json_behind_the_text_as_the_format_says(executor: Executor) -> None:
-    spool = io.BytesIO()
-    packer = _packer(spool, executor)
-    for n in range(2_000):
-        packer.add(FetchedObject(ObjectRef("source", f"é/{n}"), 1), [b"a"])
-    packed = packer.finish(PLAN)
-    bundle = spool.getvalue()
-
-    _, *index, (footer, _) = _gzip_members(bundle)
-
-    magic, at, length, deflated_size, inflated_size, sha256 = struct.unpack("<8sQQQI32s", footer[4:])
-    deflated = b"".join(extra[4:] for extra, _ in index)
-    assert [extra[:2] for extra, _ in index] == [b"AI"] * len(index)
-    assert (footer[:2], magic) == (b"AF", b"AGGRBNDL")
-    assert at + length + FOOTER_SIZE == len(bundle)
-    assert (len(deflated), len(zlib.decompress(deflated, -15))) == (deflated_size, inflated_size)
-    assert zlib.decompress(deflated, -15).decode() == packed.index.model_dump_json()
-    assert sha256 == hashlib.sha256(bundle[:-FOOTER_SIZE]).digest()
-
-
-def _packer(
-    spool: io.BytesIO, executor: Executor, *, limit: int = 10**9, level: int = 1, framing: Framing = "lines"
-) -> Packer:
-    return Packer(spool, limit=limit, level=level, framing=framing, executor=executor)
-
-
-def _pack(
-    members: Sequence[bytes],
-    executor: Executor,
-    *,
-    limit: int = 10**9,
-    level: int = 1,
-    framing: Framing = "lines",
-    chunk: int = 100_000_000,
-) -> tuple[Packed, bytes]:
-    spool = io.BytesIO()
-    packer = _packer(spool, executor, limit=limit, level=level, framing=framing)
-    for n, member in enumerate(members):
-        packer.add(_source(n, len(member)), _cut(member, chunk))
-    return packer.finish(PLAN), spool.getvalue()
-
-
-def _source(n: int, size: int) -> FetchedObject:
-    return FetchedObject(ObjectRef("source", f"in/{n}.json"), size)
-
-
-def _cut(data: bytes, size: int) -> list[bytes]:
-    return [data[at : at + size] for at in range(0, len(data), size)]
 
 
 def _cut_out(text: bytes, packed: Packed) -> list[bytes]:
@@ -635,18 +426,6 @@ def _blocks(bundle: bytes, packed: Packed) -> list[bytes]:
     return texts
 
 
-def _gzip_members(data: bytes) -> list[tuple[bytes, bytes]]:
-    """The extra field and the text of every gzip member, as RFC 1952 has them."""
-    members = []
-    while data:
-        extra = data[12 : 12 + struct.unpack_from("<H", data, 10)[0]] if data[3] & 4 else b""
-        inflate = zlib.decompressobj(31)
-        members.append((extra, inflate.decompress(data)))
-        assert inflate.eof
-        data = inflate.unused_data
-    return members
-
-
 def _some_bytes(size: int, seed: int) -> bytes:
     """Random bytes, text, or zeros, with or without a newline at the end."""
     kinds: list[Callable[[], bytes]] = [
@@ -656,14 +435,3 @@ def _some_bytes(size: int, seed: int) -> bytes:
     ]
     data = kinds[seed % 3]()
     return data[:-1] + b"\n" if seed % 2 and data else data
-
-
-def _failing(chunks: Iterable[bytes], error: BaseException) -> Iterator[bytes]:
-    yield from chunks
-    raise error
-
-
-def _counted(chunks: Iterable[bytes], taken: list[int]) -> Iterator[bytes]:
-    for chunk in chunks:
-        taken.append(len(chunk))
-        yield chunk

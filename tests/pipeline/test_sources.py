@@ -4,9 +4,8 @@ import gzip
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -22,117 +21,13 @@ from aggregator.exceptions import (
     OversizedMemberError,
     StoreUnavailableError,
     SupersededError,
-    UnexpectedError,
     UnreadableObjectError,
 )
 from aggregator.pipeline.clients import Clients
-from aggregator.pipeline.core import Reading
 from aggregator.pipeline.deadlines import Deadlines
-from aggregator.pipeline.planning import Wanted
-from aggregator.pipeline.readahead import Arrival, NotStarted
 from aggregator.pipeline.sources import PART_SIZE, Sources, nameable
 from aggregator.schemas import ObjectRef
-from tests.support.world import CREDENTIALS
-
-Serve = Callable[["Request"], None]
-
-
-class Request(BaseHTTPRequestHandler):
-    """One request to a server of which each test says what it answers."""
-
-    protocol_version = "HTTP/1.1"
-    serve: Serve
-    seen: list[str]
-    untagged = False
-
-    def do_GET(self) -> None:
-        """Answer."""
-        self.seen.append(self.path)
-        type(self).serve(self)
-
-    def do_HEAD(self) -> None:
-        """Answer a question about the bucket, which has no body."""
-        type(self).serve(self)
-
-    def answer(self, body: bytes, *, status: int = 200, **headers: Any) -> None:
-        """Answer like S3."""
-        self.send_response(status)
-        given = {"ETag": '"tag"', "Last-Modified": "Mon, 23 Nov 2026 14:00:00 GMT", "Content-Length": str(len(body))}
-        if self.untagged:
-            del given["ETag"]
-        for name, value in {**given, **{name.replace("_", "-"): value for name, value in headers.items()}}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def answer_range(self, body: bytes) -> None:
-        """Answer with what was asked for, all of it or a range."""
-        wanted = self.headers.get("Range")
-        if not wanted:
-            self.answer(body)
-            return
-        first, last = (int(bound) for bound in wanted.removeprefix("bytes=").split("-"))
-        part = body[first : last + 1]
-        self.answer(part, status=206, Content_Range=f"bytes {first}-{first + len(part) - 1}/{len(body)}")
-
-    def fail(self, status: int, code: str) -> None:
-        """Answer with an error like S3."""
-        self.answer(f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode(), status=status)
-
-    def log_message(self, *_: Any) -> None:
-        """Be quiet."""
-
-
-class Server:
-    """S3, as far as a test needs it."""
-
-    def __init__(self) -> None:
-        self.seen: list[str] = []
-        self.handler: Any = type("Handler", (Request,), {"seen": self.seen})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self.handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def serve(self, serve: Serve) -> None:
-        """Answer every request with `serve`."""
-        self.handler.serve = staticmethod(serve)
-
-    def stop(self) -> None:
-        """End the server."""
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def sources(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Sources]]:
-    for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": server.url}.items():
-        monkeypatch.setenv(name, value)
-    made: list[Any] = []
-
-    def make(
-        scope: Literal["key", "version"] = "key", *, limit: int = 100_000_000, window: int = 64_000_000, **times: float
-    ) -> Sources:
-        deadlines = Deadlines.of(time.monotonic(), 60, limit, wall=time.time())._replace(**times)
-        clients = Clients.build(deadlines)
-        opened = Sources(
-            clients, scope=scope, decoding="auto", limit=limit, window=window, concurrency=4, deadlines=deadlines
-        )
-        made.extend((opened, clients))
-        return opened
-
-    yield make
-    for closing in made:
-        closing.close()
+from tests.support.s3_server import Request, Server
 
 
 @pytest.mark.parametrize("key", ["plain", "not//plain"])
@@ -439,149 +334,6 @@ def test_a_part_is_not_begun_when_the_time_is_over(server: Server, sources: Call
         list(reading.chunks)
 
 
-def test_every_member_arrives_once_and_its_bytes_with_it(server: Server, sources: Callable[..., Sources]) -> None:
-    server.serve(lambda request: request.answer_range(request.path.encode()))
-    members = [ObjectRef("source", f"{at}", size) for at, size in enumerate([1, 0, None, 10**9] * 25)]
-
-    arrivals = list(sources(window=PART_SIZE * 6).read_ahead(_wanted(members), _going_on))
-
-    assert sorted(arrival.wanted.ref.key for arrival in arrivals) == sorted(member.key for member in members)
-    assert all(_bytes(arrival) == f"/source/{arrival.wanted.ref.key}".encode() for arrival in arrivals)
-
-
-def test_what_is_read_ahead_is_bounded_in_bytes(server: Server, sources: Callable[..., Sources]) -> None:
-    server.serve(lambda request: request.answer(b"x"))
-    members = [ObjectRef("source", f"{at}", PART_SIZE) for at in range(8)]
-    arriving = sources(window=PART_SIZE * 6).read_ahead(_wanted(members), _going_on)
-
-    first = next(arriving)
-    _until(lambda: len(server.seen) >= 2)
-    threading.Event().wait(0.2)
-    begun = len(server.seen)
-    rest = list(arriving)
-
-    assert begun == 2
-    assert len({arrival.wanted.ref for arrival in [first, *rest]}) == 8
-
-
-def test_an_object_that_is_larger_than_announced_is_not_held_in_memory(
-    server: Server, sources: Callable[..., Sources]
-) -> None:
-    server.serve(lambda request: request.answer_range(bytes(5_000_000)))
-
-    (arrival,) = sources().read_ahead(_wanted([ObjectRef("source", "grown", 10)]), _going_on)
-
-    assert server.seen == ["/source/grown"]
-    assert _bytes(arrival) == bytes(5_000_000)
-    assert server.seen == ["/source/grown"] * 2
-
-
-@pytest.mark.parametrize("size", [10, None])
-def test_a_gzip_object_that_is_larger_than_announced_is_not_held_in_memory_either(
-    server: Server, sources: Callable[..., Sources], size: int | None
-) -> None:
-    content, asked = gzip.compress(random.Random(1).randbytes(3 * PART_SIZE)), list[str | None]()
-
-    def ranged(request: Request) -> None:
-        asked.append(request.headers.get("Range"))
-        request.answer_range(content)
-
-    server.serve(ranged)
-
-    (arrival,) = sources().read_ahead(_wanted([ObjectRef("source", "grown.gz", size)]), _going_on)
-
-    assert asked == [None, "bytes=0-1"]
-    assert _bytes(arrival) == gzip.decompress(content)
-
-
-def test_a_version_that_was_asked_for_is_the_one_that_was_read_though_the_store_does_not_say(
-    server: Server, sources: Callable[..., Sources]
-) -> None:
-    server.serve(lambda request: request.answer(b"x"))
-
-    reading = sources(scope="version").read(ObjectRef("source", "plain", 1, "tag", "v1"))
-
-    assert reading.source.version_id == "v1"
-
-
-@pytest.mark.parametrize("header", ["Content_Disposition", "x_amz_meta_name"])
-def test_a_header_that_obstore_cannot_read_hides_no_object(
-    server: Server, sources: Callable[..., Sources], header: str
-) -> None:
-    server.serve(lambda request: request.answer(b"content", **dict[str, Any]({header: "caf\xe9"})))
-
-    reading = sources().read(ObjectRef("source", "plain"))
-
-    assert b"".join(reading.chunks) == b"content"
-
-
-def test_what_goes_wrong_with_one_member_unforeseen_stays_with_it(
-    server: Server, sources: Callable[..., Sources], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    server.serve(lambda request: request.answer(b"\x1f\x8bx"))
-    monkeypatch.setattr("aggregator.pipeline.sources.decoded", _unexpected)
-    members = [ObjectRef("source", "packed.gz"), ObjectRef("source", "plain")]
-
-    arrivals = {arrival.wanted.ref.key: arrival for arrival in sources().read_ahead(_wanted(members), _going_on)}
-
-    assert _bytes(arrivals["plain"]) == b"\x1f\x8bx"
-    with pytest.raises(UnexpectedError) as caught:
-        _bytes(arrivals["packed.gz"])
-    assert isinstance(caught.value.__cause__, RecursionError)
-
-
-def test_objects_that_are_not_begun_any_more_say_whether_there_is_enough_or_no_time(
-    server: Server, sources: Callable[..., Sources]
-) -> None:
-    server.serve(lambda request: request.answer(b"x"))
-    members = [ObjectRef("source", f"{at}") for at in range(9)]
-
-    stopped = list(sources().read_ahead(_wanted(members), lambda: True))
-    late = list(sources(read_until=time.monotonic()).read_ahead(_wanted(members), _going_on))
-
-    assert {type(arrival.reading) for arrival in stopped} == {NotStarted}
-    assert {type(arrival.reading) for arrival in late} == {OutOfTimeError}
-    assert (len(stopped), len(late), server.seen) == (9, 9, [])
-
-
-def test_an_error_in_a_reader_ends_the_reading_and_all_threads(server: Server, sources: Callable[..., Sources]) -> None:
-    server.serve(lambda request: request.answer(b"x"))
-
-    def members() -> Iterator[ObjectRef]:
-        yield ObjectRef("source", "1")
-        raise RuntimeError("unexpected")
-
-    before = threading.active_count()
-    with pytest.raises(RuntimeError, match="unexpected"):
-        list(sources().read_ahead(_wanted(members()), _going_on))
-
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("read-")]
-    assert threading.active_count() <= before + 2  # what the test's own server is still answering
-
-
-def test_who_stops_listening_leaves_no_thread_behind(server: Server, sources: Callable[..., Sources]) -> None:
-    server.serve(lambda request: request.answer(b"x"))
-    members = [ObjectRef("source", f"{at}", PART_SIZE) for at in range(50)]
-    arriving = sources(window=PART_SIZE * 6).read_ahead(_wanted(members), _going_on)
-    next(arriving)
-
-    arriving.close()
-
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("read-")]
-
-
-@pytest.mark.parametrize(
-    "key", ["a//b", "/a", "a/", "/", "//", ".", "..", "./a", "a/.", "a/./b", "a/../b", "a\nb", "\x7f", "\x00"]
-)
-def test_keys_that_obstore_cannot_name_are_recognised(key: str) -> None:
-    assert not nameable(key)
-
-
-@pytest.mark.parametrize("key", ["a", "a/b", ".a", "a.", "..a", "a/...", "a/.b", "~", "a b", "%2F", "é", "\x80", "\\"])
-def test_keys_that_obstore_can_name_are_recognised(key: str) -> None:
-    assert nameable(key)
-
-
 @given(st.text(st.sampled_from("a./\n é"), min_size=1, max_size=8))
 def test_a_key_is_nameable_if_and_only_if_it_stays_as_it_is_as_a_path(key: str) -> None:
     segments = key.split("/")
@@ -636,27 +388,3 @@ def test_bucket_names_stay_in_the_path_on_an_endpoint_that_is_not_aws(
         reading.read(ObjectRef("source", key))
 
     assert server.seen == ["/source/plain", "/source/not//plain"]
-
-
-def _wanted(members: Iterable[ObjectRef]) -> Iterator[Wanted]:
-    return (Wanted.of(member, "key") for member in members)
-
-
-def _going_on() -> bool:
-    return False
-
-
-def _bytes(arrival: Arrival) -> bytes:
-    assert isinstance(arrival.reading, Reading)
-    return b"".join(arrival.reading.chunks)
-
-
-def _unexpected(*_: Any) -> Iterator[bytes]:
-    yield b"first"
-    raise RecursionError
-
-
-def _until(condition: Callable[[], bool]) -> None:
-    ends = time.monotonic() + 10
-    while not condition() and time.monotonic() < ends:
-        threading.Event().wait(0.01)

@@ -1,0 +1,77 @@
+"""A small server that plays S3 and answers what a test says."""
+
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+Serve = Callable[["Request"], None]
+
+
+class Request(BaseHTTPRequestHandler):
+    """One request to a server of which each test says what it answers."""
+
+    protocol_version = "HTTP/1.1"
+    serve: Serve
+    seen: list[str]
+    untagged = False
+
+    def do_GET(self) -> None:
+        """Answer."""
+        self.seen.append(self.path)
+        type(self).serve(self)
+
+    def do_HEAD(self) -> None:
+        """Answer a question about the bucket, which has no body."""
+        type(self).serve(self)
+
+    def answer(self, body: bytes, *, status: int = 200, **headers: Any) -> None:
+        """Answer like S3."""
+        self.send_response(status)
+        given = {"ETag": '"tag"', "Last-Modified": "Mon, 23 Nov 2026 14:00:00 GMT", "Content-Length": str(len(body))}
+        if self.untagged:
+            del given["ETag"]
+        for name, value in {**given, **{name.replace("_", "-"): value for name, value in headers.items()}}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def answer_range(self, body: bytes) -> None:
+        """Answer with what was asked for, all of it or a range."""
+        wanted = self.headers.get("Range")
+        if not wanted:
+            self.answer(body)
+            return
+        first, last = (int(bound) for bound in wanted.removeprefix("bytes=").split("-"))
+        part = body[first : last + 1]
+        self.answer(part, status=206, Content_Range=f"bytes {first}-{first + len(part) - 1}/{len(body)}")
+
+    def fail(self, status: int, code: str) -> None:
+        """Answer with an error like S3."""
+        self.answer(f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode(), status=status)
+
+    def log_message(self, *_: Any) -> None:
+        """Be quiet."""
+
+
+class Server:
+    """S3, as far as a test needs it."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+        self.handler: Any = type("Handler", (Request,), {"seen": self.seen})
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self.handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def serve(self, serve: Serve) -> None:
+        """Answer every request with `serve`."""
+        self.handler.serve = staticmethod(serve)
+
+    def stop(self) -> None:
+        """End the server."""
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
