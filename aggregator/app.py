@@ -147,8 +147,8 @@ def _body(record: dict[str, Any]) -> Body:
     The notification that a message is.
 
     Raises:
-        InvalidNotificationError: it is no notification that we accept.
-        UnknownEventError: it tells of an event of which nobody knows whether it creates an object.
+        InvalidNotificationError: it is not a notification that we accept.
+        UnknownEventError: it announces an event of which nobody knows whether it creates an object.
     """
     try:
         text = parse(event=record, model=SqsRecord).body

@@ -2,9 +2,9 @@
 What each failure means for the envelope that brought it.
 
     AggregatorError
-    ├── ConfigurationError           the invocation cannot start: mend the environment
-    ├── WrongTriggerError            the event is no SQS batch: mend the wiring
-    ├── BundleFormatError            the bytes are no bundle, or a damaged one
+    ├── ConfigurationError           the invocation cannot start: fix the environment
+    ├── WrongTriggerError            the event is not an SQS batch: fix the trigger
+    ├── BundleFormatError            the bytes are not a bundle, or a damaged one
     ├── BundleVersionError           the bundle is of a later version than this reader knows: upgrade
     ├── ClosedBundleError            the bundle was closed, and no more is read from it
     ├── OpeningError                 a file, an object or a URL cannot be opened or read
@@ -106,7 +106,7 @@ class UnknownEventError(PermanentError):
 
 
 class LoopError(PermanentError):
-    """The object lies in a bucket that we write to."""
+    """The object is in a bucket that we write to."""
 
     reason = "loop"
 
@@ -124,7 +124,7 @@ class ForbiddenObjectError(PermanentError):
 
 
 class ArchivedObjectError(PermanentError):
-    """The object lies in a storage class that must be restored before it can be read."""
+    """The object is in a storage class that must be restored before it can be read."""
 
     reason = "archived_object"
 
@@ -196,7 +196,7 @@ class AmbiguousPutError(TransientError):
 
 
 class UnexpectedError(TransientError):
-    """Something that nobody foresaw happened while one member was read; its cause is logged whole."""
+    """An unexpected error occurred while one object was read; its cause is logged whole."""
 
     reason = "unexpected"
 

@@ -1,1 +1,1 @@
-"""Bundles after they are made: opened where they lie, taken apart, put together anew."""
+"""Bundles after they are made: opened where they lie, taken apart, put together again."""

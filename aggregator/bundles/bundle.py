@@ -45,7 +45,7 @@ class Bundle:
         Read the index of the bundle of `size` bytes that `fetch` reads; `close` is called at the end.
 
         Raises:
-            BundleFormatError: the bytes are no bundle, or not a whole one.
+            BundleFormatError: the bytes are not a bundle, or not a whole one.
             BundleVersionError: the bundle is of a later version than this reader knows.
         """
         self.size, self._fetch, self._close = size, _Window(fetch), close
@@ -67,7 +67,7 @@ class Bundle:
         it names a version. Every other URL is opened with fsspec. A file that was given is not closed.
 
         Raises:
-            BundleFormatError: the bytes are no bundle, or not a whole one.
+            BundleFormatError: the bytes are not a bundle, or not a whole one.
             BundleVersionError: the bundle is of a later version than this reader knows.
             OpeningError: a URL cannot be opened or read, or what it takes is not installed (`bundles/opening.py`).
             OSError: the file cannot be read.
@@ -104,7 +104,7 @@ class Bundle:
 
     def __getitem__(self, key: str) -> bytes:
         """
-        The bytes of the member called `key`; the last one, where several versions of it lie in the bundle.
+        The bytes of the member called `key`; the last one, where several versions of it are in the bundle.
 
         Raises:
             KeyError: no member has that key.
@@ -169,7 +169,7 @@ class Bundle:
 
     def walk(self, entries: Iterable[Member] | None = None) -> Iterator[tuple[Member, Iterator[bytes]]]:
         """
-        Members and their `chunks`, in the order in which they lie in the bundle; all, if none are named.
+        Members and their `chunks`, in their order in the bundle; all, if none are named.
 
         Neighbours share what is read, so that all members cost one pass over the file, `WINDOW` bytes at a time.
 
@@ -187,7 +187,7 @@ class Bundle:
         """
         Read the whole bundle, once: any changed bit is found.
 
-        `report` is told how many bytes have been read. What the answer says of eTags is no fault: see `Proof`.
+        `report` gets the number of bytes read. What the answer says of eTags is no fault: see `Proof`.
 
         Raises:
             BundleFormatError: says what is wrong.

@@ -82,7 +82,7 @@ class Footer(NamedTuple):
         Read footer and index of the file of `size` bytes; one read if `TAIL_SIZE` holds them, two if not.
 
         Raises:
-            BundleFormatError: the bytes are no bundle, or not a whole one.
+            BundleFormatError: the bytes are not a bundle, or not a whole one.
         """
         tail_at = max(0, size - TAIL_SIZE)
         tail = fetch(tail_at, size - tail_at)

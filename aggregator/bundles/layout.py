@@ -1,5 +1,5 @@
 """
-Where things lie in the file of a bundle, to the byte: what packer and reader must agree on (docs/bundle-format.md).
+Where things are in the file of a bundle, to the byte: what packer and reader must agree on (docs/bundle-format.md).
 
 Nothing here needs more than Python, so that a bundle is read without what it takes to write one.
 """

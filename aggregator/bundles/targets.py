@@ -37,7 +37,7 @@ def bundle_at(target: str) -> Bundle:
     The bundle that `target` names: a path, a URL, or `-` for standard input, which is kept until the bundle is closed.
 
     Raises:
-        BundleFormatError: the bytes are no bundle, or not a whole one.
+        BundleFormatError: the bytes are not a bundle, or not a whole one.
         BundleVersionError: the bundle is of a later version than this reader knows.
         OpeningError: the target cannot be opened.
         OSError: the file cannot be read.
@@ -82,7 +82,7 @@ def expanded(targets: Iterable[str]) -> Iterator[str]:
 
 
 def buckets_of(targets: Iterable[str]) -> set[str]:
-    """The buckets of those targets that lie in S3."""
+    """The buckets of those targets that are in S3."""
     return {Location.parsed(target).bucket for target in targets if target.startswith("s3://")}
 
 

@@ -5,8 +5,8 @@ SHA-256 of the file, CRC-32 and length of the text, each block inflated alone, e
 of the text that belongs to no member or to two: one changed bit fails at least one of them.
 
 An eTag that looks like an MD5 is compared too, where the member is as it was in S3. But a difference is no fault by
-itself: objects under SSE-KMS and SSE-C have eTags that are no MD5 and may look like one (S3 API reference, "Object",
-ETag), and the index does not say how an object was encrypted. `witnesses.py` asks S3.
+itself: objects under SSE-KMS and SSE-C have eTags that are not an MD5 and may look like one (S3 API reference,
+"Object", ETag), and the index does not say how an object was encrypted. `cross_check.py` asks S3.
 """
 
 import hashlib
@@ -50,7 +50,7 @@ def verified(
     report: Callable[[int], object],
 ) -> Proof:
     """
-    Read a bundle of `size` bytes; `sha256` is what its footer says, `report` is told how many bytes have been read.
+    Read a bundle of `size` bytes; `sha256` is what its footer says, `report` gets the number of bytes read.
 
     Raises:
         BundleFormatError: says what is wrong.
@@ -94,7 +94,7 @@ class _File:
 
 
 class _Text:
-    """The text of a bundle as it goes by, held against the members that should lie in it one after the other."""
+    """The text of a bundle as it goes by, held against the members that should be in it one after the other."""
 
     def __init__(self, entries: "Sequence[Member]", framing: str) -> None:
         self.size = self.crc = self.etags = self._end = 0

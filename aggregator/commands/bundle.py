@@ -1,4 +1,4 @@
-"""`aggregator bundle`: list, read, prove and repack bundles, wherever they lie."""
+"""`aggregator bundle`: list, read, prove and repack bundles, on disk or in S3."""
 
 import fnmatch
 import shutil

@@ -69,7 +69,7 @@ def mistakes_are_printed() -> Iterator[None]:
 
 
 class Group(TyperGroup):
-    """All commands: what ends one of them is told, also where its output cannot be written."""
+    """All commands: the error that ends one of them is printed, also where its output cannot be written."""
 
     def make_context(self, *args: Any, **options: Any) -> Any:
         """Read the call, or print the help that it asks for."""
@@ -100,8 +100,8 @@ def streams() -> Iterator[None]:
     """
     The standard streams, such that anything can be printed, and that nothing is left to fail when the process ends.
 
-    What is no terminal is read by a program: it gets UTF-8 whatever the locale, because JSON is nothing else, and a key
-    is the same key everywhere. A terminal gets its own encoding, and an escape for what that lacks.
+    Output that is not a terminal is read by a program: it gets UTF-8 whatever the locale, because JSON is nothing else,
+    and a key is the same key everywhere. A terminal gets its own encoding, and an escape for what that lacks.
     """
     sys.stdin = sys.stdin or io.TextIOWrapper(io.BufferedReader(_Closed()))
     sys.stdout, sys.stderr = (stream or _nowhere() for stream in (sys.stdout, sys.stderr))
@@ -167,7 +167,7 @@ def words() -> Console:
 
 
 def progress(*, of_bytes: bool = False) -> Progress:
-    """A bar for long work; nothing where nobody watches. What is printed meanwhile stays on stdout."""
+    """A bar for long work; nothing where nobody watches. Other output stays on stdout."""
     done = DownloadColumn() if of_bytes else MofNCompleteColumn()
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), done, TimeElapsedColumn())
     console = words()

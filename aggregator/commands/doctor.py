@@ -43,7 +43,7 @@ def doctor(
     Check every condition that the guarantee rests on, one line each, with the fix.
 
     Looks at a stack, or at a template with its parameters, or else at what runs with the settings in the environment.
-    What cannot be checked is said to be not checked; what is named and not there is wrong. To see whether the store
+    A check that cannot be made is reported as not checked. A name that does not exist is wrong. To see if the store
     honours conditional writes, an empty bundle is put under doctor/ in the distribution bucket, once, and stays there.
     Exit status 1 says that something is wrong, 2 that AWS answered nothing at all.
     """

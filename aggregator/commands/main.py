@@ -29,7 +29,7 @@ app = typer.Typer(
     help="""
     Many small S3 objects become few large gzip bundles: nothing lost, nothing twice.
 
-    What a command finds goes to standard output: a table on a terminal, lines with tabs between the fields elsewhere,
+    Results go to standard output: a table on a terminal, lines with tabs between the fields elsewhere,
     and JSON with --json. Words and progress go to standard error.
 
     Exit status: 0, all is well. 1, something was found that a person should look at. 2, the call was wrong or could

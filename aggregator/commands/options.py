@@ -83,7 +83,7 @@ def moment(text: str, now: float, *, option: str) -> float:
     A time without an offset is UTC, as the names of bundles are.
 
     Raises:
-        typer.BadParameter: it is none of these.
+        typer.BadParameter: it is not one of these.
     """
     ago = duration(text)
     if ago is not None:
@@ -97,6 +97,6 @@ def moment(text: str, now: float, *, option: str) -> float:
 
 
 def duration(text: str) -> float | None:
-    """Seconds of `90m`, `24h` or `7d`; None, if it is no such thing."""
+    """Seconds of `90m`, `24h` or `7d`; None, if it is something else."""
     found = re.fullmatch(r"(\d{1,12})([mhd])", text)
     return int(found[1]) * _SECONDS[found[2]] if found else None

@@ -71,7 +71,7 @@ def stats(
 
 
 def _bundles(target: str) -> "Iterator[Bundle | BundleFormatError]":
-    """Each bundle, or why what lies there is none."""
+    """Each bundle, or why a file is not one."""
     return _stored(*address(target, option="TARGET")) if target.startswith("s3://") else _local(Path(target))
 
 

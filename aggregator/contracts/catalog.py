@@ -1,7 +1,7 @@
 """
 The contracts: which there are, and the published files.
 
-`contracts/` is what producers and readers build on, in any language. It lies in the root of a checkout and ships inside
+`contracts/` is what producers and readers build on, in any language. It is in the root of a checkout and ships inside
 the package; `publishing.py` generates it from the models, `gate.py` watches over its changes, `validation.py` judges
 messages by it. Nothing here imports a model, so that judging a message starts fast.
 
@@ -54,7 +54,7 @@ class Contract(NamedTuple):
 
     @property
     def folder(self) -> str:
-        """Where it lies below `contracts/`."""
+        """Where it is below `contracts/`."""
         return f"{self.name}/v{self.major}"
 
     @property
@@ -138,7 +138,7 @@ def read_json(path: Path) -> Any:
 
 def schema_path(one: Contract, profile: Profile) -> str:
     """
-    Where the schema of a profile lies below `contracts/`.
+    Where the schema of a profile is below `contracts/`.
 
     Raises:
         ContractError: the contract has no such profile.

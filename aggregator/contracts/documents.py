@@ -1,10 +1,11 @@
 """
 Read messages from a file: one JSON document, or JSON lines; whole SQS events and SNS envelopes are unwrapped.
 
-A file is read line by line. If its first line is a document of its own, so is every other line. If it is none, and the
-file as a whole is none either, the second line decides whether these are lines, the first of which is wrong. JSON is
-parsed by the parser that the Lambda parses with (pydantic-core's), which gives up on nesting deeper than 200 levels
-instead of overflowing. Nothing that is read here is ever part of an error's text.
+If the first line is valid JSON, the file is read as JSON Lines. Otherwise the whole file is read as one document. If
+that fails too, and the second line is valid JSON, the file is read as JSON Lines with an invalid first line.
+
+JSON is parsed by the parser that the Lambda parses with (pydantic-core's), which gives up on nesting deeper than 200
+levels instead of overflowing. Nothing that is read here is ever part of an error's text.
 """
 
 import codecs

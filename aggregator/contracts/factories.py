@@ -45,7 +45,7 @@ _random = random.Random()
 
 
 def seed(value: int) -> None:
-    """Begin anew: what is built after this follows from `value` alone."""
+    """Begin again: what is built after this follows from `value` alone."""
     _random.seed(value)
     ModelFactory.seed_random(value)
 

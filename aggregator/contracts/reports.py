@@ -1,5 +1,5 @@
 """
-How verdicts are told: lines for people, JSON, JUnit XML for any CI, and annotations for GitHub.
+How verdicts are printed: lines for people, JSON, JUnit XML for any CI, and annotations for GitHub.
 
 Text and annotations are written as verdicts come; the other two are one document at the end.
 """

@@ -1,5 +1,5 @@
 """
-What lies in buckets, and what bundles say of themselves. It reads, and nothing else.
+Objects in buckets, and what bundles say of themselves. It reads, and nothing else.
 
 A listing is a stream, page after page, so its size does not matter. A bundle's index is read from the tail of the
 object, in one range request up to some 1,500 members, in two beyond. All versions of bundles count, because consumers
@@ -137,10 +137,10 @@ def prefixes(since: float, until: float) -> list[str]:
 
 def open_bundle(s3: "S3Client", stored: Stored) -> Bundle:
     """
-    The bundle that lies there, by its tail.
+    The bundle that is stored there, by its tail.
 
     Raises:
-        BundleFormatError: it is none.
+        BundleFormatError: it is not a bundle.
         StoreUnavailableError: it cannot be read.
     """
     version: Any = {"VersionId": stored.version_id} if stored.version_id else {}

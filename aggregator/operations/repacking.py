@@ -5,7 +5,7 @@ Every member keeps its bucket, key, version, eTag, size and encoding, and its by
 The index says besides, in `repacked`, which bundles there were and how many members of each follow one after the other.
 The order in which they are named does not matter: they are taken by time and name, so equal bundles give equal bytes.
 
-What is repacked is no bundle of the pipeline: no claim names it, and the ledger never learns of it. So it is never
+A repacked bundle is not a bundle of the pipeline: no claim names it, and the ledger never learns of it. So it is never
 written to where bundles are published or sources are read (docs/decisions/0011).
 """
 
@@ -53,7 +53,7 @@ class Input(NamedTuple):
 
 
 class Repack(NamedTuple):
-    """What is to become one bundle: the inputs in their order, and the members that lie in several of them."""
+    """What is to become one bundle: the inputs in their order, and the members that are in several of them."""
 
     bundle: str
     created: str
@@ -77,7 +77,7 @@ def prepared(targets: Iterable[str], *, bundle: str | None = None) -> Repack:
     Raises:
         RepackingError: there is nothing to repack, it comes on standard input, framings differ, or one object lies
             there with different bytes.
-        BundleFormatError: a target is no bundle, or a damaged one.
+        BundleFormatError: a target is not a bundle, or a damaged one.
         OpeningError: a target cannot be opened.
         OSError: a file cannot be read.
     """
@@ -248,7 +248,7 @@ def _is_repeated(entry: Member, seen: dict[tuple[object, ...], Member], duplicat
 
 
 def _taking(found: Input, entries: Sequence[Member]) -> Input:
-    """The input without the members that another one has, and its origins counted anew."""
+    """The input without the members that another one has, and its origins counted again."""
     taken = {id(entry) for entry in entries}
     rest, origins = iter(found.entries), []
     for origin in found.origins:

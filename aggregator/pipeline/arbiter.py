@@ -1,5 +1,5 @@
 """
-Whether a bundle was published, found out by looking at what lies under its name; and if not, that it never will be.
+Whether a bundle was published, found out by looking at what is under its name; and if not, that it never will be.
 
     a bundle with members, in any version       published: healed, and its index says whose members it holds
     an empty bundle, if something lies on top   fenced: a put with If-None-Match is refused, now and later
@@ -64,7 +64,7 @@ class Arbiter:
         Raises:
             OutOfTimeError: the invocation has no time to find out.
             StoreUnavailableError: cannot tell now.
-            BundleFormatError: something else lies under that name.
+            BundleFormatError: something else is under that name.
         """
         with self._locks.setdefault(bundle, Lock()):
             if bundle not in self._resolved:
@@ -80,7 +80,7 @@ class Arbiter:
 
         Raises:
             StoreUnavailableError: cannot tell now.
-            BundleFormatError: something else lies under that name, and it is not known to be fenced.
+            BundleFormatError: something else is under that name, and it is not known to be fenced.
         """
         versions = self._distribution.versions(bundle)
         foreign, fenced = None, False

@@ -207,8 +207,8 @@ class Attempt:
         """
         After a put that may have taken effect, or may yet: look.
 
-        If there is nothing, the claims are left to lapse, and whoever meets them then decides: our put may still be on
-        its way, and must not find its name fenced and the objects claimed again.
+        If there is nothing, the claims are left to lapse, and the next that meets them resolves them: our put may still
+        be on its way, and must not find its name fenced and the objects claimed again.
         """
         bundle = self.plan.bundle
         try:

@@ -97,7 +97,7 @@ class _Watched:
     """
     A body that breaks off its being sent when the next block, or the answer, may not arrive within the invocation.
 
-    Each has a time-out of its own; many blocks that each just keep to it would take for ever.
+    Each has a time-out of its own; many blocks that each just keep to it would never end.
     """
 
     def __init__(self, body: IO[bytes], deadlines: Deadlines, timeout: float) -> None:
@@ -150,7 +150,7 @@ def _config(timeout: float, *, attempts: int) -> Config:
 
 
 def _session() -> boto3.session.Session:
-    """A new session; only the descriptions of AWS's services, which are files of botocore's, are not read anew."""
+    """A new session; only the descriptions of AWS's services, which are files of botocore's, are not read again."""
     session = botocore.session.get_session()
     session.register_component("data_loader", _service_descriptions())
     return boto3.session.Session(botocore_session=session)

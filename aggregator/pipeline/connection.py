@@ -96,7 +96,7 @@ def _spelled(url: str) -> str:
 
 
 def _certificates(session: "boto3.Session", endpoint: str) -> dict[str, Any]:
-    """The CA bundle that boto3 is told to trust: AWS_CA_BUNDLE, `ca_bundle` of the profile, or REQUESTS_CA_BUNDLE."""
+    """The CA bundle that boto3 trusts: AWS_CA_BUNDLE, `ca_bundle` of the profile, or REQUESTS_CA_BUNDLE."""
     path = session._session.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE")  # noqa: SLF001
     if not path or not endpoint.startswith("https:"):
         return {}

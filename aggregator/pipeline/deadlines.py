@@ -39,7 +39,7 @@ class Deadlines(NamedTuple):
         """
         The deadlines of an invocation with `remaining` seconds at `now`, for bundles of at most `limit` bytes.
 
-        `now` is told by the monotonic clock, `wall` at the same moment by the wall clock.
+        `now` is the monotonic clock's time, `wall` the wall clock's at the same moment.
         """
         reserve = min(min(max(remaining / 5, 5.0), 60.0) + limit / _SLOWEST_PUT, remaining / 2)
         gather = max(remaining - reserve, 0.0)

@@ -113,7 +113,7 @@ class DistributionBucket:
         The index of a bundle, read from its tail.
 
         Raises:
-            BundleFormatError: what lies there is no bundle.
+            BundleFormatError: something else is there.
             StoreUnavailableError: it cannot be read.
         """
 

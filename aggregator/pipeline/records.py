@@ -1,5 +1,5 @@
 """
-How the ledger's records lie in DynamoDB: read many at once, put one for good. `swaps.py` writes what may be contested.
+How the ledger's records are kept in DynamoDB: many are read at once, one is put for good. `swaps.py` writes the rest.
 
 Their layout is that of Powertools' idempotency (id, status, expiration, in_progress_expiration, data), under the names
 and with the configuration of its persistence layer, so that its tools read them. But nothing is written through it:

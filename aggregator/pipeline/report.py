@@ -125,7 +125,7 @@ def _tell_rejected(failed: Sequence[tuple[Envelope, Exception]]) -> None:
 
 
 def _tell_retried(errors: Sequence[Exception]) -> None:
-    """One line for each reason; an error that nobody foresaw is told whole, once."""
+    """One line for each reason; an unexpected error is logged whole, once."""
     told: dict[str, list[Exception]] = {}
     for error in errors:
         told.setdefault(_reason(error), []).append(error)

@@ -1,7 +1,7 @@
 """
 The environment, read once per invocation into one frozen value.
 
-Every fault is reported at once and by name, so that one look at the error mends the deployment. A variable
+Every fault is reported at once and by name, so that one look at the error is enough to fix the deployment. A variable
 that is set to the empty string counts as not set: that is how templates leave an optional parameter out.
 """
 

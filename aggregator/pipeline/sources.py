@@ -285,7 +285,7 @@ def _taken(body: Any, length: int, until: float) -> memoryview:
     """
     All of a body that boto3 hands over, if it is here in time.
 
-    Its own `read` waits for as much as it is asked for, and a time-out of the socket's counts for each piece anew.
+    Its own `read` waits for as much as it is asked for, and a time-out of the socket's counts for each piece again.
     """
     taken = bytearray()
     try:
@@ -303,7 +303,7 @@ def _taken(body: Any, length: int, until: float) -> memoryview:
 
 
 def _guarded(chunks: Iterator[Chunk], ref: ObjectRef) -> Iterator[Chunk]:
-    """The same chunks; what nobody foresaw in making them is this member's misfortune and not its neighbours'."""
+    """The same chunks; an unexpected error in making them is this object's misfortune and not its neighbours'."""
     try:
         yield from chunks
     except AggregatorError:

@@ -73,7 +73,7 @@ Answer_co = TypeVar("Answer_co", covariant=True)
 
 
 class Observed(Protocol[Answer_co]):
-    """A handler that is told its settings and given metrics to fill."""
+    """A handler that gets its settings and metrics to fill."""
 
     def __call__(
         self, event: dict[str, Any], context: "LambdaContext", *, settings: Settings, metrics: Metrics

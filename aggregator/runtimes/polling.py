@@ -118,7 +118,7 @@ class EventSourceMapping:
         return Polled([record["body"] for record in done], len(kept))
 
     def _gather(self, hand: list[Record]) -> list[Record]:
-        """The next batch; `hand` is told of every message as soon as it is received."""
+        """The next batch; `hand` gets every message as soon as it is received."""
         batch = _Batch(self._batch_size, self._window)
         hand += self._left
         self._left = [record for record in self._left if not batch.take(record)]

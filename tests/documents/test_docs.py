@@ -26,6 +26,8 @@ PAGES = sorted(
 DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
 DOCUMENTS = [*PAGES, *DECISIONS]
 
+MODULES = sorted((ROOT / "aggregator").rglob("*.py"))
+
 FORBIDDEN = (
     r"(?<!there )\b(?:is|are) none\b",
     r"(?<!there )\b(?:is|are|was|were) no (?!longer\b|more\b|less\b|better\b)",
@@ -138,9 +140,8 @@ def test_a_page_begins_with_who_it_is_for_and_ends_with_where_to_go_next(page: P
     assert re.match(r"Next: .*\]\(", paragraphs[-1], flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("document", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("document", [*PAGES, *MODULES], ids=lambda path: str(path.relative_to(ROOT)))
 def test_prose_is_plain(document: Path) -> None:
-    """A path to a Python file among the parameters has its string literals checked."""
     assert [fault for text in _texts(document) for fault in _faults(text)] == []
 
 
@@ -226,13 +227,19 @@ def test_log_events_that_pages_name_are_said() -> None:
 
 
 def _texts(path: Path) -> Iterator[str]:
-    """What a file says to people: a page as it stands, without blocks of code; of a Python file, each literal."""
+    """What a file says to people: a page without its blocks of code; the strings of a module, and help of commands."""
     text = path.read_text(encoding="utf-8")
-    if path.suffix == ".py":
-        literals = (node.value for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Constant))
-        yield from (value for value in literals if isinstance(value, str))
-    else:
+    if path.suffix != ".py":
         yield _without_blocks(text)
+        return
+    tree = ast.parse(text)
+    comments = (
+        set()
+        if path.parent.name == "commands"
+        else {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    )
+    literals = (node for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in comments)
+    yield from (node.value for node in literals if isinstance(node.value, str))
 
 
 def _faults(text: str) -> list[str]:

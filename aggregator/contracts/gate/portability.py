@@ -27,7 +27,7 @@ _SECONDS = 120
 
 
 def differences(schema: dict[str, Any], twin: dict[str, Any], documents: Sequence[Any]) -> Iterator[str]:
-    """Where a schema, its twin and python-jsonschema part on documents; a schema that is none ends it."""
+    """Where a schema, its twin and python-jsonschema part on documents; something that is not a schema ends it."""
     for one in (schema, twin):
         if fault := fault_of(one):
             yield f"{one['$id']} is not a schema of its dialect: {fault}"
@@ -41,7 +41,7 @@ def differences(schema: dict[str, Any], twin: dict[str, Any], documents: Sequenc
 
 
 def fault_of(schema: Any) -> str:
-    """Why a document is no JSON Schema of the dialect that it names; empty if it is one."""
+    """Why a document is not a JSON Schema of the dialect that it names; empty if it is one."""
     try:
         jsonschema_rs.meta.validate(schema)
         jsonschema_rs.validator_for(schema)

@@ -212,7 +212,7 @@ def version_key(version: str) -> tuple[int, ...]:
     Versions in their order: 1.10.0 comes after 1.9.0.
 
     Raises:
-        ContractError: it is no version.
+        ContractError: it is not a version.
 
     """
     if not re.fullmatch(r"[0-9]+\.[0-9]+\.[0-9]+", version):

@@ -1,1 +1,1 @@
-"""What became of objects: told from what lies in buckets and ledger, by code that shares none with the handler."""
+"""What became of objects: derived from buckets and ledger, by code that shares none with the handler."""

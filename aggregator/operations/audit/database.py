@@ -5,13 +5,13 @@ What an audit has found, held against each other by DuckDB, on disk, in bounded 
     claims       what the ledger says of each object       number, bundle, etag, lapses, released
     bundles      every bundle that was read                number, key, url, created, modified, size, members, archived
     entries      the members of their indexes              bundle, key, version, version_id, etag, size
-    copies       what lies in the archive                  key, version_id, etag, size, modified
+    copies       copies in the archive                    key, version_id, etag, size, modified
     rejections     what the ledger says was rejected         object, reason, message, time
     settled      bundles with a settle record              bundle
-    unreadable   what lies among the bundles and is none   url, why
+    unreadable   objects among the bundles that are not    url, why
 
-Numbers count from 0 and join the tables; `version` is empty where a key is bundled once whatever lies under it. Times
-are seconds since the epoch.
+Numbers count from 0 and join the tables; `version` is empty where a key is bundled once whatever is stored under it.
+Times are seconds since the epoch.
 """
 
 import json
@@ -153,7 +153,7 @@ class Database:
         return [bundle for (bundle,) in rows]
 
     def only_copies(self) -> list[tuple[str, str | None, str, int, float]]:
-        """What lies in the archive, and under its key nothing was read in the distribution bucket."""
+        """Bundles in the archive, under whose key nothing was read in the distribution bucket."""
         return self._rows("SELECT * FROM copies ANTI JOIN bundles USING (key) ORDER BY key")
 
     def any_unexplained(self) -> bool:

@@ -128,7 +128,7 @@ def source_buckets(locations: Locations) -> list[str]:
 
     Raises:
         StoreUnavailableError: the distribution bucket cannot be read.
-        BundleFormatError: something else lies among the bundles.
+        BundleFormatError: something else is among the bundles.
     """
     names: dict[str, None] = {}
     for stored in latest_bundles(locations.s3, locations.distribution)[-_LATEST:]:
@@ -142,7 +142,7 @@ def search(wanted: Object, locations: Locations, *, since: float, now: float) ->
 
     Raises:
         StoreUnavailableError: the distribution bucket cannot be read.
-        BundleFormatError: something else lies among the bundles.
+        BundleFormatError: something else is among the bundles.
     """
     everything = (
         bundle for prefix in prefixes(since, now) for bundle in versions(locations.s3, locations.distribution, prefix)
@@ -217,7 +217,7 @@ def _judged(claim: Claim | None, wanted: Object, locations: Locations, now: floa
 
 
 def _bundles(key: str, locations: Locations) -> list[tuple[Stored, Bundle]]:
-    """What lies under the name of a bundle, in the distribution bucket or else in the archive."""
+    """What is stored under the name of a bundle, in the distribution bucket or else in the archive."""
     found = versions_of(locations.s3, locations.distribution, key)
     if not found and locations.archive:
         found = versions_of(locations.s3, locations.archive, key)

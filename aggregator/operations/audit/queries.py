@@ -3,7 +3,7 @@ What an audit finds wrong, as queries over its database (`database.py` lists the
 
 Each object has one verdict. `once`, `in_flight` and `overwritten` are as they should be:
 
-    once          in one bundle, as it lies in the source, and the ledger says so
+    once          in one bundle, as it is in the source, and the ledger says so
     in_flight     in none, but young, or claimed by an invocation that is not over
     overwritten   in one bundle, and replaced in the source since
     missing       in none, and nothing is known to be under way
@@ -12,7 +12,7 @@ Each object has one verdict. `once`, `in_flight` and `overwritten` are as they s
     altered       in one, but not what was announced
     unrecorded    in one, but the ledger does not say so: a second message would bundle it again
 
-Of bundles there are two: `unreplicated` are not in the archive, `unreadable` lie among bundles and are none.
+Of bundles there are two: `unreplicated` are not in the archive, `unreadable` are among bundles and are not bundles.
 """
 
 from typing import NamedTuple

@@ -6,7 +6,7 @@ The independent auditor: the source against the ledger, against the indexes of t
 It shares no code with what writes bundles but the index format (`reader`, `schemas`), so that it can be a judge of it.
 Memory is bounded whatever the number of objects: what is found goes to a database on disk (`database.py`).
 
-It looks at a system that runs. What is younger than the grace may be on its way, so it is no finding.
+It looks at a system that runs. What is younger than the grace may be on its way, so it is not a finding.
 """
 
 from collections.abc import Callable, Iterable, Iterator

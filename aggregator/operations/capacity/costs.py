@@ -230,7 +230,7 @@ def priced(path: Path) -> dict[str, tuple[float, str]]:
     The price list with what a JSON file says instead: an object of names and dollars.
 
     Raises:
-        PlanError: it is no such file.
+        PlanError: it is not such a file.
     """
     try:
         given = json.loads(path.read_text(encoding="utf-8"))

@@ -74,7 +74,7 @@ class Table(NamedTuple):
 
 
 class Bucket(NamedTuple):
-    """A bucket that bundles lie in; `noncurrent_days` is None if deleted versions are kept for good."""
+    """A bucket of bundles; `noncurrent_days` is None if deleted versions are kept for good."""
 
     versioned: bool
     noncurrent_days: int | None

@@ -140,7 +140,7 @@ def of_environment(environment: Mapping[str, str], *, queue_url: str | None, sou
 
 def facts(place: Place, *, probe: bool, now: Callable[[], float]) -> Facts:
     """
-    All that AWS tells of the deployment at `place`; with `probe`, an object (see `PROBE`) and two records are written.
+    All that AWS says of the deployment at `place`; with `probe`, an object (see `PROBE`) and two records are written.
 
     Raises:
         DeploymentError: AWS answers none of the questions.
@@ -154,7 +154,7 @@ def facts(place: Place, *, probe: bool, now: Callable[[], float]) -> Facts:
 
 
 class _Unanswered(Unknown):
-    """A fact that AWS was asked for in vain."""
+    """A fact that AWS did not answer."""
 
 
 class _NotKnownError(Exception):

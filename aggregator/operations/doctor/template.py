@@ -48,7 +48,7 @@ def read(path: Path) -> dict[str, Any]:
     The document in a template's file, YAML or JSON, with `!Ref` and its like in their long forms.
 
     Raises:
-        TemplateError: it is no template.
+        TemplateError: it is not a template.
     """
     try:
         document = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a SafeLoader

@@ -1,1 +1,1 @@
-"""Messages sent once more: for objects that were there before, and for what lies in a dead-letter queue."""
+"""Messages sent once more: for objects that were there before, and for messages in a dead-letter queue."""

@@ -173,7 +173,7 @@ def run(
     that cannot be kept ends it before anything is sent.
 
     Raises:
-        BackfillError: the bookmark is not ours, or the listing does not tell what `choice` asks.
+        BackfillError: the bookmark is not ours, or the listing does not say what `choice` asks.
         LedgerUnavailableError: the ledger does not say what is bundled.
         OSError: the mark cannot be kept.
     """

@@ -1,5 +1,5 @@
 """
-What lies in a dead-letter queue and why, and sending chosen messages back to where they came from.
+The messages in a dead-letter queue and why they are there, and sending chosen messages back to where they came from.
 
 Looking hides a message from others, so what was looked at is given back at the end, whatever ends it; what a kill
 leaves hidden comes back by itself after `HOLD`. A message goes back as a new one with the same body: first it is sent,
@@ -217,7 +217,7 @@ def _letter(message: "MessageTypeDef", reason: str, why: str) -> DeadLetter:
 
 
 def _objects(body: str) -> tuple[str, ...]:
-    """The objects that a body announces; none, if it is no notification."""
+    """The objects that a body announces; none, if it is not a notification."""
     try:
         return tuple(f"s3://{ref.bucket}/{ref.key}" for ref in BODY.validate_json(body).objects())
     except ValueError:

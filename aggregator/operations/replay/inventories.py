@@ -139,10 +139,10 @@ class Inventory(NamedTuple):
 
 def opened(s3: "S3Client", bucket: str, key: str) -> Inventory:
     """
-    The report whose manifest lies under `key`.
+    The report whose manifest is under `key`.
 
     Raises:
-        InventoryError: it is no manifest, or of a format that we do not read.
+        InventoryError: it is not a manifest, or of a format that we do not read.
     """
     text = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
     try:

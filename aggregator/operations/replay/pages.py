@@ -22,7 +22,7 @@ _ARCHIVED = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 
 
 class Listed(NamedTuple):
-    """An object as a listing tells of it; `member.key` as the listing has it, `archived` if it must be restored."""
+    """An object as a listing has it; `member.key` as the listing has it, `archived` if it must be restored."""
 
     ref: ObjectRef
     modified: datetime | None

@@ -48,7 +48,7 @@ class EmbeddedAws:
     """A context in which the embedded AWS answers; it starts empty each time."""
 
     def __init__(self, *, say: Callable[[str], None] = lambda _: None) -> None:
-        """`say` is told what takes long."""
+        """`say` gets a line about what takes long."""
         self._say = say
         self._process: subprocess.Popen[bytes] | None = None
         self.endpoint_url = ""

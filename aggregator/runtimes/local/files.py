@@ -83,7 +83,7 @@ def _key(path: Path) -> str:
 
 
 def _walk(folder: Path, out: Path) -> Iterator[Path]:
-    """All that lies below `folder` but folders, and links to folders; nothing of `out`."""
+    """All that is below `folder` but folders, and links to folders; nothing of `out`."""
 
     def refuse(error: OSError) -> None:
         raise error

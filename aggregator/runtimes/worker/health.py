@@ -20,7 +20,7 @@ Report = Callable[[], dict[str, Any]]
 
 
 class HealthError(AggregatorError):
-    """Health cannot be told there."""
+    """Health cannot be served there."""
 
     reason = "health"
 
@@ -31,7 +31,7 @@ def serve_health(address: str, report: Report) -> Iterator[str]:
     Answer at `address` (`host:port`, `[::]:port`; port 0 is any that is free) while the block lasts; the URL.
 
     Raises:
-        HealthError: the address is none, or taken.
+        HealthError: the address is not valid, or taken.
     """
     host, _, port = address.rpartition(":")
     in_brackets = host.startswith("[") and host.endswith("]")
@@ -78,4 +78,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is the base class's
-        """Say nothing: a probe every few seconds is no news."""
+        """Say nothing: a probe every few seconds is not worth a line."""

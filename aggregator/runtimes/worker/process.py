@@ -5,7 +5,7 @@ One process of `aggregator worker`: the handler that runs in Lambda, and the pol
 
 A message that is not deleted comes back by itself when its visibility time-out ends, so a process may die at any
 moment. By then the claims that it left must have lapsed, or the message is found in flight and loses one of its
-receives: hence the rule that `checked` enforces. (A claim lapses `GRACE` seconds after its invocation's time.)
+receives. `checked` enforces this. (A claim lapses `GRACE` seconds after its invocation's time.)
 """
 
 import contextlib
@@ -71,7 +71,7 @@ class WorkerError(AggregatorError):
 
 class Options(NamedTuple):
     """
-    What a process is told.
+    The options of a process.
 
     `seconds` is the time of an invocation, `visibility` the queue's time-out. After `batches` of them a process makes
     room for a new one; 0 is never.

@@ -120,7 +120,7 @@ class Supervisor:
         self._restarts = 0
 
     def run(self, *, health: str = "") -> int:
-        """Work until a signal comes; the exit status. `health` is where health is told, for the log."""
+        """Work until a signal comes; the exit status. `health` is the address of the health endpoint, for the log."""
         log.info("worker.started", processes=len(self._slots), queue=self._options.queue_url, health=health)
         with _signals(self._received):
             while not self._over():
