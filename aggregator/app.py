@@ -48,8 +48,8 @@ from aggregator.pipeline.rejections import Rejection, Rejections
 from aggregator.pipeline.report import Parsed, Report, tell
 from aggregator.pipeline.settings import MEGABYTE, Settings, switched_off
 from aggregator.pipeline.sources import Sources
-from aggregator.pipeline.swaps import Unwritten, chosen
-from aggregator.pipeline.telemetry import observed
+from aggregator.pipeline.swaps import Unwritten, choose_way
+from aggregator.pipeline.telemetry import instrument
 from aggregator.schemas import BODY, Body, ObjectRef, SqsRecord, invalid_fields, unknown_events
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def handler(event: dict[str, Any], context: "LambdaContext") -> "PartialItemFail
     return process(event, context).response
 
 
-@observed
+@instrument
 def process(event: dict[str, Any], context: "LambdaContext", *, settings: Settings, metrics: Metrics) -> Processed:
     """Do what `handler` does, and hand out the report as well."""
     began = time.monotonic()
@@ -252,7 +252,7 @@ class _Invocation:
     @cached_property
     def _ledger(self) -> Ledger:
         """The ledger; its store is probed before anything is written into it."""
-        way = chosen(self._records, self._settings.ledger_writes) if self._enabled else Unwritten()
+        way = choose_way(self._records, self._settings.ledger_writes) if self._enabled else Unwritten()
         lapses = self._deadlines.lapses
         return Ledger(self._records, way, self._arbiter, settle=self._settle, lapses=lapses, clock=time.time)
 

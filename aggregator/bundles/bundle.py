@@ -21,7 +21,7 @@ from typing import IO, Self
 from aggregator.bundles.footer import Fetch, Footer
 from aggregator.bundles.index import Member, members_of
 from aggregator.bundles.layout import HEADER
-from aggregator.bundles.verification import Proof, verified
+from aggregator.bundles.verification import Proof, verify_bundle
 from aggregator.exceptions import BundleFormatError, ClosedBundleError
 
 WINDOW = 8 * 1024 * 1024
@@ -73,9 +73,9 @@ class Bundle:
             OSError: the file cannot be read.
         """
         if isinstance(source, str) and "://" in source:
-            from aggregator.bundles.opening import opened  # noqa: PLC0415 - a path needs none of what a URL does
+            from aggregator.bundles.opening import open_url  # noqa: PLC0415 - a path needs none of what a URL does
 
-            fetch, size, close = opened(source)
+            fetch, size, close = open_url(source)
         elif isinstance(source, (str, os.PathLike)):
             file = Path(source).open("rb")  # noqa: SIM115 - closed by the bundle, or right below
             fetch, size, close = _fetch_from(file), file.seek(0, os.SEEK_END), file.close
@@ -193,7 +193,7 @@ class Bundle:
             BundleFormatError: says what is wrong.
             ClosedBundleError: the bundle was closed.
         """
-        return verified(self._fetch, self.size, self.index, self.entries, sha256=self._sha256, report=report)
+        return verify_bundle(self._fetch, self.size, self.index, self.entries, sha256=self._sha256, report=report)
 
     def provenance(self) -> list[str]:
         """For each member, the key of the bundle that it was published in: this one, unless it was repacked."""

@@ -56,7 +56,7 @@ class Extracted(NamedTuple):
     fault: str | None
 
 
-def extracted(
+def extract_members(
     bundle: Bundle,
     entries: Iterable[Member],
     folder: Path,

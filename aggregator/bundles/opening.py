@@ -62,7 +62,7 @@ def s3_address(url: str) -> tuple[str, str]:
     return found[1], found[2] or ""
 
 
-def opened(url: str) -> Opened:
+def open_url(url: str) -> Opened:
     """
     Open what a URL names.
 

@@ -40,7 +40,7 @@ class Proof(NamedTuple):
     other_etags: "tuple[Member, ...]"
 
 
-def verified(
+def verify_bundle(
     fetch: Callable[[int, int, int], bytes],
     size: int,
     index: BundleIndex,

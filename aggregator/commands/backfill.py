@@ -109,7 +109,7 @@ def _pages(
         if scope is Scope.KEY:
             return partial(current_objects, clients.s3, bucket, prefix)
         return partial(versions, clients.s3, bucket, prefix, every_version=every_version)
-    report = inventories.opened(clients.s3, *s3_address(inventory))
+    report = inventories.open_inventory(clients.s3, *s3_address(inventory))
     if report.manifest.sourceBucket != bucket:
         raise BackfillError("the inventory is about another bucket", bucket=report.manifest.sourceBucket)
     if scope is Scope.VERSION and not report.has("VersionId"):

@@ -138,13 +138,13 @@ def extract(
     A key that is not a safe file name, or that meets another on a disk that ignores case, is changed, and the change is
     printed. Links below DIR are not followed. Exit status 1 says that some member could not be written.
     """
-    from aggregator.bundles.extraction import extracted
+    from aggregator.bundles.extraction import extract_members
 
     with _opened(target) as bundle, progress(of_bytes=True) as bar:
         entries = _matching(bundle, patterns or [])
         task = bar.add_task("extracting", total=sum(entry.length for entry in entries))
         done = list(
-            extracted(bundle, entries, to, overwrite=overwrite, report=lambda length: bar.advance(task, length))
+            extract_members(bundle, entries, to, overwrite=overwrite, report=lambda length: bar.advance(task, length))
         )
     written = [one for one in done if one.fault is None]
     renamed = [(one.entry.key, str(one.path)) for one in written if one.renamed]
@@ -239,11 +239,11 @@ def repack(
     with _damage_is_a_finding(), progress(of_bytes=True) as bar:
         task = bar.add_task("reading indexes", total=None)
         every = list(expanded(targets))
-        plan = repacking.prepared(every)
+        plan = repacking.plan_repack(every)
         bar.reset(
             task, description="repacking", total=sum(entry.length for one in plan.inputs for entry in one.entries)
         )
-        place, packed = repacking.written(
+        place, packed = repacking.store_repacked(
             plan,
             out,
             level=level,

@@ -11,7 +11,7 @@ import typer
 
 from aggregator.commands.console import FINDING, WRONG_CALL, mistakes_are_printed, print_json, print_table, words
 from aggregator.contracts.catalog import contract, published, root, schema_path, walk
-from aggregator.contracts.reports import Format, reported
+from aggregator.contracts.reports import Format, write_report
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -114,7 +114,7 @@ def validate(
 
         chosen = profile.value if profile else contract(label).profiles[0] if label else "producer"
         judge = Judge(chosen, label, show_values=show_values)
-        tally = reported(form, ((name, _judged(name, judge)) for name in files), print)
+        tally = write_report(form, ((name, _judged(name, judge)) for name in files), print)
     for problem in tally.unread.values():
         words().print(f"aggregator: {problem}", markup=False)
     if tally.messages or not tally.unread:

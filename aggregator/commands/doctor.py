@@ -47,9 +47,9 @@ def doctor(
     honours conditional writes, an empty bundle is put under doctor/ in the distribution bucket, once, and stays there.
     Exit status 1 says that something is wrong, 2 that AWS answered nothing at all.
     """
-    from aggregator.operations.doctor.checks import State, diagnosed
+    from aggregator.operations.doctor.checks import State, diagnose
 
-    findings = diagnosed(_facts(stack, template, parameter or [], queue_url, source_bucket, probe=not no_probe))
+    findings = diagnose(_facts(stack, template, parameter or [], queue_url, source_bucket, probe=not no_probe))
     if as_json:
         print_json([{**finding._asdict(), "state": finding.state.value} for finding in findings])
     else:

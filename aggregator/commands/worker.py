@@ -29,10 +29,10 @@ def worker(
     lines and metrics go to stdout, one JSON document each. GET /health answers 200 while every process is well.
     """
     from aggregator.runtimes.worker.health import serve_health
-    from aggregator.runtimes.worker.process import Options, checked, longest
+    from aggregator.runtimes.worker.process import Options, check_options, longest
     from aggregator.runtimes.worker.supervisor import Supervisor
 
-    options = checked(Options(queue_url, batch_size, window, seconds, batches=batches))
+    options = check_options(Options(queue_url, batch_size, window, seconds, batches=batches))
     supervisor = Supervisor(options, processes=processes, drain=longest(options) if drain is None else drain)
     with serve_health(health, supervisor.health) as url:
         status = supervisor.run(health=url)

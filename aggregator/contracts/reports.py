@@ -56,7 +56,7 @@ class _Counts:
         self.unread = dict[str, str]()
 
 
-def reported(form: Format, files: Iterable[tuple[str, Iterable["Verdict"]]], write: Callable[[str], None]) -> Tally:
+def write_report(form: Format, files: Iterable[tuple[str, Iterable["Verdict"]]], write: Callable[[str], None]) -> Tally:
     """Tell all verdicts, by file, in one of the forms; a file that cannot be read does not keep the others from it."""
     counts = _Counts()
     named = ((_printable(name), verdicts) for name, verdicts in files)

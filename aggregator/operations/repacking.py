@@ -67,7 +67,7 @@ class RepackedIndex(BundleIndex):
     repacked: list[Origin]
 
 
-def prepared(targets: Iterable[str], *, bundle: str | None = None) -> Repack:
+def plan_repack(targets: Iterable[str], *, bundle: str | None = None) -> Repack:
     """
     Read the indexes of the bundles that `targets` name; the new one is called `bundle`, or by what it is made of.
 
@@ -101,7 +101,7 @@ def prepared(targets: Iterable[str], *, bundle: str | None = None) -> Repack:
     return Repack(bundle or _name(inputs, created), created, tuple(kept), tuple(duplicates))
 
 
-def repacked(
+def write_repacked(
     repack: Repack, spool: IO[bytes], *, level: int, report: Callable[[int], object] = lambda _: None
 ) -> Packed:
     """
@@ -126,7 +126,7 @@ def repacked(
         return packer.finish(Plan(repack.bundle, repack.created, _request_id(repack), ()))
 
 
-def written(
+def store_repacked(
     repack: Repack,
     out: str,
     *,
@@ -154,7 +154,7 @@ def written(
         key = location.key + repack.bundle if location.key[-1:] in {"", "/"} else location.key
         _check(repack, location.bucket, key, published)
         with TemporaryFile() as spool:
-            packed = repacked(repack._replace(bundle=key), spool, level=level, report=report)
+            packed = write_repacked(repack._replace(bundle=key), spool, level=level, report=report)
             _put(location.bucket, key, spool, packed)
         return f"s3://{location.bucket}/{key}", packed
     path = Path(out)
@@ -162,7 +162,7 @@ def written(
         path.mkdir(parents=True, exist_ok=True)
         path /= Path(repack.bundle).name
     with new_file(path) as file:
-        return str(path), repacked(repack, file, level=level, report=report)
+        return str(path), write_repacked(repack, file, level=level, report=report)
 
 
 def _put(bucket: str, key: str, spool: IO[bytes], packed: Packed) -> None:

@@ -227,7 +227,7 @@ WAYS: dict[str, type[Statements] | type[Transactions]] = {"statements": Statemen
 """The ways that the setting LEDGER_WRITES names."""
 
 
-def chosen(records: Records, writes: Literal["auto", "statements", "transactions"]) -> Way:
+def choose_way(records: Records, writes: Literal["auto", "statements", "transactions"]) -> Way:
     """
     The way in which the store of `records` is written: statements, unless it must be transactions.
 

@@ -81,15 +81,15 @@ class Observed(Protocol[Answer_co]):
         """Handle one invocation."""
 
 
-def observed(handler: Observed[Answer_co]) -> Callable[[dict[str, Any], "LambdaContext"], Answer_co]:
+def instrument(handler: Observed[Answer_co]) -> Callable[[dict[str, Any], "LambdaContext"], Answer_co]:
     """Read the environment, and put Powertools' logger, metrics and (if installed) tracer around `handler`."""
 
     @functools.wraps(handler)
     def invoke(event: dict[str, Any], context: "LambdaContext") -> Answer_co:
         settings = Settings.from_env(os.environ)
-        logger, metrics = configured(settings), Metrics(namespace=NAMESPACE, service=settings.service_name)
+        logger, metrics = configure_logging(settings), Metrics(namespace=NAMESPACE, service=settings.service_name)
         inner: Any = _counted(handler, settings, metrics)
-        if traced(os.environ):
+        if tracing_enabled(os.environ):
             inner = _tracer(settings).capture_lambda_handler(inner, capture_response=False)
         inner = metrics.log_metrics(inner, raise_on_empty_metrics=False)
         answer: Answer_co = logger.inject_lambda_context(inner, clear_state=True)(event, context)
@@ -109,7 +109,7 @@ def add_counts(name: str, dimension: str, counts: Mapping[str, int], settings: S
             metric.add_dimension(dimension, value)
 
 
-def configured(settings: Settings) -> Logger:
+def configure_logging(settings: Settings) -> Logger:
     """Powertools' logger for `settings`, with structlog in front of it."""
     logger = Logger(
         service=settings.service_name,
@@ -129,7 +129,7 @@ def configured(settings: Settings) -> Logger:
     return logger
 
 
-def traced(environment: MutableMapping[str, str]) -> bool:
+def tracing_enabled(environment: MutableMapping[str, str]) -> bool:
     """Whether the tracer is installed (the `tracer` extra), in Lambda, and not switched off."""
     off = switched_off(environment, "POWERTOOLS_TRACE_DISABLED")
     return not off and "LAMBDA_TASK_ROOT" in environment and find_spec("aws_xray_sdk") is not None

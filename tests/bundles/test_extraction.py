@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregator.bundles.extraction import MOST_BYTES, Extracted, ExtractionError, extracted, new_file, safe_names
+from aggregator.bundles.extraction import MOST_BYTES, Extracted, ExtractionError, extract_members, new_file, safe_names
 from aggregator.bundles.layout import BLOCK_SIZE
 from aggregator.pipeline.core import FetchedObject, Packer
 from aggregator.pipeline.planning import Plan
@@ -107,7 +107,7 @@ def test_of_versions_of_one_key_the_last_has_the_plain_name_as_the_reader_has_it
 ) -> None:
     bundle = _bundle(["a", "b", "a", "a"], [b"1", b"other", b"2", b"3"], executor)
 
-    done = {one.path.name: one.path.read_bytes() for one in extracted(bundle, bundle, tmp_path)}
+    done = {one.path.name: one.path.read_bytes() for one in extract_members(bundle, bundle, tmp_path)}
 
     assert done == {"a": b"3", "a~2": b"1", "a~3": b"2", "b": b"other"}
     assert bundle["a"] == done["a"]
@@ -152,7 +152,7 @@ def test_hostile_keys_are_written_below_the_folder_byte_for_byte(tmp_path: Path,
     bodies = [b"%d" % number for number in range(len(HOSTILE))]
     bundle = _bundle(HOSTILE, bodies, executor)
 
-    done = list(extracted(bundle, bundle, folder))
+    done = list(extract_members(bundle, bundle, folder))
 
     assert [one.fault for one in done] == [None] * len(HOSTILE)
     assert [one.path.read_bytes() for one in done] == bodies
@@ -179,8 +179,8 @@ def test_a_link_in_the_folder_is_not_followed(tmp_path: Path, executor: Executor
     (folder / "d").symlink_to(outside / "victim")
     bundle = _bundle(["a/x", "a/y/z", "b/c", "d", "e"], [b"1", b"2", b"3", b"4", b"5"], executor)
 
-    refused = [one.fault is not None for one in extracted(bundle, bundle, folder)]
-    replaced = [one.fault is not None for one in extracted(bundle, bundle, folder, overwrite=True)]
+    refused = [one.fault is not None for one in extract_members(bundle, bundle, folder)]
+    replaced = [one.fault is not None for one in extract_members(bundle, bundle, folder, overwrite=True)]
 
     assert (refused, replaced) == ([True, True, True, True, False], [True, True, False, False, False])
     assert [path.name for path in outside.iterdir()] == ["victim"]
@@ -193,7 +193,7 @@ def test_a_folder_that_is_a_link_itself_is_what_the_user_wants(tmp_path: Path, e
     (tmp_path / "link").symlink_to(tmp_path / "real")
     bundle = _bundle(["a/b"], [b"1"], executor)
 
-    (done,) = extracted(bundle, bundle, tmp_path / "link")
+    (done,) = extract_members(bundle, bundle, tmp_path / "link")
 
     assert (done.fault, (tmp_path / "real" / "a" / "b").read_bytes()) == (None, b"1")
 
@@ -202,9 +202,9 @@ def test_a_file_that_is_there_is_kept_unless_it_is_to_be_replaced(tmp_path: Path
     bundle = _bundle(["a", "b"], [b"new", b"new"], executor)
     (tmp_path / "a").write_bytes(b"old")
 
-    first = [one.fault for one in extracted(bundle, bundle, tmp_path)]
+    first = [one.fault for one in extract_members(bundle, bundle, tmp_path)]
     kept = (tmp_path / "a").read_bytes()
-    second = [one.fault for one in extracted(bundle, bundle, tmp_path, overwrite=True)]
+    second = [one.fault for one in extract_members(bundle, bundle, tmp_path, overwrite=True)]
 
     assert first == [f"the name is taken already (path={str(tmp_path / 'a')!r})", None]
     assert (kept, second, (tmp_path / "a").read_bytes()) == (b"old", [None, None], b"new")
@@ -214,7 +214,7 @@ def test_a_damaged_member_leaves_nothing_and_the_others_are_written(tmp_path: Pa
     bodies = [random.Random(number).randbytes(BLOCK_SIZE) for number in range(3)]
     bundle = _bundle(["a", "b", "c"], bodies, executor, turned=BLOCK_SIZE + 1_000)
 
-    done = list(extracted(bundle, bundle, tmp_path))
+    done = list(extract_members(bundle, bundle, tmp_path))
 
     fault = "a member is not what the index says (key='b')"
     assert [one.fault for one in done] == [None, fault, None]
@@ -224,7 +224,7 @@ def test_a_damaged_member_leaves_nothing_and_the_others_are_written(tmp_path: Pa
 def test_a_member_has_the_same_name_whichever_others_are_extracted(tmp_path: Path, executor: Executor) -> None:
     bundle = _bundle(["a", "A"], [b"1", b"2"], executor)
 
-    (alone,) = extracted(bundle, [bundle.entries[1]], tmp_path)
+    (alone,) = extract_members(bundle, [bundle.entries[1]], tmp_path)
 
     assert alone == Extracted(bundle.entries[1], tmp_path / "A~2", renamed=True, fault=None)
 
@@ -232,7 +232,7 @@ def test_a_member_has_the_same_name_whichever_others_are_extracted(tmp_path: Pat
 def test_two_members_alike_in_everything_are_written_once(tmp_path: Path, executor: Executor) -> None:
     bundle = _bundle(["a", "a"], [b"", b""], executor, framing_none=True)
 
-    done = list(extracted(bundle, bundle, tmp_path))
+    done = list(extract_members(bundle, bundle, tmp_path))
 
     assert [one.fault for one in done] == [None]
 

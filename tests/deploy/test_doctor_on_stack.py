@@ -13,7 +13,7 @@ import pytest
 from botocore.stub import Stubber
 
 from aggregator.operations.doctor import facts_from_aws as deployment
-from aggregator.operations.doctor.checks import CHECKS, Finding, State, diagnosed
+from aggregator.operations.doctor.checks import CHECKS, Finding, State, diagnose
 from aggregator.operations.doctor.facts_from_aws import ACTIONS, FORBIDDEN, DeploymentError
 from aggregator.pipeline.swaps import Statements, Swapped, Transactions
 from tests.support import ROOT
@@ -270,7 +270,7 @@ def test_what_is_named_and_not_there_is_wrong_and_so_is_what_needs_it(stack: Sta
     environment = {**stack.environment, "IDEMPOTENCY_TABLE_NAME": "no-such-table"}
     place = deployment.of_environment(environment, queue_url=stack.ids["Queue"] + "-not", source="no-such-bucket")
 
-    findings = diagnosed(deployment.facts(place._replace(function="nobody"), probe=True, now=time.time))
+    findings = diagnose(deployment.facts(place._replace(function="nobody"), probe=True, now=time.time))
 
     wrong = {finding.check: (finding.says, finding.fix) for finding in findings if finding.state is State.WRONG}
     queue, table = "GetQueueAttributes is answered ", "DescribeTable is answered ResourceNotFoundException"
@@ -294,7 +294,7 @@ def test_a_bucket_that_is_not_there_is_wrong(stack: Stack) -> None:
     environment = {**stack.environment, "DISTRIBUTION_BUCKET_NAME": "no-such-bucket"}
     place = deployment.of_environment(environment, queue_url=stack.ids["Queue"], source="no-such-source")
 
-    findings = diagnosed(deployment.facts(place, probe=True, now=time.time))
+    findings = diagnose(deployment.facts(place, probe=True, now=time.time))
 
     for check in ("versioning", "conditional writes", "notification", "clock"):
         assert _of(findings, check)[0] is State.WRONG
@@ -338,7 +338,7 @@ def test_copies_that_failed_are_found(stack: Stack, monkeypatch: pytest.MonkeyPa
 def test_a_clock_that_is_wrong_is_found(stack: Stack) -> None:
     place = deployment.of_stack(stack.name)
 
-    findings = diagnosed(deployment.facts(place, probe=False, now=lambda: time.time() + 60))
+    findings = diagnose(deployment.facts(place, probe=False, now=lambda: time.time() + 60))
 
     assert _of(findings, "clock")[0] is State.WRONG
 
@@ -381,7 +381,7 @@ def test_a_ledgers_store_that_ignores_conditions_is_found(
     environment = {**stack.environment, "LEDGER_WRITES": writes}
     place = deployment.of_environment(environment, queue_url=stack.ids["Queue"], source=stack.ids["Source"])
 
-    findings = diagnosed(deployment.facts(place, probe=True, now=time.time))
+    findings = diagnose(deployment.facts(place, probe=True, now=time.time))
 
     assert _of(findings, "ledger writes")[0] is state
 
@@ -389,7 +389,7 @@ def test_a_ledgers_store_that_ignores_conditions_is_found(
 def test_what_runs_without_lambda_is_looked_at_by_its_environment(stack: Stack) -> None:
     place = deployment.of_environment(stack.environment, queue_url=stack.ids["Queue"], source=stack.ids["Source"])
 
-    findings = diagnosed(deployment.facts(place, probe=True, now=time.time))
+    findings = diagnose(deployment.facts(place, probe=True, now=time.time))
 
     unchecked = {finding.check for finding in findings if finding.state is State.NOT_CHECKED}
     assert [finding for finding in findings if finding.state is State.WRONG] == []

@@ -16,7 +16,7 @@ from aggregator.bundles.extraction import ExtractionError
 from aggregator.bundles.index import Member
 from aggregator.bundles.layout import BLOCK_SIZE
 from aggregator.exceptions import AggregatorError, BundleFormatError
-from aggregator.operations.repacking import RepackingError, prepared, repacked, written
+from aggregator.operations.repacking import RepackingError, plan_repack, store_repacked, write_repacked
 from aggregator.pipeline.core import FetchedObject, Packer, empty_bundle
 from aggregator.pipeline.planning import Plan
 from aggregator.reader import Bundle
@@ -64,7 +64,7 @@ def test_the_new_bundle_says_where_each_member_comes_from(quiet: list[str]) -> N
 
 def test_a_repacked_index_is_valid_under_the_published_contract(quiet: list[str]) -> None:
     contract = json.loads(Path("contracts/bundle-index/v1/consumer.schema.json").read_text(encoding="utf-8"))
-    index = repacked(prepared(quiet), io.BytesIO(), level=6).index.model_dump(mode="json")
+    index = write_repacked(plan_repack(quiet), io.BytesIO(), level=6).index.model_dump(mode="json")
 
     jsonschema.validate(index, contract)
 
@@ -86,11 +86,11 @@ def test_a_bundle_repacked_twice_still_leads_to_the_first_ones(quiet: list[str],
 def test_the_name_says_the_hour_and_what_it_is_made_of(quiet: list[str]) -> None:
     digest = hashlib.sha256("".join(map(_sha256, quiet[:3])).encode()).hexdigest()[:32]
 
-    assert prepared(quiet).bundle == f"2026/11/23/03/repacked-{digest}.gz"
+    assert plan_repack(quiet).bundle == f"2026/11/23/03/repacked-{digest}.gz"
 
 
 def test_the_same_bundle_named_twice_is_taken_once(quiet: list[str]) -> None:
-    plan = prepared([*quiet, *quiet])
+    plan = plan_repack([*quiet, *quiet])
 
     assert (len(plan.inputs), plan.duplicates) == (3, ())
 
@@ -100,7 +100,7 @@ def test_a_member_that_lies_in_two_bundles_is_taken_once_and_told(
 ) -> None:
     again = _write(tmp_path, "2026/11/23/04/bundle-e-5.gz", [("new", b"n", None), ("a", b"1\n", "v1")], executor)
 
-    plan = prepared([*quiet, again])
+    plan = plan_repack([*quiet, again])
     after = Bundle.open(io.BytesIO(_repacked([*quiet, again])))
 
     assert [entry.key for entry in plan.duplicates] == ["a"]
@@ -114,19 +114,19 @@ def test_one_object_with_different_bytes_is_refused(quiet: list[str], tmp_path: 
     other = _write(tmp_path, "2026/11/23/04/bundle-e-5.gz", [("a", b"2\n", "v1")], executor, etags=[etag])
 
     with pytest.raises(RepackingError) as caught:
-        prepared([quiet[0], other])
+        plan_repack([quiet[0], other])
 
     assert str(caught.value) == "the bundles hold one object with different bytes (bucket='source', key='a')"
 
 
 def test_bundles_framed_in_different_ways_are_refused(quiet: list[str]) -> None:
     with pytest.raises(RepackingError, match="framed in different ways"):
-        prepared([quiet[0], "fixtures/bundles/v1-none.gz"])
+        plan_repack([quiet[0], "fixtures/bundles/v1-none.gz"])
 
 
 def test_bundles_without_members_are_nothing_to_repack(quiet: list[str]) -> None:
     with pytest.raises(RepackingError, match="there are no members to repack"):
-        prepared(quiet[3:])
+        plan_repack(quiet[3:])
 
 
 def test_a_damaged_member_ends_it_and_leaves_nothing(quiet: list[str], tmp_path: Path) -> None:
@@ -135,32 +135,32 @@ def test_a_damaged_member_ends_it_and_leaves_nothing(quiet: list[str], tmp_path:
     Path(quiet[1]).write_bytes(damaged)
 
     with pytest.raises(BundleFormatError):
-        written(prepared(quiet), str(tmp_path / "out.gz"), level=6, published=[])
+        store_repacked(plan_repack(quiet), str(tmp_path / "out.gz"), level=6, published=[])
 
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(Path(path).name for path in quiet)
 
 
 def test_a_bundle_that_is_replaced_meanwhile_ends_it(quiet: list[str]) -> None:
-    plan = prepared(quiet)
+    plan = plan_repack(quiet)
     Path(quiet[0]).write_bytes(Path(quiet[1]).read_bytes())
 
     with pytest.raises(RepackingError, match="the bundle was replaced while it was read"):
-        repacked(plan, io.BytesIO(), level=6)
+        write_repacked(plan, io.BytesIO(), level=6)
 
 
 def test_a_file_that_is_there_is_not_overwritten(quiet: list[str], tmp_path: Path) -> None:
     (tmp_path / "out.gz").write_bytes(b"mine")
 
     with pytest.raises(ExtractionError):
-        written(prepared(quiet), str(tmp_path / "out.gz"), level=6, published=[])
+        store_repacked(plan_repack(quiet), str(tmp_path / "out.gz"), level=6, published=[])
 
     assert (tmp_path / "out.gz").read_bytes() == b"mine"
 
 
 def test_a_folder_leaves_the_name_open(quiet: list[str], tmp_path: Path) -> None:
-    plan = prepared(quiet)
+    plan = plan_repack(quiet)
 
-    place, _ = written(plan, str(tmp_path), level=6, published=[])
+    place, _ = store_repacked(plan, str(tmp_path), level=6, published=[])
 
     assert place == str(tmp_path / Path(plan.bundle).name)
 
@@ -176,15 +176,17 @@ def test_a_folder_leaves_the_name_open(quiet: list[str], tmp_path: Path) -> None
 )
 def test_it_is_not_put_where_it_would_be_taken_for_another(out: str, fault: str, quiet: list[str]) -> None:
     with pytest.raises(RepackingError, match=fault):
-        written(prepared(quiet), out, level=6, published=["distribution"])
+        store_repacked(plan_repack(quiet), out, level=6, published=["distribution"])
 
 
 @pytest.mark.integration
 def test_it_is_put_once_under_the_name_it_says(world: World, quiet: list[str]) -> None:
-    place, packed = written(prepared(quiet), f"s3://{world.source}/repacked/", level=6, published=[world.distribution])
+    place, packed = store_repacked(
+        plan_repack(quiet), f"s3://{world.source}/repacked/", level=6, published=[world.distribution]
+    )
 
     with pytest.raises(RepackingError, match="the name is taken already"):
-        written(prepared(quiet), f"s3://{world.source}/repacked/", level=6, published=[world.distribution])
+        store_repacked(plan_repack(quiet), f"s3://{world.source}/repacked/", level=6, published=[world.distribution])
     with Bundle.open(place) as bundle:
         proof = bundle.verify()
     assert (place, proof.sha256) == (f"s3://{world.source}/{packed.index.bundle}", packed.sha256.hex())
@@ -193,12 +195,12 @@ def test_it_is_put_once_under_the_name_it_says(world: World, quiet: list[str]) -
 @pytest.mark.integration
 def test_a_bucket_that_is_not_there_is_one_sentence(world: World, quiet: list[str]) -> None:
     with pytest.raises(AggregatorError, match="S3 rejects the bundle"):
-        written(prepared(quiet), f"s3://not-there-{world.name}/", level=6, published=[])
+        store_repacked(plan_repack(quiet), f"s3://not-there-{world.name}/", level=6, published=[])
 
 
 def _repacked(targets: Sequence[str]) -> bytes:
     spool = io.BytesIO()
-    repacked(prepared(targets), spool, level=6)
+    write_repacked(plan_repack(targets), spool, level=6)
     return spool.getvalue()
 
 

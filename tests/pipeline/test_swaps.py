@@ -10,7 +10,7 @@ from botocore.exceptions import ReadTimeoutError
 from aggregator.exceptions import ConfigurationError, LedgerUnavailableError
 from aggregator.pipeline import swaps
 from aggregator.pipeline.records import Record, Records
-from aggregator.pipeline.swaps import Statements, Swap, Swapped, Transactions, chosen, honours, swap_all
+from aggregator.pipeline.swaps import Statements, Swap, Swapped, Transactions, choose_way, honours, swap_all
 from tests.support.stubs import NOW, TTL, Bench, Means
 
 A, B, C = (Swap(name, None, Record(f'{{"bundle": "{name}"}}', 5, NOW + TTL)) for name in "abc")
@@ -177,7 +177,7 @@ def test_a_store_that_honours_statements_is_written_by_statements(
 ) -> None:
     records = _store(embedded, monkeypatch)
 
-    assert isinstance(chosen(records, "auto"), Statements)
+    assert isinstance(choose_way(records, "auto"), Statements)
 
 
 @pytest.mark.integration
@@ -186,7 +186,7 @@ def test_a_store_that_does_not_honour_statements_is_written_by_transactions(
 ) -> None:
     records = _store(moto_server, monkeypatch)
 
-    assert isinstance(chosen(records, "auto"), Transactions)
+    assert isinstance(choose_way(records, "auto"), Transactions)
 
 
 @pytest.mark.integration
@@ -196,7 +196,7 @@ def test_a_store_that_honours_no_condition_is_refused(embedded: str, monkeypatch
         monkeypatch.setattr(way, "request", _careless(records))
 
     with pytest.raises(ConfigurationError, match="does not honour conditional writes"):
-        chosen(records, "auto")
+        choose_way(records, "auto")
 
 
 @pytest.mark.integration
@@ -208,21 +208,21 @@ def test_a_store_that_says_that_it_wrote_and_did_not_is_refused(embedded: str, m
         monkeypatch.setattr(way, "request", _lying_about_updates(requests[way]))
 
     with pytest.raises(ConfigurationError):
-        chosen(records, "auto")
+        choose_way(records, "auto")
 
 
 def test_a_store_that_does_not_answer_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
     records = _store("http://127.0.0.1:9", monkeypatch, make=False)
 
     with pytest.raises(LedgerUnavailableError):
-        chosen(records, "auto")
+        choose_way(records, "auto")
 
 
 def test_a_store_is_probed_once_in_a_process(transactions: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(swaps, "_PROVEN", {"http://127.0.0.1:1": Transactions})
     monkeypatch.setattr(transactions.client.meta, "_endpoint_url", "http://127.0.0.1:1")
 
-    assert isinstance(chosen(transactions.records, "auto"), Transactions)
+    assert isinstance(choose_way(transactions.records, "auto"), Transactions)
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_awss_own_dynamodb_is_written_by_statements_without_a_probe(
 ) -> None:
     monkeypatch.setattr(transactions.client.meta, "_endpoint_url", endpoint)
 
-    assert isinstance(chosen(transactions.records, "auto"), Statements)
+    assert isinstance(choose_way(transactions.records, "auto"), Statements)
 
 
 @pytest.mark.parametrize(("writes", "way"), [("statements", Statements), ("transactions", Transactions)])
@@ -248,7 +248,7 @@ def test_the_way_that_a_setting_names_is_taken_without_a_probe(
 ) -> None:
     monkeypatch.setattr(transactions.client.meta, "_endpoint_url", "http://127.0.0.1:1")
 
-    assert isinstance(chosen(transactions.records, writes), way)
+    assert isinstance(choose_way(transactions.records, writes), way)
 
 
 def _store(endpoint_url: str, monkeypatch: pytest.MonkeyPatch, *, make: bool = True) -> Records:

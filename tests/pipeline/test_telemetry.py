@@ -42,7 +42,7 @@ def test_a_line_is_json_with_the_keys_of_the_invocation(capsys: pytest.CaptureFi
 
 
 def test_a_key_cannot_forge_a_line(capsys: pytest.CaptureFixture[str], settings: Any) -> None:
-    telemetry.configured(settings())
+    telemetry.configure_logging(settings())
 
     structlog.get_logger().info("envelope.rejected", key='a"\n{"message": "forged"}\u2028\x85\x1b[31m')
 
@@ -55,7 +55,7 @@ def test_a_key_cannot_forge_a_line(capsys: pytest.CaptureFixture[str], settings:
 def test_a_fact_may_have_a_name_that_logging_keeps_for_itself(
     capsys: pytest.CaptureFixture[str], settings: Any
 ) -> None:
-    telemetry.configured(settings())
+    telemetry.configure_logging(settings())
 
     structlog.get_logger().info("bundle.written", name="n", message="m", args="a")
 
@@ -64,7 +64,7 @@ def test_a_fact_may_have_a_name_that_logging_keeps_for_itself(
 
 
 def test_an_error_is_logged_whole(capsys: pytest.CaptureFixture[str], settings: Any) -> None:
-    telemetry.configured(settings())
+    telemetry.configure_logging(settings())
 
     try:
         raise RuntimeError("unexpected")
@@ -80,8 +80,8 @@ def test_an_error_is_logged_whole(capsys: pytest.CaptureFixture[str], settings: 
 def test_the_level_is_that_of_this_invocation(
     capsys: pytest.CaptureFixture[str], settings: Any, level: str, said: list[str]
 ) -> None:
-    telemetry.configured(settings(LOG_LEVEL="DEBUG"))
-    telemetry.configured(settings(LOG_LEVEL=level))
+    telemetry.configure_logging(settings(LOG_LEVEL="DEBUG"))
+    telemetry.configure_logging(settings(LOG_LEVEL=level))
 
     structlog.get_logger().info("bundle.written")
 
@@ -145,13 +145,13 @@ def test_metrics_are_switched_off_by_their_powertools_variable(
     ],
 )
 def test_the_tracer_is_on_in_lambda_unless_it_is_switched_off(environment: dict[str, str], *, traced: bool) -> None:
-    assert telemetry.traced(environment) == traced
+    assert telemetry.tracing_enabled(environment) == traced
 
 
 def test_without_the_extra_there_is_no_tracer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(telemetry, "find_spec", lambda _: None)
 
-    assert not telemetry.traced({"LAMBDA_TASK_ROOT": "/var/task"})
+    assert not telemetry.tracing_enabled({"LAMBDA_TASK_ROOT": "/var/task"})
 
 
 def test_with_the_tracer_the_handler_answers_as_without(
@@ -197,7 +197,7 @@ def test_settings_are_read_anew_for_each_invocation(monkeypatch: pytest.MonkeyPa
         metrics.add_metric("Envelopes", "Count", 0)
         seen.append(settings)
 
-    handler = telemetry.observed(remember)
+    handler = telemetry.instrument(remember)
     for days in ("1", "2"):
         monkeypatch.setenv("IDEMPOTENCY_TTL_DAYS", days)
         handler({}, LocalContext(function="f", seconds=1))  # type: ignore[arg-type]

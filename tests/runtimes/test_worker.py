@@ -16,7 +16,15 @@ from typer.testing import CliRunner
 from aggregator.commands.main import app
 from aggregator.pipeline.deadlines import GRACE
 from aggregator.runtimes.worker.health import HealthError, serve_health
-from aggregator.runtimes.worker.process import HANDLING, Heartbeat, Options, WorkerError, _Process, checked, longest
+from aggregator.runtimes.worker.process import (
+    HANDLING,
+    Heartbeat,
+    Options,
+    WorkerError,
+    _Process,
+    check_options,
+    longest,
+)
 from aggregator.runtimes.worker.supervisor import UNDRAINED, Slot, Supervisor
 from tests.support import ROOT
 from tests.support.workers import Queue, Running, until
@@ -144,11 +152,11 @@ def test_a_queue_that_fails_is_asked_again_and_the_worker_still_stops_when_told(
 def test_a_visibility_time_out_that_ends_before_claims_lapse_is_refused(world: World) -> None:
     queue = Queue(world, seconds=12)
 
-    assert checked(Options(queue.url, seconds=12)) == Options(queue.url, seconds=12, visibility=33)
+    assert check_options(Options(queue.url, seconds=12)) == Options(queue.url, seconds=12, visibility=33)
     with pytest.raises(WorkerError, match=r"too short: raise it, or lower --seconds \(visibility=33, needed=35\)"):
-        checked(Options(queue.url, seconds=13))
+        check_options(Options(queue.url, seconds=13))
     with pytest.raises(WorkerError, match="the queue cannot be read"):
-        checked(Options(queue.url + "-elsewhere", seconds=12))
+        check_options(Options(queue.url + "-elsewhere", seconds=12))
 
 
 @pytest.mark.integration

@@ -150,7 +150,7 @@ class _UnknownFactError(Exception):
         self.fact = fact
 
 
-def diagnosed(facts: Facts) -> list[Finding]:
+def diagnose(facts: Facts) -> list[Finding]:
     """What every check says of a deployment, in the order of the checks."""
     return [_finding(check, name, fix, facts) for name, (check, fix) in CHECKS.items()]
 

@@ -137,7 +137,7 @@ class Inventory(NamedTuple):
         return Listed(ref, _moment(row.get("lastmodifieddate")), archived)
 
 
-def opened(s3: "S3Client", bucket: str, key: str) -> Inventory:
+def open_inventory(s3: "S3Client", bucket: str, key: str) -> Inventory:
     """
     The report whose manifest is under `key`.
 

@@ -5,7 +5,7 @@ One process of `aggregator worker`: the handler that runs in Lambda, and the pol
 
 A message that is not deleted comes back by itself when its visibility time-out ends, so a process may die at any
 moment. By then the claims that it left must have lapsed, or the message is found in flight and loses one of its
-receives. `checked` enforces this. (A claim lapses `GRACE` seconds after its invocation's time.)
+receives. `check_options` enforces this. (A claim lapses `GRACE` seconds after its invocation's time.)
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from aggregator.aws import dynamodb_client, error_code, s3_client
 from aggregator.exceptions import AggregatorError
 from aggregator.pipeline.deadlines import GRACE
 from aggregator.pipeline.settings import Settings
-from aggregator.pipeline.telemetry import configured
+from aggregator.pipeline.telemetry import configure_logging
 from aggregator.runtimes.lines import Lines, write_at_once
 from aggregator.runtimes.polling import BEATS, EventSourceMapping, LocalContext, Polled
 
@@ -95,7 +95,7 @@ class Heartbeat(NamedTuple):
     kept: int = 0
 
 
-def checked(options: Options) -> Options:
+def check_options(options: Options) -> Options:
     """
     The options, completed with the visibility time-out of the queue.
 
@@ -104,7 +104,7 @@ def checked(options: Options) -> Options:
         WorkerError: queue, bucket or table are not there or not ours, or messages come back before their claims lapse.
     """
     settings = Settings.from_env(os.environ)
-    configured(settings)
+    configure_logging(settings)
     with _told("the queue cannot be read"):
         answer = _sqs().get_queue_attributes(QueueUrl=options.queue_url, AttributeNames=["VisibilityTimeout"])
     with _told("the bundles cannot be listed"):
@@ -149,7 +149,7 @@ def work(options: Options, heartbeats: Connection) -> None:
     """Poll until SIGTERM, until the parent is dead, or until `options.batches` are done; tell `signs` of it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, which tells the parent too
     sys.stdout = Lines(write_at_once(1))  # the processes of a worker share it, and what waits in a buffer may be lost
-    configured(Settings.from_env(os.environ))
+    configure_logging(Settings.from_env(os.environ))
     _Process(options, heartbeats).run()
 
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from aggregator.commands import main as cli
 from aggregator.operations.doctor import facts_from_template as blueprint
-from aggregator.operations.doctor.checks import CHECKS, Facts, Finding, State, Unknown, diagnosed
+from aggregator.operations.doctor.checks import CHECKS, Facts, Finding, State, Unknown, diagnose
 from aggregator.operations.doctor.template import Template, TemplateError, read
 from tests.support.stack import PATH, REQUIRED
 
@@ -95,7 +95,7 @@ def test_an_edit_that_breaks_a_condition_is_found_in_the_template(edit: str) -> 
     change, wrong = EDITS[edit]
     change(document)
 
-    findings = diagnosed(blueprint.facts(Template(document, REQUIRED)))
+    findings = diagnose(blueprint.facts(Template(document, REQUIRED)))
 
     assert {finding.check for finding in findings if finding.state is State.WRONG} == wrong
     assert all(bool(finding.fix) is (finding.state is State.WRONG) for finding in findings)
@@ -111,7 +111,7 @@ def test_an_edit_that_breaks_a_condition_is_found_in_the_template(edit: str) -> 
     ],
 )
 def test_no_parameters_make_the_template_wrong(parameters: dict[str, str]) -> None:
-    findings = diagnosed(blueprint.facts(Template(DOCUMENT, {**REQUIRED, **parameters})))
+    findings = diagnose(blueprint.facts(Template(DOCUMENT, {**REQUIRED, **parameters})))
 
     assert {finding.check: finding.state for finding in findings} == {
         check: State.NOT_CHECKED if check in ONLY_WHEN_IT_RUNS else State.OK for check in CHECKS
@@ -121,7 +121,7 @@ def test_no_parameters_make_the_template_wrong(parameters: dict[str, str]) -> No
 def test_the_notification_of_a_bucket_of_ones_own_cannot_be_seen_in_a_template() -> None:
     template = Template(DOCUMENT, {**REQUIRED, "SourceBucket": "existing"})
 
-    (finding,) = (each for each in diagnosed(blueprint.facts(template)) if each.check == "notification")
+    (finding,) = (each for each in diagnose(blueprint.facts(template)) if each.check == "notification")
 
     assert finding == Finding(
         "notification",
@@ -144,7 +144,7 @@ def test_a_template_that_lacks_a_resource_is_a_mistake() -> None:
 def test_what_nobody_knows_passes_no_check() -> None:
     facts = Facts(**dict.fromkeys(Facts._fields, Unknown("nobody knows")))
 
-    findings = diagnosed(facts)
+    findings = diagnose(facts)
 
     assert findings == [Finding(check, State.NOT_CHECKED, "nobody knows", "") for check in CHECKS]
 
