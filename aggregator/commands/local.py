@@ -21,7 +21,12 @@ def local(
         str | None, typer.Option(metavar="URL", help="Use the AWS that is already there, not the embedded one.")
     ] = None,
     name: Annotated[str, typer.Option(help="Begins the name of every bucket, queue and table.")] = "aggregator-local",
-    replace: Annotated[bool, typer.Option("--replace", help="Delete the bundles of an earlier run first.")] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Delete the bundles of an earlier run at the end.")
+    ] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep the bundles of an earlier run beside the new ones.")
+    ] = False,
     log: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the handler's log lines there.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
@@ -30,7 +35,7 @@ def local(
 
     An AWS is started on a free port of this machine. The files are uploaded to its S3 under their relative paths, the
     notifications go through its queue to the handler, and the bundles come back under their keys. Files in the
-    output folder are left out, links to folders are not followed. A second run into the same folder needs --replace.
+    output folder are left out, links to folders are not followed. A second run into a folder needs --replace or --keep.
     Exit status 1 says that some file ended in the dead-letter queue.
     """
     with ExitStack() as stack:
@@ -40,9 +45,9 @@ def local(
 
         files, left_out = readable_files(folder, out=out)
         writable_folder(out)
-        earlier = [] if endpoint_url else earlier_bundles(out)  # that AWS knows what it has bundled already
+        earlier = [] if keep or endpoint_url else earlier_bundles(out)  # that AWS knows what it has bundled already
         if earlier and not replace:
-            raise LocalRunError(f"{out} has bundles of an earlier run: name another --out, or add --replace")
+            raise LocalRunError(f"{out} has bundles of an earlier run: add --replace or --keep, or name another --out")
         stack.enter_context(ends_at_once())
         bar = stack.enter_context(progress())
         task = bar.add_task("starting", total=2 * len(files))

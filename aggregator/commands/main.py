@@ -4,6 +4,7 @@ The command line: noun verb, data on stdout, words on stderr, exit status 0 / 1 
 Each command is a module of `commands/`; what takes long to import, it imports when it is called.
 """
 
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Annotated
 
@@ -102,10 +103,12 @@ app.command(
 )(redrive.redrive)
 
 
-def main() -> None:
-    """Run the command line."""
+def main(ready: Callable[[], object] = lambda: None) -> None:
+    """Run the command line; `ready` is called when nothing is left to be built, and an interrupt is the command's."""
+    command = typer.main.get_command(app)
     with streams():
-        app()
+        ready()
+        command()
 
 
 if __name__ == "__main__":

@@ -161,8 +161,8 @@ def test_verify_deep_asks_the_ledger_and_the_archive(published: Published) -> No
     assert (good.status, good.rows[0][5]) == (0, "settled; copy by hand")
     assert (bad.status, bad.document[0]["verdict"]) == (1, "bad")
     assert bad.document[0]["checks"][1] == {
-        "witness": "archive",
-        "verdict": "contradicted",
+        "asked": "archive",
+        "verdict": "mismatch",
         "words": "the copy is another than this bundle",
     }
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from aggregator.exceptions import AmbiguousPutError
-from aggregator.pipeline import sources
+from aggregator.pipeline import readahead, sources
 from aggregator.pipeline.clients import Clients
 from aggregator.pipeline.core import Packed, Packer
 from aggregator.pipeline.deadlines import GRACE, Deadlines
@@ -56,7 +56,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
     with monkeypatch.context() as patch:
         for name, instead in (("monotonic", clock.read), ("time", clock.read), ("sleep", clock.sleep)):
             patch.setattr(time, name, instead)
-        patch.setattr(sources, "monotonic", clock.read)
+        for module in (sources, readahead):
+            patch.setattr(module, "monotonic", clock.read)
         yield clock
 
 

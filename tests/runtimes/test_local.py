@@ -93,10 +93,12 @@ def test_a_second_run_into_the_same_folder_replaces_the_first_or_is_rejected(fol
     first, second, third = _aggregator(*options), _aggregator(*options), _aggregator(*options, "--replace")
 
     assert (first.status, second.status, third.status) == (0, 2, 0)
-    said = f"{tmp_path / 'out'} has bundles of an earlier run: name another --out, or add --replace"
+    said = f"{tmp_path / 'out'} has bundles of an earlier run: add --replace or --keep, or name another --out"
     assert second.err == f"aggregator: {said}\n"
     bundles = [path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.gz")]
     assert bundles == third.summary["bundles"]
+    assert _aggregator(*options, "--keep").status == 0
+    assert len(list((tmp_path / "out").rglob("*.gz"))) == 2
 
 
 @pytest.mark.parametrize(

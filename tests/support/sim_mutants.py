@@ -263,13 +263,13 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "a second answer counts as a first, in statements": Mutant(
         edited(
-            Edit(Statements, "request", {'not answer["ResponseMetadata"].get("RetryAttempts", 0)': "True"}),
+            Edit(Statements, "request", {"not lost_attempts(answer)": "True"}),
         ),
         (Schedules("an old record", "statements", 0, 1),),
     ),
     "a second refusal counts as a first": Mutant(
         edited(
-            Edit(swaps, "had_no_effect", {'["ResponseMetadata"].get("RetryAttempts", 0) == 0': ""}),
+            Edit(swaps, "had_no_effect", {"not lost_attempts(error.response) and ": ""}),
         ),
         (Schedules("an old record", "transactions", 0, 1),),
     ),
