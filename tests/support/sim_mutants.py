@@ -15,7 +15,7 @@ import textwrap
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from aggregator.pipeline import clients, distribution, planning, swaps
+from aggregator.pipeline import clients, deadlines, distribution, swaps
 from aggregator.pipeline.arbiter import Arbiter
 from aggregator.pipeline.bundling import Attempt
 from aggregator.pipeline.distribution import DistributionBucket
@@ -291,7 +291,7 @@ MUTANTS: dict[str, Mutant] = {
         (Schedules("hasty consumers", "statements", 1, 0),),
     ),
     "claims lapse before their invocation ends": Mutant(
-        lambda setattr_: setattr_(planning, "GRACE", -30), (Schedules("slow", "statements", 1, 1),)
+        lambda setattr_: setattr_(deadlines, "GRACE", -30), (Schedules("slow", "statements", 1, 1),)
     ),
     "a message is acknowledged for one of its objects": Mutant(
         edited(
