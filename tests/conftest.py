@@ -49,7 +49,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     chosen = options.keyword or options.markexpr or session.config.args_source is not pytest.Config.ArgsSource.TESTPATHS
     terminal: Any = session.config.pluginmanager.get_plugin("terminalreporter")
     if terminal and not chosen:
-        terminal.write_line(f"this takes about {'20' if options.all else '6'} minutes on two processors")
+        terminal.write_line(f"this takes about {'25' if options.all else '9'} minutes on two processors")
 
 
 @pytest.hookimpl(trylast=True)
