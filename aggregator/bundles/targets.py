@@ -25,7 +25,7 @@ def standard_input() -> BinaryIO:
     The bytes that come in on standard input.
 
     Raises:
-        OpeningError: there is none, as under `<&-`.
+        OpeningError: standard input is closed, as under `<&-`.
     """
     if sys.stdin is None:
         raise OpeningError("there is no standard input")

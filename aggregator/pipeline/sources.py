@@ -17,6 +17,7 @@ from contextlib import closing
 from datetime import timedelta
 from functools import partial
 from itertools import chain, pairwise
+from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -86,6 +87,7 @@ class Sources:
         self._deadlines, self._concurrency = deadlines, concurrency
         self._window_size = window // 3  # what is being read is held twice while obstore puts its pieces together
         self._stores: dict[str, S3Store] = {}
+        self._moved, self._moving = set[str](), Lock()
         self._session = clients.session
         self._connected = partial(connection, clients.session, timeout=timedelta(seconds=deadlines.request_timeout))
         self._connection = self._connected(clients.s3.meta.endpoint_url, clients.s3.meta.region_name)
@@ -235,14 +237,18 @@ class Sources:
         return store
 
     def _move(self, bucket: str) -> bool:
-        """Go on reading a bucket in the region that it is in; whether that is another than before."""
-        region = self._region_of(bucket)
-        if region in {"", self._connection["region"]}:
-            return False
-        with closing(self._session.client("s3", region_name=region)) as client:
-            endpoint = client.meta.endpoint_url
-        self._stores[bucket] = S3Store(bucket, **self._connected(endpoint, region))
-        return True
+        """Go on reading a bucket in the region that it is in; whether it has one. The first reader finds it out."""
+        with self._moving:
+            if bucket in self._moved:
+                return True
+            region = self._region_of(bucket)
+            if region in {"", self._connection["region"]}:
+                return False
+            with closing(self._session.client("s3", region_name=region)) as client:  # one thread at a time may make one
+                endpoint = client.meta.endpoint_url
+            self._stores[bucket] = S3Store(bucket, **self._connected(endpoint, region))
+            self._moved.add(bucket)
+            return True
 
     def _region_of(self, bucket: str) -> str:
         """The region of a bucket, which S3 names in every answer about it, a rejection included."""

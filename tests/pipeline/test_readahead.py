@@ -31,6 +31,28 @@ def test_every_member_arrives_once_and_its_bytes_with_it(server: Server, sources
     assert all(_bytes(arrival) == f"/source/{arrival.wanted.ref.key}".encode() for arrival in arrivals)
 
 
+def test_of_many_readers_one_finds_out_the_region_of_a_bucket(server: Server, sources: Callable[..., Sources]) -> None:
+    asked: list[str] = []
+
+    def serve(request: Request) -> None:
+        asked.append(request.command)
+        if "/eu-west-1/s3/" in request.headers["Authorization"]:
+            request.answer(b"there", x_amz_bucket_region="eu-west-1")
+        else:
+            error = b"<Error><Code>PermanentRedirect</Code></Error>"
+            request.answer(error, status=301, x_amz_bucket_region="eu-west-1")
+
+    server.serve(serve)
+    members = [ObjectRef("source", f"{at}", 5) for at in range(20)]
+
+    arrivals = list(sources().read_ahead(_wanted(members), _going_on))
+
+    assert [b"".join(arrival.reading.chunks) for arrival in arrivals if isinstance(arrival.reading, Reading)] == [
+        b"there"
+    ] * 20
+    assert 1 <= asked.count("HEAD") <= 2  # boto3 follows its own
+
+
 def test_what_is_read_ahead_is_bounded_in_bytes(server: Server, sources: Callable[..., Sources]) -> None:
     server.serve(lambda request: request.answer(b"x"))
     members = [ObjectRef("source", f"{at}", PART_SIZE) for at in range(8)]

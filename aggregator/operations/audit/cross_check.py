@@ -52,7 +52,7 @@ class CrossCheck(NamedTuple):
     @classmethod
     def connect(cls, table: str, distribution: str, archive: str | None) -> "CrossCheck":
         """
-        The witnesses that the environment's endpoint and credentials lead to.
+        The cross-check on the AWS that the environment names.
 
         Raises:
             OpeningError: boto3's configuration is wrong.
