@@ -109,8 +109,8 @@ class Played:
 class Told(LedgerReader):
     """The ledger; an id also tells the key, so that the table need not be in this process."""
 
-    def ids(self, bucket: str, key: str, version_id: str | None, etag: str | None) -> tuple[str, ...]:
-        return tuple(f"{id_}{key}" for id_ in super().ids(bucket, key, version_id, etag))
+    def id(self, bucket: str, key: str, version_id: str | None, etag: str | None) -> str:
+        return f"{super().id(bucket, key, version_id, etag)}{key}"
 
 
 def _number(key: str) -> int:

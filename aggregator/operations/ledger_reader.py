@@ -80,16 +80,11 @@ class LedgerReader:
         bucket_exists(clients.s3, distribution)
         return cls(clients.dynamodb, table=table, distribution=distribution, scope=scope, now=time.time())
 
-    def ids(self, bucket: str, key: str, version_id: str | None, etag: str | None) -> tuple[str, ...]:
-        """
-        Ids that the record of a member may have: one under the scope `key`.
-
-        Under `version` that depends on what its notification told: the version, else the entity tag, else neither.
-        """
+    def id(self, bucket: str, key: str, version_id: str | None, etag: str | None) -> str:
+        """The id of the record of an object; with the scope `version`, of that version."""
         if self.scope == "key":
-            return (self._id({"bucket": bucket, "key": key}),)
-        told = dict.fromkeys((version_id or etag, etag, None))
-        return tuple(self._id({"bucket": bucket, "key": key, "version": version}) for version in told)
+            return self._id({"bucket": bucket, "key": key})
+        return self._id({"bucket": bucket, "key": key, "version": version_id or etag})
 
     def claims(self, ids: Sequence[str]) -> dict[str, Claim]:
         """

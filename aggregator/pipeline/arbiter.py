@@ -117,13 +117,12 @@ class Arbiter:
         raise StoreUnavailableError("a bundle's name could not be fenced", bundle=bundle)
 
     def _members(self, index: BundleIndex) -> frozenset[str]:
-        """Ids of the members of an index, by all that their notifications may have told of them."""
+        """Ids of the members of an index."""
         columns = index.members
-        rows = zip(columns.bucket, columns.key, columns.version_id, columns.etag, strict=True)
+        rows = zip(columns.bucket, columns.key, columns.etag, columns.version_id, strict=True)
         return frozenset(
-            identity(ObjectRef(index.buckets[bucket], key, None, *told), self._scope)
-            for bucket, key, version_id, etag in rows
-            for told in {(etag, version_id), (etag, None), (None, None)}
+            identity(ObjectRef(index.buckets[bucket], key, None, etag, version_id), self._scope)
+            for bucket, key, etag, version_id in rows
         )
 
     def _heal(self, bundle: str, members: int) -> None:

@@ -54,14 +54,18 @@ def aggregate(wanted: Iterable[Wanted], *, begin: "Callable[[Plan], Attempt]", r
     `begin` begins a bundle that is planned, `limit` is the most bytes of members in one.
     """
     attempts: list[Attempt] = []
-    waiting = deque(split(_each_once(wanted), limit))
+    first = _each_once(wanted)
+    waiting = deque(split(first.values(), limit))
+    known = set(first)
     with ThreadPoolExecutor(1, thread_name_prefix="publish") as publisher:
         under_way: Future[None] | None = None
         while waiting:
             attempt = begin(planned(waiting.popleft(), now=time.time(), request_id=request_id, suffix=token_hex(4)))
             attempts.append(attempt)
             ready = attempt.gather()
-            if deferred := attempt.deferred():
+            identified = {one.id: one for one in attempt.identified.values() if one.id not in known}
+            known.update(identified)
+            if deferred := (*attempt.deferred(), *identified.values()):
                 waiting.append(deferred)
             last, under_way = under_way, publisher.submit(attempt.publish) if ready else None
             if last:
@@ -75,7 +79,8 @@ class Attempt:
     """
     One bundle under way, with its packer and its spool: first `gather`, then `publish`, by one thread at a time.
 
-    Every object of the plan ends with an outcome, or is deferred: left for another bundle, because this one is full.
+    Every object of the plan ends with an outcome, or is left for another bundle: deferred, because this one is full, or
+    identified, because S3 answered with more than was announced: it is claimed again as the version that it is.
     """
 
     def __init__(
@@ -92,6 +97,7 @@ class Attempt:
     ) -> None:
         self.plan = plan
         self.outcomes: Outcomes = {}
+        self.identified: dict[str, Wanted] = {}
         self.published: Published | None = None
         self.seconds: dict[str, float] = {}
         self.spool = SpooledTemporaryFile[bytes](SPOOL_SIZE)
@@ -111,6 +117,7 @@ class Attempt:
                 self._ledger.release(self._claimed(packed=False), self._claims.in_doubt)
             ready = bool(self._packed)
         except Exception as error:  # nothing is put, so nothing has happened
+            self.identified.clear()
             failing = [one for one in self.plan.wanted if one.id not in self.outcomes]
             self._give_up(error, failing, self._claims.owned, self._claims.in_doubt)
         finally:
@@ -119,8 +126,9 @@ class Attempt:
         return ready
 
     def deferred(self) -> tuple[Wanted, ...]:
-        """What is gathered neither into this bundle nor with an outcome, and so is left for another."""
-        return tuple(one for one in self.plan.wanted if one.id not in self.outcomes and one.id not in self._packed)
+        """What did not get into this bundle, because it is full, and so is left for another."""
+        done = self.outcomes.keys() | self._packed.keys() | self.identified.keys()
+        return tuple(one for one in self.plan.wanted if one.id not in done)
 
     def publish(self) -> None:
         """Close the bundle, put it, and record that it is published."""
@@ -168,6 +176,9 @@ class Attempt:
     def _take_in(self, arrival: Arrival) -> None:
         """One object into the bundle, or a reason why not."""
         reading, wanted = arrival.reading, arrival.wanted
+        if isinstance(reading, Reading) and (identified := self._identified(wanted, reading)):
+            self.identified[wanted.id] = identified
+            return
         failure = self._added(reading) if isinstance(reading, Reading) else reading
         if failure is None:
             self._packed[wanted.id] = wanted
@@ -177,6 +188,13 @@ class Attempt:
             self.outcomes[wanted.id] = Outcome.SUPERSEDED
         elif not isinstance(failure, NotStarted):
             self.outcomes[wanted.id] = failure
+
+    def _identified(self, wanted: Wanted, reading: Reading) -> Wanted | None:
+        """The object as the version that S3 answered with, if its notification did not say which one it is."""
+        scope, ref, source = self._settings.idempotency_scope, wanted.ref, reading.source
+        if scope == "key" or ref.version_id or not (source.version_id or (source.etag and not ref.etag)):
+            return None
+        return Wanted.of(ref._replace(version_id=source.version_id, etag=source.etag), scope)
 
     def _added(self, reading: Reading) -> AggregatorError | None:
         """Why an object could not be added; any other error is not the object's, and fails the bundle."""
@@ -270,16 +288,20 @@ class Attempt:
             self.spool.close()
 
 
-def _each_once(wanted: Iterable[Wanted]) -> Iterable[Wanted]:
-    """Every object as it was announced first."""
+def _each_once(wanted: Iterable[Wanted]) -> dict[str, Wanted]:
+    """Every object as it was announced first, by its id."""
     first: dict[str, Wanted] = {}
     for one in wanted:
         first.setdefault(one.id, one)
-    return first.values()
+    return first
 
 
 def _result(attempts: Sequence[Attempt]) -> Result:
     outcomes = {id_: outcome for attempt in attempts for id_, outcome in attempt.outcomes.items()}
+    identified = {id_: one.id for attempt in attempts for id_, one in attempt.identified.items()}
+    while twice := {id_: identified[version] for id_, version in identified.items() if version in identified}:
+        identified |= twice
+    outcomes |= {id_: outcomes[version] for id_, version in identified.items()}
     published = [attempt.published for attempt in attempts if attempt.published]
     seconds = {phase: sum(attempt.seconds.get(phase, 0.0) for attempt in attempts) for phase in PHASES}
-    return Result(outcomes, published, seconds)
+    return Result(outcomes, identified, published, seconds)

@@ -37,8 +37,13 @@ class Published(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What an invocation did: the outcome of each object, the bundles published, and seconds spent in each phase."""
+    """
+    What an invocation did: the outcome of each object, the bundles published, and seconds spent in each phase.
+
+    `identified` has the id of the version that S3 answered with, for each object whose notification did not say which.
+    """
 
     outcomes: Outcomes
+    identified: dict[str, str]
     published: list[Published]
     seconds: dict[str, float]

@@ -48,6 +48,9 @@ def identity(ref: ObjectRef, scope: Literal["key", "version"]) -> str:
     """
     The id of an object: what has the same id is the same object, and is bundled once.
 
+    With the scope `version` that is its version id, or its entity tag where the bucket keeps no versions. Where a
+    notification leaves both out, or the one that counts, S3's answer identifies the version (docs/decisions/0026).
+
     It is hashed as Powertools hashes an idempotency key: SHA-256, in hexadecimal, of the sorted JSON.
     """
     data: dict[str, str | None] = {"bucket": ref.bucket, "key": ref.key}

@@ -90,11 +90,11 @@ class Report(NamedTuple):
     def _acknowledged(self) -> Iterator[Outcome]:
         first: dict[str, ObjectRef] = {}
         for id_, ref in (wanted for one in self.parsed for wanted in one.envelope.wanted):
-            outcome = self.result.outcomes[id_]
-            if outcome is Outcome.BUNDLED and id_ in first:
-                yield repeated(ref, first[id_].etag)
+            outcome, version = self.result.outcomes[id_], self.result.identified.get(id_, id_)
+            if outcome is Outcome.BUNDLED and version in first:
+                yield repeated(ref, first[version].etag)
             elif isinstance(outcome, Outcome):
-                first[id_] = ref
+                first[version] = ref
                 yield outcome
 
 

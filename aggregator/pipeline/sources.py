@@ -276,7 +276,7 @@ class _Answer:
         is_part: bool,
     ) -> None:
         self.size, self.encoding, self.take, self.is_part = size, encoding, take, is_part
-        self.etag = etag.strip('"') if etag else None
+        self.etag = etag.strip('"') if etag and not etag.startswith("W/") else None  # a weak one matches nothing
         self.version_id = version_id if version_id and version_id != "null" else None
 
 

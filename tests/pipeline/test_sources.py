@@ -97,13 +97,14 @@ def test_a_redirect_that_leads_nowhere_is_no_object(server: Server, sources: Cal
 
 @pytest.mark.parametrize("key", ["plain", "not//plain"])
 @pytest.mark.parametrize("announced", [9 * 1024 * 1024, 10, None])
-def test_an_object_without_an_entity_tag_is_read_in_one_piece(
-    server: Server, sources: Callable[..., Sources], key: str, announced: int | None
+@pytest.mark.parametrize("etag", [None, 'W/"tag"'])
+def test_an_object_without_a_strong_entity_tag_is_read_in_one_piece(
+    server: Server, sources: Callable[..., Sources], etag: str | None, key: str, announced: int | None
 ) -> None:
     body = random.Random(1).randbytes(9 * 1024 * 1024)
 
     def serve(request: Request) -> None:
-        request.untagged = True
+        request.etag = etag
         request.answer_range(body)
 
     server.serve(serve)

@@ -14,7 +14,7 @@ class Request(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     serve: Serve
     seen: list[str]
-    untagged = False
+    etag: str | None = '"tag"'
 
     def do_GET(self) -> None:
         """Answer."""
@@ -28,11 +28,10 @@ class Request(BaseHTTPRequestHandler):
     def answer(self, body: bytes, *, status: int = 200, **headers: Any) -> None:
         """Answer like S3."""
         self.send_response(status)
-        given = {"ETag": '"tag"', "Last-Modified": "Mon, 23 Nov 2026 14:00:00 GMT", "Content-Length": str(len(body))}
-        if self.untagged:
-            del given["ETag"]
+        given = {"ETag": self.etag, "Last-Modified": "Mon, 23 Nov 2026 14:00:00 GMT", "Content-Length": str(len(body))}
         for name, value in {**given, **{name.replace("_", "-"): value for name, value in headers.items()}}.items():
-            self.send_header(name, value)
+            if value is not None:
+                self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)

@@ -170,7 +170,7 @@ class World:
         (claim,) = [
             record
             for record in self.records()
-            if record["id"] in self.reader("key", 0).ids(self.source, key, None, None)
+            if record["id"] == self.reader("key", 0).id(self.source, key, None, None)
         ]
         bundle = json.loads(claim["data"])["bundle"]
         settle = {"status": "COMPLETED", "data": json.dumps({"bundle": bundle}), "expiration": claim["expiration"]}

@@ -191,9 +191,8 @@ def _state(wanted: Object, locations: Locations, now: float) -> tuple[State, dic
 
 
 def _claim(wanted: Object, locations: Locations) -> Claim | None:
-    ids = locations.ledger.ids(*wanted)
-    claims = locations.ledger.claims(ids)
-    return next((claims[id_] for id_ in ids if id_ in claims), None)
+    id_ = locations.ledger.id(*wanted)
+    return locations.ledger.claims([id_]).get(id_)
 
 
 def _judged(claim: Claim | None, wanted: Object, locations: Locations, now: float) -> tuple[State, dict[str, Any]]:

@@ -237,21 +237,17 @@ class _Gathering:
         return stored, (datetime.fromisoformat(bundle.index.created).timestamp(), len(bundle), rows)
 
     def _ask(self, ledger: LedgerReader) -> None:
-        """Take down the claims; under the scope `version` an object may have been announced in several ways."""
-        ways = 1 if self._audited.scope == "key" else 3
-        for way in range(ways):
+        """Take down the claims."""
 
-            def claims(page: list[tuple[int, str, str | None, str]], way: int = way) -> list[tuple[Any, ...]]:
-                ids = {
-                    told[min(way, len(told) - 1)]: number
-                    for number, key, version_id, etag in page
-                    for told in [ledger.ids(self._audited.bucket, key, version_id, etag)]
-                }
-                return [(ids[id_], *claim) for id_, claim in ledger.claims(list(ids)).items()]
+        def claims(page: list[tuple[int, str, str | None, str]]) -> list[tuple[Any, ...]]:
+            ids = {
+                ledger.id(self._audited.bucket, key, version_id, etag): number for number, key, version_id, etag in page
+            }
+            return [(ids[id_], *claim) for id_, claim in ledger.claims(list(ids)).items()]
 
-            pages = chain.from_iterable(runs(page, MOST_READS) for page in self._database.objects())
-            found = in_parallel(claims, pages, threads=_THREADS)
-            self._database.add("claims", self._counted("asking the ledger", chain.from_iterable(found)))
+        pages = chain.from_iterable(runs(page, MOST_READS) for page in self._database.objects())
+        found = in_parallel(claims, pages, threads=_THREADS)
+        self._database.add("claims", self._counted("asking the ledger", chain.from_iterable(found)))
 
     def _counted(self, doing: str, values: Iterable[T]) -> Iterator[T]:
         """The values, and every thousand of them a word."""

@@ -259,7 +259,7 @@ def _unbundled(wanted: Sequence[Listed], ledger: LedgerReader | None) -> list[Li
         return list(wanted)
     new: list[Listed] = []
     for some in batches(wanted, MOST_READS):
-        ids = [ledger.ids(ref.bucket, ref.key, ref.version_id, ref.etag)[0] for ref, *_ in some]
+        ids = [ledger.id(ref.bucket, ref.key, ref.version_id, ref.etag) for ref, *_ in some]
         known = ledger.bundled(ids)
         new += [listed for listed, id_ in zip(some, ids, strict=True) if id_ not in known]
     return new

@@ -135,7 +135,7 @@ def test_a_bundle_that_is_not_in_the_archive_is_unreplicated(world: World) -> No
 
 def test_an_object_that_the_ledger_forgot_would_come_twice_and_is_reported(world: World) -> None:
     bundle = _delivered(world)
-    (id_,) = world.reader("key", 0).ids(world.source, "in/2", None, None)
+    id_ = world.reader("key", 0).id(world.source, "in/2", None, None)
     world.dynamodb.delete_item(TableName=world.table, Key={"id": {"S": id_}})
 
     assert world.verdict() == (
@@ -418,7 +418,7 @@ def _edit(
 
 
 def _claim(world: World, key: str, bundle: str, *, etag: str) -> None:
-    (id_,) = world.reader("key", 0).ids(world.source, key, None, None)
+    id_ = world.reader("key", 0).id(world.source, key, None, None)
     item = {
         "id": {"S": id_},
         "data": {"S": json.dumps({"bundle": bundle, "etag": etag})},
