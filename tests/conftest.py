@@ -40,7 +40,7 @@ LEFT_OUT = pytest.StashKey[int]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--all", action="store_true", help="run the exhaustive tests as well: those marked chaos")
+    parser.addoption("--all", action="store_true", help="run the slow and exhaustive tests as well: those marked chaos")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -77,7 +77,7 @@ def pytest_testnodedown(node: Any) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say what was left out."""
     if left_out := config.stash.get(LEFT_OUT, 0):
-        terminalreporter.write_line(f"left out: {left_out} exhaustive tests, which CI runs (`just test --all`)")
+        terminalreporter.write_line(f"left out: {left_out} slow or exhaustive tests, which CI runs (`just test --all`)")
 
 
 @pytest.fixture(autouse=True)

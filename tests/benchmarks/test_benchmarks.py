@@ -50,6 +50,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.chaos
 def test_the_whole_suite_runs_and_measures_every_contender(tiny: Path) -> None:
     results = json.loads((tiny / "results.json").read_text(encoding="utf-8"))
 
@@ -61,6 +62,7 @@ def test_the_whole_suite_runs_and_measures_every_contender(tiny: Path) -> None:
     assert results["standin"]["gets_per_second"] > 0
 
 
+@pytest.mark.chaos
 def test_an_aggregator_asks_for_each_object_once(tiny: Path) -> None:
     results = json.loads((tiny / "results.json").read_text(encoding="utf-8"))
 
@@ -72,6 +74,7 @@ def test_an_aggregator_asks_for_each_object_once(tiny: Path) -> None:
     assert calls["ours"] == objects + 6  # for each of two bundles its claims, a put and a settle record
 
 
+@pytest.mark.chaos
 def test_a_message_costs_one_write_unit_whatever_of_its_batch_comes_again(tiny: Path) -> None:
     results = json.loads((tiny / "results.json").read_text(encoding="utf-8"))
     text = (tiny / "RESULTS.md").read_text(encoding="utf-8")
@@ -94,6 +97,7 @@ def test_what_the_ledger_is_charged_is_counted_anew_without_the_rest(tmp_path: P
     assert (tmp_path / "RESULTS.md").read_text(encoding="utf-8") == page(written)
 
 
+@pytest.mark.chaos
 def test_the_page_has_every_target_and_what_was_measured_beside_it(tiny: Path) -> None:
     results = json.loads((tiny / "results.json").read_text(encoding="utf-8"))
     text = (tiny / "RESULTS.md").read_text(encoding="utf-8")

@@ -42,23 +42,19 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.once
-def test_the_contracts_of_this_checkout_pass() -> None:
-    checks = list(Gate(FOLDER).checks())
+def test_the_program_prints_each_check_and_finds_nothing_in_this_checkout(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(str(FOLDER)) == 0
 
-    assert [check.name for check in checks] == [name for name in NAMES if name != "corpus"]
-    assert [finding for check in checks for finding in check.findings] == []
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [name for name in NAMES if name != "corpus"]
 
 
-def test_the_program_prints_each_check_and_ends_with_1_where_something_is_not_proven(
+def test_the_program_ends_with_1_where_something_is_not_proven(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(str(folder)) == 0
-    passed = [line.split()[0] for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")]
-    assert passed == [name for name in NAMES if name != "corpus"]
-
     schema = folder / S3 / "consumer.schema.json"
     schema.write_text(schema.read_text() + "\n")
+
     assert main(str(folder)) == 1
     assert f"  {S3}/consumer.schema.json is not what the models say" in capsys.readouterr().out
 

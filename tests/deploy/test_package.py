@@ -46,6 +46,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return client(tmp_path_factory.mktemp("client"))
 
 
+@pytest.mark.chaos
 def test_the_same_commit_lock_and_python_give_the_same_bytes(built: tuple[Path, list[Package]], tmp_path: Path) -> None:
     out, packages = built
 

@@ -299,8 +299,8 @@ def test_a_claim_whose_first_attempt_is_still_on_its_way_is_in_doubt(world: Worl
     assert play(world, {"in doubt": race}) == ""
 
 
-def test_while_a_process_is_held_at_any_of_its_calls_another_may_run_to_its_end(world: World) -> None:
-    assert Table(world, EVERY_DAY).held() == ""
+def test_while_a_process_is_held_at_any_of_its_calls_another_may_run_to_its_end(statements: World) -> None:
+    assert Table(statements, EVERY_DAY).held() == ""
 
 
 def test_a_process_may_be_suspended_at_any_of_its_calls_for_longer_than_its_claims_live(world: World) -> None:

@@ -48,6 +48,7 @@ def _until(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.chaos
 def test_two_hundred_invocations_in_one_process_leave_no_growth(world: World, tmp_path: Path) -> None:
     world.put_all({f"{at}": b"x" * 2_000 for at in range(5)})
     (tmp_path / "bodies.json").write_text(json.dumps({f"{at}": world.body(f"{at}") for at in [*range(5), "missing"]}))

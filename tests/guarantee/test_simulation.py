@@ -40,8 +40,12 @@ SLOW_TO_FIND = (
     "a bundle is taken to hold all that was claimed for it",
     "claims lapse before their invocation ends",
     "what is settled is remembered too late",
+    "a statement that failed is taken for refused",
+    "a second answer counts as a first, in statements",
+    "a second refusal counts as a first",
+    "after SlowDown it is put again blindly",
 )
-"""Mutants that are found after some ten thousand schedules."""
+"""Mutants that are found after thousands of schedules."""
 
 
 @pytest.fixture(autouse=True)
