@@ -24,6 +24,7 @@ format:
 lint:
     ruff format --check .
     ruff check .
+    ruff check --preview --select PLW1514 aggregator
 
 # mypy, strict
 types:

@@ -268,7 +268,7 @@ def _give_memory_back() -> None:
     glibc keeps it, in an arena for a thread or two. With MALLOC_ARENA_MAX=2, as the template has it, and this call, a
     process that has bundled 200 objects of 1 MiB six times over is left with 95 MiB; with neither, with some 190.
     """
-    with suppress(AttributeError):  # another libc
+    with suppress(AttributeError, TypeError):  # another libc; on Windows None names no library
         ctypes.CDLL(None).malloc_trim(0)
 
 

@@ -103,7 +103,7 @@ def streams() -> Iterator[None]:
     Output that is not a terminal is read by a program: it gets UTF-8 whatever the locale, because JSON is nothing else,
     and a key is the same key everywhere. A terminal gets its own encoding, and an escape for what that lacks.
     """
-    sys.stdin = sys.stdin or io.TextIOWrapper(io.BufferedReader(_Closed()))
+    sys.stdin = sys.stdin or io.TextIOWrapper(io.BufferedReader(_Closed()), encoding="utf-8")
     sys.stdout, sys.stderr = (stream or _nowhere() for stream in (sys.stdout, sys.stderr))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -184,6 +184,6 @@ def _words(chart: Path) -> list[str]:
 
 
 def _script(path: Path, body: str) -> Path:
-    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.write_text(f"#!/bin/sh\n{body}\n", encoding="utf-8")
     path.chmod(0o755)
     return path

@@ -109,7 +109,7 @@ def test_what_nobody_foresaw_is_a_bug_with_its_traceback_and_no_finding(monkeypa
 
 @pytest.mark.parametrize("call", [PLAN, (*PLAN, "--json"), ("stats", "fixtures/bundles", "--json"), ("--help",)])
 def test_a_full_disk_is_one_line_and_no_finding(call: tuple[str, ...]) -> None:
-    with Path("/dev/full").open("w") as full:
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
         ran = _aggregator(*call, stdout=full)
 
     assert (ran.returncode, ran.stderr) == (2, "aggregator: [Errno 28] No space left on device\n")
@@ -119,7 +119,7 @@ def test_a_reader_who_has_seen_enough_ends_it_without_a_word() -> None:
     ours, theirs = os.pipe()
     os.close(ours)
 
-    with open(theirs, "w") as pipe:  # noqa: PTH123 - a descriptor
+    with open(theirs, "w", encoding="utf-8") as pipe:  # noqa: PTH123 - a descriptor
         ran = _aggregator(*PLAN, stdout=pipe)
 
     assert (ran.returncode, ran.stderr) == (UNREAD, "")

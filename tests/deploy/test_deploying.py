@@ -48,7 +48,7 @@ def test_deploying_shows_the_change_set_and_asks(sam: Path, tmp_path: Path) -> N
 
     status = deploy("mine", options, out=tmp_path, make=lambda _, packages: made.append(packages))
 
-    called = sam.read_text().splitlines()
+    called = sam.read_text(encoding="utf-8").splitlines()
     assert (status, made, called[:2]) == (3, [["x86_64", "arm64"]], ["deploy", "--template-file"])
     assert called[2] == str(tmp_path / "template.yaml")
     assert called[3:] == [
@@ -87,7 +87,7 @@ def test_destroying_says_first_what_goes_and_what_stays(sam: Path, capsys: pytes
     status = main(["destroy", "mine"])
 
     lines = capsys.readouterr().out.splitlines()
-    assert (status, sam.read_text().splitlines()) == (3, ["delete", "--stack-name", "mine"])
+    assert (status, sam.read_text(encoding="utf-8").splitlines()) == (3, ["delete", "--stack-name", "mine"])
     assert [line.split()[:2] for line in lines[:2]] == [["goes", "AWS::SQS::Queue"], ["stays", "AWS::S3::Bucket"]]
 
 

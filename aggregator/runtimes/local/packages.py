@@ -40,7 +40,7 @@ def install(lock: Path, package: str, *, called: str, say: Callable[[str], None]
     Raises:
         InstallError: pip is missing, or failed.
     """
-    wanted = lock.read_text()
+    wanted = lock.read_text(encoding="utf-8")
     digest = hashlib.sha256(wanted.encode()).hexdigest()[:8]
     home = _cache() / f"{package}-{_version(wanted, package)}-{digest}-{_PYTHON}"
     if home.is_dir():
