@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from aggregator.bundles.index import Member
 from aggregator.exceptions import AggregatorError, SupersededError
 from aggregator.pipeline import arbiter, bundling, clients, records, swaps
 from aggregator.pipeline.arbiter import Arbiter
@@ -183,7 +184,9 @@ class Invocation(Process):
         )
         way = Statements(records) if world.way == "statements" else Transactions(records)
         way.most = world.most
-        settings = SimpleNamespace(max_bundle_input=MOST_BYTES, compression_level=1, bundle_framing="lines")
+        settings = SimpleNamespace(
+            max_bundle_input=MOST_BYTES, compression_level=1, bundle_framing="lines", idempotency_scope=world.scope
+        )
         return partial(
             Attempt,
             settings=cast("Any", settings),
@@ -217,6 +220,7 @@ class _Sources:
             self._world.replaced.add(wanted.id)
             return error
         source = FetchedObject(wanted.ref, len(content.body), content.etag, content.version_id)
+        self._world.name(wanted.ref._replace(etag=content.etag, version_id=content.version_id))
         return Reading(source, iter((content.body,)))
 
 
@@ -236,6 +240,7 @@ class World(ABC):
         self.table, self.bucket, self.store = Table(), Bucket(), Store()
         self.late: list[Late] = []
         self.names: dict[str, str] = {}
+        self.announced: dict[str, None] = {}
         self.waiting: dict[Message, float] = {}
         self.running: list[Invocation] = []
         self.replaced: set[str] = set()
@@ -284,13 +289,17 @@ class World(ABC):
 
     def announce(self, message: str, *members: ObjectRef) -> Message:
         """Put a message on the queue."""
-        wanted = tuple(Wanted.of(member, self.scope) for member in members)
-        for one in wanted:
-            told = f"@{one.ref.version_id or one.ref.etag}" if self.scope == "version" else ""
-            self.names[one.id] = one.ref.key + told
-        announced = Message(message, wanted)
+        announced = Message(message, tuple(self.name(member) for member in members))
+        self.announced.update(dict.fromkeys(one.id for one in announced.wanted))
         self.waiting[announced] = self.now
         return announced
+
+    def name(self, member: ObjectRef) -> Wanted:
+        """An object with its id, by which the story can name it from now on."""
+        wanted = Wanted.of(member, self.scope)
+        told = f"@{member.version_id or member.etag}" if self.scope == "version" else ""
+        self.names[wanted.id] = member.key + told
+        return wanted
 
     def begin(self, batch: Sequence[Message], *, skew: float = 0.0, threads: bool = False) -> None:
         """Deliver messages to an invocation."""
@@ -342,26 +351,30 @@ class World(ABC):
         waiting = {one.id for message in self.waiting for one in message.wanted}
         current = {self._id(key, *contents[-1][1:]) for key, contents in self.store.contents.items()}
         excused = waiting | (self.replaced - current)
-        for id_, name in self.names.items():
-            if held[id_] > 1:
-                self.wrong.append(f"{name} is published {held[id_]} times")
-            elif not held[id_] and id_ not in excused:
-                self.wrong.append(f"{name} is lost")
+        versions = Counter(self.name(_read_as(entry)).id for entry in self._entries())
+        self.wrong += [f"{self.names[id_]} is published {times} times" for id_, times in versions.items() if times > 1]
+        self.wrong += [f"{self.names[id_]} is lost" for id_ in self.announced if not held[id_] and id_ not in excused]
         return self.wrong
 
     def published(self) -> Counter[str]:
-        """How often each object was published."""
-        entries = (entry for _, entries in self.bucket.published for entry in entries)
-        return Counter(self._id(entry.key, entry.etag, entry.version_id) for entry in entries)
+        """How often each object was published, as it is announced."""
+        return Counter(self._id(entry.key, entry.etag, entry.version_id) for entry in self._entries())
 
     def close(self) -> None:
         """End all threads."""
         for invocation in self.running:
             invocation.end()
 
+    def _entries(self) -> Iterator[Member]:
+        return (entry for _, entries in self.bucket.published for entry in entries)
+
     def _id(self, key: str, etag: str | None, version_id: str | None) -> str:
         """The id of an object that is announced as this world announces them."""
         return identity(ObjectRef("source", key, None, etag, version_id if self.tells_versions else None), self.scope)
+
+
+def _read_as(entry: Member) -> ObjectRef:
+    return ObjectRef("source", entry.key, None, entry.etag, entry.version_id)
 
 
 def ledger_records(client: Any, clock: Callable[[], float]) -> Records:
