@@ -163,7 +163,7 @@ def ends_at_once() -> Iterator[None]:
 
 def words() -> Console:
     """The console for what is said to people."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Console(stderr=True, highlight=False, soft_wrap=True, force_terminal=sys.stderr.isatty())
 
 
 def progress(*, of_bytes: bool = False) -> Progress:
@@ -188,7 +188,7 @@ def print_json(data: Any) -> None:
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table on a terminal; elsewhere one line a row, fields separated by tabs, without a heading."""
     rows = [[printable(field) for field in row] for row in rows]
-    console = Console(highlight=False)
+    console = Console(highlight=False, force_terminal=sys.stdout.isatty())  # whatever FORCE_COLOR says
     if not console.is_terminal:
         for row in rows:
             print("\t".join(row))
