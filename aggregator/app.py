@@ -43,6 +43,7 @@ from aggregator.pipeline.deadlines import Deadlines
 from aggregator.pipeline.distribution import DistributionBucket
 from aggregator.pipeline.ledger import Ledger
 from aggregator.pipeline.planning import Envelope, Plan, Wanted
+from aggregator.pipeline.readahead import cores
 from aggregator.pipeline.records import Records
 from aggregator.pipeline.rejections import Rejection, Rejections
 from aggregator.pipeline.report import Parsed, Report, tell
@@ -205,6 +206,7 @@ class _Invocation:
             limit=settings.max_bundle_input,
             window=settings.read_window,
             concurrency=settings.read_concurrency,
+            cores=cores(os.environ),
             deadlines=deadlines,
         )
         stack.callback(self._sources.close)

@@ -44,7 +44,7 @@ class Settings(BaseModel):
     bundle_framing: Literal["lines", "none"] = Field("lines", description="whether each member ends its line")
     source_decoding: Literal["auto", "none"] = Field("auto", description="whether gzip sources are decoded")
     compression_level: int = Field(1, ge=0, le=9, description="0 to 3 are isal's levels, 4 to 9 zlib-ng's")
-    read_concurrency: int = Field(32, ge=1, le=256, description="objects read at once")
+    read_concurrency: int = Field(128, ge=1, le=512, description="most objects read at once")
     read_window_mb: int = Field(64, ge=1, le=4_096, description="most bytes read ahead, in MB")
     ledger_writes: Literal["auto", "statements", "transactions"] = Field(
         "auto", description="how claims are written; auto probes a store that is not AWS's own"

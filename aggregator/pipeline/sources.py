@@ -47,7 +47,7 @@ from aggregator.pipeline.connection import connection
 from aggregator.pipeline.core import Chunk, FetchedObject, Reading, decoded
 from aggregator.pipeline.deadlines import Deadlines
 from aggregator.pipeline.planning import Wanted
-from aggregator.pipeline.readahead import Arrival, ReadAhead
+from aggregator.pipeline.readahead import Arrival, Crew, ReadAhead
 from aggregator.schemas import ObjectRef
 
 if TYPE_CHECKING:
@@ -81,10 +81,11 @@ class Sources:
         limit: int,
         window: int,
         concurrency: int,
+        cores: float,
         deadlines: Deadlines,
     ) -> None:
         self._s3, self._scope, self._decoding, self._limit = clients.s3, scope, decoding, limit
-        self._deadlines, self._concurrency = deadlines, concurrency
+        self._deadlines, self._concurrency, self._cores = deadlines, concurrency, cores
         self._window_size = window // 3  # what is being read is held twice while obstore puts its pieces together
         self._stores: dict[str, S3Store] = {}
         self._moved, self._moving = set[str](), Lock()
@@ -107,7 +108,7 @@ class Sources:
             window=self._window_size,
             most=PART_SIZE,
         )
-        return ahead.arrivals(wanted, self._concurrency)
+        return ahead.arrivals(wanted, Crew(self._concurrency, self._cores))
 
     def read(self, ref: ObjectRef, *, at_once: int = PART_SIZE) -> Reading:
         """

@@ -32,7 +32,14 @@ def sources(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         deadlines = Deadlines.of(time.monotonic(), 60, limit, wall=time.time())._replace(**times)
         clients = Clients.build(deadlines)
         opened = Sources(
-            clients, scope=scope, decoding="auto", limit=limit, window=window, concurrency=4, deadlines=deadlines
+            clients,
+            scope=scope,
+            decoding="auto",
+            limit=limit,
+            window=window,
+            concurrency=4,
+            cores=2,
+            deadlines=deadlines,
         )
         made.extend((opened, clients))
         return opened

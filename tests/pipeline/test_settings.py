@@ -24,7 +24,7 @@ DEFAULTS: dict[str, object] = {
     "bundle_framing": "lines",
     "source_decoding": "auto",
     "compression_level": 1,
-    "read_concurrency": 32,
+    "read_concurrency": 128,
     "read_window_mb": 64,
     "ledger_writes": "auto",
     "archive_bucket_name": None,
@@ -33,7 +33,7 @@ LIMITS = {
     "IDEMPOTENCY_TTL_DAYS": (1, 3_650),
     "MAX_BUNDLE_INPUT_MB": (1, 5_000),
     "COMPRESSION_LEVEL": (0, 9),
-    "READ_CONCURRENCY": (1, 256),
+    "READ_CONCURRENCY": (1, 512),
     "READ_WINDOW_MB": (1, 4_096),
 }
 WORDS = {

@@ -359,6 +359,7 @@ def test_without_credentials_nothing_is_read(monkeypatch: pytest.MonkeyPatch) ->
             limit=1,
             window=1,
             concurrency=1,
+            cores=1,
             deadlines=deadlines,
         )
 
