@@ -258,6 +258,8 @@ class _Portable(GenerateJsonSchema):
         inner = self.generate_inner(schema["schema"])
         if "const" in inner:
             inner["enum"] = [inner.pop("const"), None]
+        elif "enum" in inner:
+            inner["enum"] = [*inner["enum"], None]
         return {**inner, "type": [inner["type"], "null"]}
 
     def tagged_union_schema(self, schema: Any) -> dict[str, Any]:
