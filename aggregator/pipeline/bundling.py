@@ -256,7 +256,7 @@ class Attempt:
         log.info("bundle.written", bundle=bundle, **facts)
         if self._binary:
             kinds, example = Counter(kind for kind, _ in self._binary), self._binary[0][1]
-            log.warning("members.binary", bundle=bundle, kinds=dict(kinds), example=example)
+            log.warning("binary.bundled", bundle=bundle, kinds=dict(kinds), example=example)
         try:
             self._ledger.settle(bundle, {**facts, "created": self.plan.created, "request_id": self.plan.request_id})
         except LedgerUnavailableError as error:

@@ -29,7 +29,7 @@ LOG_EVENTS = {
     "envelopes.retried": "envelopes left on the queue for one reason, and how many",
     "spool.short": "two bundles as large as the setting allows may not fit on the disk: lower it, or give more storage",
     "bundle.written": "a bundle was published: its key, members, bytes in and out, SHA-256",
-    "members.binary": "members of a published bundle are not text: their kinds, and the key of one",
+    "binary.bundled": "members of a published bundle are not text: their kinds, and the key of one",
     "bundle.unpublished": "a bundle was not published; its members are tried again",
     "bundle.in_doubt": "it is not known yet whether a bundle was published; its claims lapse and are resolved later",
     "claim.resolved": "a lapsed claim's bundle was found published, or its name was fenced",

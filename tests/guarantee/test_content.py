@@ -95,7 +95,7 @@ def test_members_that_are_not_text_are_kept_and_counted_by_kind(
 
     lines = log_lines(capsys.readouterr().out)
     counted = {line["kind"]: line["BinaryMembers"] for line in lines if "BinaryMembers" in line}
-    said = next(line for line in lines if line.get("message") == "members.binary")
+    said = next(line for line in lines if line.get("message") == "binary.bundled")
     assert stayed == set()
     assert world.published() == {key: [body] for key, body in objects.items()}
     assert counted == {"bzip2": [2.0], "other": [1.0]}
