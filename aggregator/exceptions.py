@@ -19,6 +19,7 @@ What each failure means for the envelope that brought it.
     │   ├── ArchivedObjectError
     │   ├── UnreadableObjectError
     │   ├── CorruptMemberError
+    │   ├── BinaryContentError
     │   └── OversizedMemberError
     └── TransientError               retry: the queue brings it back
         ├── InFlightError
@@ -136,9 +137,15 @@ class UnreadableObjectError(PermanentError):
 
 
 class CorruptMemberError(PermanentError):
-    """The object says it is gzip and is not, or not to its end."""
+    """The object says it is gzip or zstd, and cannot be decoded to its end."""
 
     reason = "corrupt_member"
+
+
+class BinaryContentError(PermanentError):
+    """The object is not text, and the setting BINARY_MEMBERS rejects such objects."""
+
+    reason = "binary_content"
 
 
 class OversizedMemberError(PermanentError):

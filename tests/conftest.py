@@ -112,7 +112,9 @@ def samples_bundle(executor: Executor) -> bytes:
     packer = Packer(spool, limit=10**9, level=6, framing="lines", executor=executor)
     for key, body in generate.samples().items():
         gzipped = key.endswith(".gz")
-        source = FetchedObject(ObjectRef("samples", key), len(body), hashlib.md5(body).hexdigest(), gzipped=gzipped)
+        source = FetchedObject(
+            ObjectRef("samples", key), len(body), hashlib.md5(body).hexdigest(), encoding="gzip" if gzipped else None
+        )
         packer.add(source, [gzip.decompress(body) if gzipped else body])
     packer.finish(Plan("2026/11/23/16/bundle-samples.gz", "2026-11-23T16:00:00Z", "request", ()))
     return spool.getvalue()

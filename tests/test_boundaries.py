@@ -54,7 +54,9 @@ ONLY_IN = {
     "botocore": {"aws", "pipeline", "operations", "runtimes", "commands"},
     "obstore": {"pipeline.connection", "pipeline.sources"},
     "urllib3": {"pipeline.sources"},  # what botocore reads bodies with, and depends on
-    "isal": {"pipeline.core"},
+    "isal": {"pipeline.core", "pipeline.decoding"},
+    "backports": {"pipeline.decoding"},
+    "compression": {"pipeline.decoding"},
     "zlib_ng": {"pipeline.core"},
     "jsonschema_rs": {"contracts"},
     "polyfactory": {"contracts"},

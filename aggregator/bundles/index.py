@@ -28,10 +28,17 @@ class MemberColumns(BaseModel):
     version_id: Column[str | None] = Field(description="version that was read, if the bucket is versioned")
     etag: Column[str | None] = Field(description="entity tag of what was read, without quotes")
     size: Column[NonNegativeInt] = Field(description="bytes of the object in S3")
-    encoding: Column[Literal["gzip"] | None] = Field(description="what was decoded on the way into the bundle")
+    encoding: Column[Literal["gzip"] | None] = Field(
+        description="gzip if the object was decoded on the way into the bundle; `decoded` may say from what"
+    )
     start: Column[NonNegativeInt] = Field(description="offset of the member in the bundle's text, in bytes")
     length: Column[NonNegativeInt] = Field(description="bytes of the member in the bundle's text")
     crc32: Column[Annotated[int, Field(ge=0, lt=2**32)]] = Field(description="CRC-32 of those bytes (RFC 1952)")
+    decoded: Column[Literal["gzip", "zstd"] | None] = Field(
+        [],
+        description="what was decoded, for every member; only if something else than gzip was",
+        exclude_if=lambda column: not column,
+    )
 
 
 class BundleIndex(BaseModel):
@@ -113,7 +120,7 @@ def members_of(index: BundleIndex) -> list[Member]:
                 columns.version_id,
                 columns.etag,
                 columns.size,
-                columns.encoding,
+                columns.decoded or columns.encoding,
                 columns.start,
                 columns.length,
                 columns.crc32,

@@ -87,7 +87,7 @@ CONTRACTS = (
     ),
     Contract(
         "bundle-index",
-        "1.0.0",
+        "1.1.0",
         ("producer", "consumer"),
         "the data aggregator",
         "The index of a bundle: its members, and where each of them is. For those who read bundles.",

@@ -17,7 +17,7 @@ from contextlib import closing, contextmanager
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple, cast
 
 from aggregator.aws import s3_client
 from aggregator.bundles.extraction import new_file
@@ -29,6 +29,9 @@ from aggregator.pipeline.core import FetchedObject, Packed, Packer
 from aggregator.pipeline.distribution import CONDITION_FAILED, DistributionBucket
 from aggregator.pipeline.planning import Plan
 from aggregator.schemas import ObjectRef
+
+if TYPE_CHECKING:
+    from aggregator.pipeline.decoding import Encoding
 
 MOST_BYTES = 5 * 1024**3
 """Most bytes of one PutObject (S3 user guide, "Uploading objects")."""
@@ -272,7 +275,9 @@ def _request_id(repack: Repack) -> str:
 
 def _source(entry: Member) -> FetchedObject:
     ref = ObjectRef(entry.bucket, entry.key, entry.size, entry.etag, entry.version_id)
-    return FetchedObject(ref, entry.size, entry.etag, entry.version_id, gzipped=entry.encoding == "gzip")
+    return FetchedObject(
+        ref, entry.size, entry.etag, entry.version_id, encoding=cast("Encoding | None", entry.encoding)
+    )
 
 
 def _reported(chunks: Iterator[bytes], report: Callable[[int], object]) -> Iterator[bytes]:

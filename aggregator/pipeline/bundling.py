@@ -11,10 +11,11 @@ While one bundle is put and settled, the next is gathered; there are never more 
 """
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
+from itertools import chain
 from secrets import token_hex
 from tempfile import SpooledTemporaryFile
 
@@ -22,6 +23,7 @@ import structlog
 
 from aggregator.exceptions import (
     AggregatorError,
+    BinaryContentError,
     BundleFullError,
     LedgerUnavailableError,
     OutOfTimeError,
@@ -30,6 +32,7 @@ from aggregator.exceptions import (
 )
 from aggregator.pipeline.arbiter import Arbiter
 from aggregator.pipeline.claiming import CLAIMERS, Claiming
+from aggregator.pipeline.content import binary_kind
 from aggregator.pipeline.core import Packed, Packer, Reading
 from aggregator.pipeline.deadlines import Deadlines
 from aggregator.pipeline.distribution import DistributionBucket
@@ -103,6 +106,7 @@ class Attempt:
         self.spool = SpooledTemporaryFile[bytes](SPOOL_SIZE)
         self._packer: Packer
         self._packed: dict[str, Wanted] = {}
+        self._binary: list[tuple[str, str]] = []
         self._claims = Claims([], [], {})
         self._full = False
         self._settings, self._compressors, self._deadlines = settings, compressors, deadlines
@@ -201,10 +205,21 @@ class Attempt:
         try:
             if time.monotonic() > self._deadlines.gather_until:
                 raise OutOfTimeError("invocation ends before the object can be packed", key=reading.source.ref.key)
-            self._packer.add(*reading)
+            self._add(reading)
         except AggregatorError as error:
             return error
         return None
+
+    def _add(self, reading: Reading) -> None:
+        """Pack an object, text or not, as the setting says."""
+        source, chunks = reading
+        head = next(chunks, b"")
+        kind = binary_kind(head)
+        if kind and self._settings.binary_members == "reject":
+            raise BinaryContentError("object is not text", bucket=source.ref.bucket, key=source.ref.key, kind=kind)
+        self._packer.add(source, chain((head,), chunks))
+        if kind:
+            self._binary.append((kind, source.ref.key))
 
     def _claimed(self, *, packed: bool) -> list[Claim]:
         """Those of our claims whose object is in the bundle, or those whose object is not."""
@@ -247,7 +262,9 @@ class Attempt:
         """The bundle is published, so its members are safe, whatever becomes of the settle record."""
         self.outcomes.update(dict.fromkeys(self._packed, Outcome.BUNDLED))
         bundle, bytes_in = self.plan.bundle, sum(packed.index.members.length)
-        self.published = Published(bundle, len(self._packed), bytes_in, packed.size)
+        self.published = Published(
+            bundle, len(self._packed), bytes_in, packed.size, tuple(kind for kind, _ in self._binary)
+        )
         facts = {
             "members": len(self._packed),
             "bytes_in": bytes_in,
@@ -255,6 +272,9 @@ class Attempt:
             "sha256": packed.sha256.hex(),
         }
         log.info("bundle.written", bundle=bundle, **facts)
+        if self._binary:
+            kinds, example = Counter(kind for kind, _ in self._binary), self._binary[0][1]
+            log.warning("binary.bundled", bundle=bundle, kinds=dict(kinds), example=example)
         try:
             self._ledger.settle(bundle, {**facts, "created": self.plan.created, "request_id": self.plan.request_id})
         except LedgerUnavailableError as error:

@@ -15,15 +15,14 @@ members in the same order give the same bytes.
 import hashlib
 import io
 import struct
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from itertools import chain
-from typing import IO, Any, Literal, NamedTuple
+from typing import IO, Literal, NamedTuple
 
-from isal import igzip, isal_zlib
+from isal import isal_zlib
 from zlib_ng import zlib_ng
 
 from aggregator.bundles.index import BundleIndex, MemberColumns, timestamp
@@ -38,7 +37,8 @@ from aggregator.bundles.layout import (
     MAGIC,
     empty_member,
 )
-from aggregator.exceptions import BundleFullError, CorruptMemberError, OversizedMemberError
+from aggregator.exceptions import BundleFullError, OversizedMemberError
+from aggregator.pipeline.decoding import Chunk, Encoding
 from aggregator.pipeline.planning import Plan
 from aggregator.schemas import ObjectRef
 
@@ -48,9 +48,6 @@ _MOST_PENDING = 8
 _HIGHEST_ISAL_LEVEL = 3
 _INDEX_LEVEL = 6
 _STORED_BLOCK_SIZE = 65_535
-_CORRUPT: tuple[type[Exception], ...] = (EOFError, OSError, isal_zlib.IsalError, zlib.error)  # type: ignore[assignment]
-
-Chunk = bytes | memoryview
 
 
 class FetchedObject(NamedTuple):
@@ -60,7 +57,7 @@ class FetchedObject(NamedTuple):
     size: int
     etag: str | None = None
     version_id: str | None = None
-    gzipped: bool = False
+    encoding: Encoding | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,28 +82,6 @@ class Reading(NamedTuple):
 
     source: FetchedObject
     chunks: Iterator[Chunk]
-
-
-def decoded(source: FetchedObject, chunks: Iterable[Chunk]) -> Iterator[bytes]:
-    """
-    The decoded bytes of a gzip source, all its members, a block at a time.
-
-    Raises:
-        CorruptMemberError: the stream is damaged, cut off, or followed by something that is not gzip.
-    """
-    stream: Any = igzip.IGzipFile(fileobj=_Chunks(chunks), mode="rb")  # type: ignore[no-untyped-call]
-    try:
-        while block := stream.read(BLOCK_SIZE):
-            yield block
-    except _CORRUPT as error:
-        if isinstance(error, OSError) and not isinstance(error, igzip.BadGzipFile):
-            raise
-        raise CorruptMemberError(
-            "object is not gzip to its end",
-            bucket=source.ref.bucket,
-            key=source.ref.key,
-            fault=type(error).__name__,
-        ) from error
 
 
 class Packer:
@@ -236,6 +211,7 @@ class Packer:
         buckets = list(dict.fromkeys(source.ref.bucket for source, *_ in self.entries))
         position = {bucket: at for at, bucket in enumerate(buckets)}
         sources = [source for source, *_ in self.entries]
+        codings = [source.encoding for source in sources]
         return BundleIndex(
             version=1,
             bundle=plan.bundle,
@@ -252,10 +228,11 @@ class Packer:
                 version_id=[source.version_id for source in sources],
                 etag=[source.etag for source in sources],
                 size=[source.size for source in sources],
-                encoding=["gzip" if source.gzipped else None for source in sources],
+                encoding=["gzip" if source.encoding else None for source in sources],
                 start=[start for _, start, _, _ in self.entries],
                 length=[length for _, _, length, _ in self.entries],
                 crc32=[crc for _, _, _, crc in self.entries],
+                decoded=codings if "zstd" in codings else [],
             ),
         )
 
@@ -300,22 +277,3 @@ def _up_to(size: int, chunks: Iterator[Chunk]) -> tuple[list[Chunk], bool]:
 
 class _NoThreads(Executor):
     """For a bundle without blocks, of which there is nothing to compress."""
-
-
-class _Chunks(io.RawIOBase):
-    """A readable file over an iterable of chunks."""
-
-    def __init__(self, chunks: Iterable[Chunk]) -> None:
-        self._chunks = iter(chunks)
-        self._rest = memoryview(b"")
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._rest:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                return 0
-            self._rest = memoryview(chunk)
-        size = min(len(buffer), len(self._rest))
-        buffer[:size] = self._rest[:size]
-        self._rest = self._rest[size:]
-        return size

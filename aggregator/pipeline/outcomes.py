@@ -28,12 +28,13 @@ Outcomes = dict[str, Outcome | Exception]
 
 
 class Published(NamedTuple):
-    """A bundle that is published; bytes of its members, and its own."""
+    """A bundle that is published; bytes of its members, its own, and the kinds of its members that are not text."""
 
     bundle: str
     members: int
     bytes_in: int
     bytes_out: int
+    binary: tuple[str, ...] = ()
 
 
 class Result(NamedTuple):

@@ -60,6 +60,10 @@ class Report(NamedTuple):
         failed = {id(envelope) for envelope, _ in self.failed}
         return Counter(kind for one in self.parsed if id(one.envelope) not in failed for kind in one.skipped)
 
+    def binary(self) -> Counter[str]:
+        """How many members that are published are not text, by their kind."""
+        return Counter(kind for bundle in self.result.published for kind in bundle.binary)
+
     def figures(self) -> dict[str, float]:
         """Every figure of the batch, by the name of its metric."""
         failed, outcomes, published = self.failed, self.outcomes(), self.result.published
@@ -109,10 +113,11 @@ def tell(report: Report, settings: Settings, metrics: Metrics, began: float) -> 
     for bundle in report.result.published:
         metrics.add_metric("FillRatio", METRICS["FillRatio"][0], 100 * bundle.bytes_in / settings.max_bundle_input)
     reasons = Counter(_reason(error) for _, error in failed)
-    skips = report.skips()
+    skips, binary = report.skips(), report.binary()
     add_counts("Failures", "reason", reasons, settings)
     add_counts("Skips", "kind", skips, settings)
-    log.info("invocation.finished", **figures, reasons=dict(reasons), skips=dict(skips))
+    add_counts("BinaryMembers", "kind", binary, settings)
+    log.info("invocation.finished", **figures, reasons=dict(reasons), skips=dict(skips), binary=dict(binary))
 
 
 def _tell_rejected(failed: Sequence[tuple[Envelope, Exception]]) -> None:

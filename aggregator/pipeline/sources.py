@@ -44,8 +44,9 @@ from aggregator.exceptions import (
 from aggregator.pipeline.answers import NO_SUCH_RANGE, REDIRECTED, answer_of, fate_of
 from aggregator.pipeline.clients import Clients
 from aggregator.pipeline.connection import connection
-from aggregator.pipeline.core import Chunk, FetchedObject, Reading, decoded
+from aggregator.pipeline.core import FetchedObject, Reading
 from aggregator.pipeline.deadlines import Deadlines
+from aggregator.pipeline.decoding import MAGIC_SIZE, Chunk, announced, decoded, recognised
 from aggregator.pipeline.planning import Wanted
 from aggregator.pipeline.readahead import Arrival, Crew, ReadAhead
 from aggregator.schemas import ObjectRef
@@ -55,9 +56,6 @@ if TYPE_CHECKING:
 
 PART_SIZE = 8 * 1024 * 1024
 """Most bytes asked for in one request."""
-
-
-GZIP_MAGIC = b"\x1f\x8b"
 
 _UNNAMEABLE = re.compile(r"[\x00-\x1f\x7f]|//|^/|/$|(^|/)\.{1,2}(/|$)")
 _UNREADABLE_HEADER = "non UTF-8 characters"
@@ -144,12 +142,13 @@ class Sources:
         else:
             head, rest = self._body(answer, ref), iter(())
         chunks = rest if head is None else chain((head,), rest)
-        if self._decoding == "auto" and (_is_gzip(answer.encoding) or ref.key.casefold().endswith((".gz", ".gzip"))):
+        encodings = announced(ref.key, answer.encoding) if self._decoding == "auto" else set()
+        if encodings:
             if head is None:  # larger than was announced: there is room for its first bytes only
-                head = self._body(self._get(ref, {**pin, "range": (0, len(GZIP_MAGIC))}), ref)
-            if head[: len(GZIP_MAGIC)] == GZIP_MAGIC:
-                source = source._replace(gzipped=True)
-                return Reading(source, _guarded(decoded(source, chunks), ref))
+                head = self._body(self._get(ref, {**pin, "range": (0, MAGIC_SIZE)}), ref)
+            if (encoding := recognised(head)) and encoding in encodings:
+                source = source._replace(encoding=encoding)
+                return Reading(source, _guarded(decoded(encoding, ref, chunks), ref))
         return Reading(source, chunks)
 
     def _first(self, ref: ObjectRef, pin: Mapping[str, Any]) -> "_Answer":
@@ -317,18 +316,6 @@ def _guarded(chunks: Iterator[Chunk], ref: ObjectRef) -> Iterator[Chunk]:
         raise
     except Exception as error:
         raise UnexpectedError("object could not be decoded", bucket=ref.bucket, key=ref.key) from error
-
-
-def _is_gzip(encoding: str | None) -> bool:
-    """
-    Whether a Content-Encoding says that the object is gzip: the last of its codings, which was applied last.
-
-    It is a list, without regard to case, and x-gzip is gzip (RFC 9110, 8.4.1.3). aws-chunked was the coding of the
-    upload only, and some clients leave it there (Signature Version 4, "Transferring payload in multiple chunks").
-    """
-    codings = [coding.strip().lower() for coding in (encoding or "").split(",")]
-    codings = [coding for coding in codings if coding not in {"", "aws-chunked", "identity"}]
-    return codings[-1:] in (["gzip"], ["x-gzip"])
 
 
 def _pin(ref: ObjectRef) -> dict[str, Any]:

@@ -29,6 +29,7 @@ LOG_EVENTS = {
     "envelopes.retried": "envelopes left on the queue for one reason, and how many",
     "spool.short": "two bundles as large as the setting allows may not fit on the disk: lower it, or give more storage",
     "bundle.written": "a bundle was published: its key, members, bytes in and out, SHA-256",
+    "binary.bundled": "members of a published bundle are not text: their kinds, and the key of one",
     "bundle.unpublished": "a bundle was not published; its members are tried again",
     "bundle.in_doubt": "it is not known yet whether a bundle was published; its claims lapse and are resolved later",
     "claim.resolved": "a lapsed claim's bundle was found published, or its name was fenced",
@@ -61,6 +62,7 @@ METRICS = {
     "Duration": (MetricUnit.Milliseconds, "time of the invocation"),
     "Failures": (MetricUnit.Count, "messages left on the queue or rejected, by the dimension `reason`"),
     "Skips": (MetricUnit.Count, "events and folder markers that bundle nothing, by the dimension `kind`"),
+    "BinaryMembers": (MetricUnit.Count, "members of published bundles that are not text, by `kind`"),
 }
 
 NAMESPACE = "DataAggregator"
@@ -99,7 +101,7 @@ def instrument(handler: Observed[Answer_co]) -> Callable[[dict[str, Any], "Lambd
 
 
 def add_counts(name: str, dimension: str, counts: Mapping[str, int], settings: Settings) -> None:
-    """Count by a dimension: the envelopes that failed by `reason`, what was skipped by `kind`."""
+    """Count by a dimension: the envelopes that failed by `reason`, what was skipped or is not text by `kind`."""
     if switched_off(os.environ, "POWERTOOLS_METRICS_DISABLED"):
         return
     unit = METRICS[name][0]

@@ -133,7 +133,7 @@ def test_the_members_come_in_their_order_with_all_that_is_known_of_them(executor
     spool = io.BytesIO()
     packer = Packer(spool, limit=10**9, level=1, framing="lines", executor=executor)
     packer.add(FetchedObject(ObjectRef("one", "a"), 5, "e1", "v1"), [b"hello"])
-    packer.add(FetchedObject(ObjectRef("two", "é"), 30, None, None, gzipped=True), [bytes(BLOCK_SIZE)])
+    packer.add(FetchedObject(ObjectRef("two", "é"), 30, None, None, encoding="gzip"), [bytes(BLOCK_SIZE)])
     packer.add(FetchedObject(ObjectRef("one", "c"), 1, "e3"), [b"c"])
     packed = packer.finish(Plan("b.gz", "2026-11-23T11:54:56Z", "r", ()))
 

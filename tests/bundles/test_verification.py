@@ -141,7 +141,9 @@ def _any_bundle(randoms: random.Random, executor: Executor) -> bytes:
         etag = randoms.choice([hashlib.md5(body).hexdigest(), KMS, f"{KMS}-3", "e", None])
         member = ObjectRef(randoms.choice("ab"), randoms.choice(["k", f"{number}/é", "a" * 1_000]))
         size = randoms.randrange(10**6) if decoded else len(body)
-        packer.add(FetchedObject(member, size, etag, randoms.choice([None, "v"]), gzipped=decoded), [body])
+        packer.add(
+            FetchedObject(member, size, etag, randoms.choice([None, "v"]), encoding="gzip" if decoded else None), [body]
+        )
     packer.finish(Plan("b.gz", "2026-11-23T11:54:56Z", "r", ()))
     return spool.getvalue()
 
@@ -150,7 +152,10 @@ def _with_etags(members: Sequence[tuple[bytes, str | None, bool]], executor: Exe
     spool = io.BytesIO()
     packer = Packer(spool, limit=10**9, level=1, framing="lines", executor=executor)
     for number, (body, etag, gzipped) in enumerate(members):
-        packer.add(FetchedObject(ObjectRef("source", str(number)), len(body), etag, gzipped=gzipped), [body])
+        packer.add(
+            FetchedObject(ObjectRef("source", str(number)), len(body), etag, encoding="gzip" if gzipped else None),
+            [body],
+        )
     packer.finish(Plan("b.gz", "2026-11-23T11:54:56Z", "r", ()))
     return Bundle.open(spool)
 

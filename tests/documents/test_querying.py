@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import time
+from codecs import BOM_UTF8
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,16 @@ def test_duckdb_reads_the_lines_of_members_of_every_kind(tmp_path: Path, monkeyp
     _, raw = _blocks("DuckDB", "sql")
 
     assert duckdb.execute(raw).fetchall() == [(line,) for line in sorted(lines)]
+
+
+def test_duckdb_reads_lines_after_a_byte_order_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    members = {str(at): BOM_UTF8 + b'{"order": %d}\n{"order": %d}\nnote\n' % (2 * at, 2 * at + 1) for at in range(3)}
+    monkeypatch.setitem(generate.GOLDEN, "marked.gz", ("lines", 1, members))
+    _write("bundles/2026/11/23/16/bundle-marked.gz", generate.golden("marked.gz"))
+    (query,) = _blocks("Members that are not text", "sql")
+
+    assert duckdb.execute(query).fetchall() == [(order,) for order in range(6)]
 
 
 def test_each_query_of_the_readme_and_the_page_reads_the_bundle_that_the_readme_has_just_made(

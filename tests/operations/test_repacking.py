@@ -233,7 +233,9 @@ def _write(
         packer = Packer(spool, limit=10**9, level=1, framing="lines", executor=executor)
         for (name, body, version), etag in zip(rows, tags, strict=True):
             gzipped = name == "empty"
-            source = FetchedObject(ObjectRef("source", name), len(body) + gzipped, etag, version, gzipped=gzipped)
+            source = FetchedObject(
+                ObjectRef("source", name), len(body) + gzipped, etag, version, encoding="gzip" if gzipped else None
+            )
             packer.add(source, [body])
         hour = key.split("/")[3]
         packer.finish(Plan(key, f"2026-11-23T{hour}:54:56Z", key.split("-")[1], ()))

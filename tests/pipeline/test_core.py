@@ -19,7 +19,8 @@ from aggregator.exceptions import (
     OutOfTimeError,
     StoreUnavailableError,
 )
-from aggregator.pipeline.core import Chunk, FetchedObject, Packed, compressor, decoded, empty_bundle
+from aggregator.pipeline.core import FetchedObject, Packed, compressor, empty_bundle
+from aggregator.pipeline.decoding import Chunk, decoded
 from aggregator.pipeline.planning import Plan, Wanted
 from aggregator.reader import Bundle
 from aggregator.schemas import ObjectRef
@@ -65,7 +66,7 @@ every_level = pytest.mark.parametrize("level", LEVELS)
 )
 @pytest.mark.parametrize("size", [1, 7, 4_096, 10_000_000])
 def test_a_gzip_source_is_decoded_however_it_is_cut(data: bytes, size: int) -> None:
-    text = b"".join(decoded(SOURCE, cut(data, size)))
+    text = b"".join(decoded("gzip", SOURCE.ref, cut(data, size)))
 
     assert text == TEXT
 
@@ -74,7 +75,7 @@ def test_a_gzip_source_is_decoded_however_it_is_cut(data: bytes, size: int) -> N
 def test_a_chunk_larger_than_any_buffer_is_decoded_to_its_end(size: int) -> None:
     text = random.Random(size).randbytes(3_000_000)
 
-    assert b"".join(decoded(SOURCE, cut(gzip.compress(text, 1), size))) == text
+    assert b"".join(decoded("gzip", SOURCE.ref, cut(gzip.compress(text, 1), size))) == text
 
 
 @PROPERTY
@@ -83,7 +84,7 @@ def test_any_members_padding_and_cuts_decode(texts: list[bytes], zeros: int, siz
     data = b"".join(map(gzip.compress, texts)) + (bytes(zeros) if texts else b"")
     chunks = [memoryview(chunk) if views else chunk for chunk in cut(data, size)]
 
-    text = b"".join(decoded(SOURCE, [b"", *chunks, b""]))
+    text = b"".join(decoded("gzip", SOURCE.ref, [b"", *chunks, b""]))
 
     assert text == b"".join(texts)
 
@@ -91,11 +92,11 @@ def test_any_members_padding_and_cuts_decode(texts: list[bytes], zeros: int, siz
 def test_a_bundle_can_be_a_source_itself(executor: Executor) -> None:
     _, bundle = pack([TEXT, b"b\n"], executor)
 
-    assert b"".join(decoded(SOURCE, [bundle])) == TEXT + b"b\n"
+    assert b"".join(decoded("gzip", SOURCE.ref, [bundle])) == TEXT + b"b\n"
 
 
 def test_a_source_is_decoded_block_by_block_however_small_it_is() -> None:
-    chunks = decoded(SOURCE, [gzip.compress(bytes(5 * BLOCK_SIZE + 1))])
+    chunks = decoded("gzip", SOURCE.ref, [gzip.compress(bytes(5 * BLOCK_SIZE + 1))])
 
     assert [len(chunk) for chunk in chunks] == [BLOCK_SIZE] * 5 + [1]
 
@@ -104,7 +105,7 @@ def test_a_source_is_read_no_further_than_it_is_decoded() -> None:
     data = gzip.compress(random.Random(1).randbytes(8 * BLOCK_SIZE))
     taken: list[int] = []
 
-    next(decoded(SOURCE, counted(cut(data, 65_536), taken)))
+    next(decoded("gzip", SOURCE.ref, counted(cut(data, 65_536), taken)))
 
     assert len(taken) < len(cut(data, 65_536)) / 2
 
@@ -142,7 +143,7 @@ def test_a_source_is_read_no_further_than_it_is_decoded() -> None:
 )
 def test_a_damaged_source_is_refused_without_a_word_of_its_content(data: bytes, fault: str) -> None:
     with pytest.raises(CorruptMemberError) as caught:
-        list(decoded(SOURCE, [data]))
+        list(decoded("gzip", SOURCE.ref, [data]))
 
     assert caught.value.args == ("object is not gzip to its end",)
     assert caught.value.facts == {"bucket": "source", "key": "in/a.json.gz", "fault": fault}
@@ -153,11 +154,11 @@ def test_a_source_is_refused_wherever_it_is_cut_off() -> None:
 
     for length in range(1, len(data)):
         with pytest.raises(CorruptMemberError):
-            list(decoded(SOURCE, [data[:length]]))
+            list(decoded("gzip", SOURCE.ref, [data[:length]]))
 
 
 def test_an_empty_source_is_an_empty_text() -> None:
-    assert list(decoded(SOURCE, [])) == []
+    assert list(decoded("gzip", SOURCE.ref, [])) == []
 
 
 @pytest.mark.parametrize(
@@ -165,7 +166,7 @@ def test_an_empty_source_is_an_empty_text() -> None:
     [StoreUnavailableError("slow down"), OutOfTimeError("late"), OSError("reset"), TimeoutError(), KeyboardInterrupt()],
 )
 def test_a_failure_to_read_is_no_damage_of_the_source(error: BaseException) -> None:
-    chunks = decoded(SOURCE, failing([gzip.compress(TEXT)[:1_000]], error))
+    chunks = decoded("gzip", SOURCE.ref, failing([gzip.compress(TEXT)[:1_000]], error))
 
     with pytest.raises(type(error)) as caught:
         list(chunks)
@@ -339,7 +340,9 @@ def test_the_index_says_what_was_read_not_what_was_announced(executor: Executor)
     plan = Plan("b.gz", "2026-11-23T11:54:56Z", "request", (Wanted("not", ObjectRef("not", "packed")),))
 
     packer.add(FetchedObject(ObjectRef("one", "a", 9, "old", "v0"), 5, "e1", "v1"), [b"hello"])
-    packer.add(FetchedObject(ObjectRef("two", "é\n🦊", None, None, None), 30, None, None, gzipped=True), [b"hello\n"])
+    packer.add(
+        FetchedObject(ObjectRef("two", "é\n🦊", None, None, None), 30, None, None, encoding="gzip"), [b"hello\n"]
+    )
     packer.add(FetchedObject(ObjectRef("one", "", 0), 0, "e3"), [])
     packed = packer.finish(plan)
 

@@ -12,7 +12,7 @@ from aggregator.exceptions import (
     BundleFullError,
     OversizedMemberError,
 )
-from aggregator.pipeline.core import decoded
+from aggregator.pipeline.decoding import decoded
 from tests.support.packing import (
     PLAN,
     SOURCE,
@@ -93,6 +93,6 @@ def test_a_small_object_that_decodes_to_more_than_a_bundle_is_refused(executor: 
     bomb = gzip.compress(bytes(10_000_000))
 
     with pytest.raises(OversizedMemberError) as caught:
-        packer.add(source(0, len(bomb)), decoded(SOURCE, [bomb]))
+        packer.add(source(0, len(bomb)), decoded("gzip", SOURCE.ref, [bomb]))
 
     assert caught.value.facts == {"key": "in/0.json", "length": 4 * BLOCK_SIZE, "limit": 1_000_000}

@@ -15,7 +15,8 @@ from aggregator.exceptions import (
     CorruptMemberError,
     StoreUnavailableError,
 )
-from aggregator.pipeline.core import FetchedObject, decoded
+from aggregator.pipeline.core import FetchedObject
+from aggregator.pipeline.decoding import decoded
 from aggregator.reader import Bundle
 from aggregator.schemas import ObjectRef
 from tests.support.packing import (
@@ -93,7 +94,7 @@ def test_a_source_that_turns_out_damaged_leaves_no_byte(executor: Executor) -> N
 
     packer.add(source(0, len(TEXT)), [TEXT])
     with pytest.raises(CorruptMemberError):
-        packer.add(source(99, len(damaged)), decoded(SOURCE, [damaged]))
+        packer.add(source(99, len(damaged)), decoded("gzip", SOURCE.ref, [damaged]))
     packer.add(source(1, 1), [b"b"])
     packer.finish(PLAN)
 

@@ -23,6 +23,7 @@ DEFAULTS: dict[str, object] = {
     "idempotency_scope": "key",
     "bundle_framing": "lines",
     "source_decoding": "auto",
+    "binary_members": "keep",
     "compression_level": 1,
     "read_concurrency": 128,
     "read_window_mb": 64,
@@ -41,6 +42,7 @@ WORDS = {
     "IDEMPOTENCY_SCOPE": ("key", "version"),
     "BUNDLE_FRAMING": ("lines", "none"),
     "SOURCE_DECODING": ("auto", "none"),
+    "BINARY_MEMBERS": ("keep", "reject"),
     "LEDGER_WRITES": ("auto", "statements", "transactions"),
 }
 
@@ -62,6 +64,7 @@ def test_every_setting_is_the_variable_of_its_name_in_upper_case() -> None:
         "idempotency_scope": "version",
         "bundle_framing": "none",
         "source_decoding": "none",
+        "binary_members": "reject",
         "compression_level": 9,
         "read_concurrency": 4,
         "read_window_mb": 128,
@@ -169,7 +172,7 @@ def test_a_word_that_is_no_choice_is_refused(name: str) -> None:
         Settings.from_env({**REQUIRED, name: "both"})
 
 
-@pytest.mark.parametrize("name", ["IDEMPOTENCY_SCOPE", "BUNDLE_FRAMING", "SOURCE_DECODING"])
+@pytest.mark.parametrize("name", ["IDEMPOTENCY_SCOPE", "BUNDLE_FRAMING", "SOURCE_DECODING", "BINARY_MEMBERS"])
 def test_only_the_log_level_may_be_in_another_case(name: str) -> None:
     word = WORDS[name][0].upper()
 

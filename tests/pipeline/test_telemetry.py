@@ -95,7 +95,7 @@ def test_every_metric_of_an_invocation_is_emitted_in_one_document(capsys: pytest
     (directive,) = document["_aws"]["CloudWatchMetrics"]
     assert directive["Namespace"] == telemetry.NAMESPACE
     assert directive["Dimensions"] == [["service"]]
-    of_other_occasions = {"InvocationsFailed", "FillRatio", "Failures", "Skips"}
+    of_other_occasions = {"InvocationsFailed", "FillRatio", "Failures", "Skips", "BinaryMembers"}
     assert {metric["Name"] for metric in directive["Metrics"]} == set(telemetry.METRICS) - of_other_occasions
 
 

@@ -17,7 +17,7 @@ Framing = Literal["lines", "none"]
 FRAMINGS: tuple[Framing, ...] = ("lines", "none")
 PLAN = Plan("2026/11/23/11/bundle-r-s.gz", "2026-11-23T11:54:56Z", "r", ())
 TEXT = b"".join(b'{"id": %d, "name": "n%d"}\n' % (n, n % 97) for n in range(12_000))
-SOURCE = FetchedObject(ObjectRef("source", "in/a.json.gz"), 3, gzipped=True)
+SOURCE = FetchedObject(ObjectRef("source", "in/a.json.gz"), 3, encoding="gzip")
 every_framing = pytest.mark.parametrize("framing", FRAMINGS)
 
 

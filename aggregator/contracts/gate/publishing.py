@@ -250,7 +250,9 @@ class _Portable(GenerateJsonSchema):
         return False
 
     def field_is_required(self, field: Any, total: bool) -> bool:
-        """What we write, we always write: a default is no reason to leave it out."""
+        """What we write, we always write, a default too, unless the model leaves it out on purpose (`exclude_if`)."""
+        if "serialization_exclude_if" in field:
+            return False
         return self.mode == "serialization" or super().field_is_required(field, total)
 
     def nullable_schema(self, schema: Any) -> dict[str, Any]:
@@ -258,6 +260,8 @@ class _Portable(GenerateJsonSchema):
         inner = self.generate_inner(schema["schema"])
         if "const" in inner:
             inner["enum"] = [inner.pop("const"), None]
+        elif "enum" in inner:
+            inner["enum"] = [*inner["enum"], None]
         return {**inner, "type": [inner["type"], "null"]}
 
     def tagged_union_schema(self, schema: Any) -> dict[str, Any]:
