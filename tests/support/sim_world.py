@@ -185,7 +185,11 @@ class Invocation(Process):
         way = Statements(records) if world.way == "statements" else Transactions(records)
         way.most = world.most
         settings = SimpleNamespace(
-            max_bundle_input=MOST_BYTES, compression_level=1, bundle_framing="lines", idempotency_scope=world.scope
+            max_bundle_input=MOST_BYTES,
+            compression_level=1,
+            bundle_framing="lines",
+            idempotency_scope=world.scope,
+            binary_members="keep",
         )
         return partial(
             Attempt,
