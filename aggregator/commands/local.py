@@ -51,14 +51,15 @@ def local(
         stack.enter_context(ends_at_once())
         bar = stack.enter_context(progress())
         task = bar.add_task("starting", total=2 * len(files))
-        endpoint = endpoint_url or stack.enter_context(EmbeddedAws(say=bar.console.print))
+        aws = None if endpoint_url else EmbeddedAws(say=bar.console.print)
+        endpoint = stack.enter_context(aws) if aws else endpoint_url or ""
         lines = stack.enter_context(log.open("w", encoding="utf-8")) if log else None
         summary = run(
             files,
             out,
             endpoint_url=endpoint,
             name=name,
-            own=not endpoint_url,
+            credentials=aws.credentials if aws else None,
             log=lambda line: _write_line(lines, line),
             report=lambda seen: bar.update(task, description="bundling", completed=seen.uploaded + seen.done),
         )
