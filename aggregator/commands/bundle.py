@@ -42,6 +42,9 @@ Target = Annotated[str, typer.Argument(metavar="TARGET", help="A bundle: file, U
 Targets = Annotated[
     list[str], typer.Argument(metavar="TARGET...", help="Bundles: files, folders, URLs, or - for standard input.")
 ]
+MaxBytes = Annotated[
+    int, typer.Option("--max-bytes", min=0, metavar="BYTES", help="Most bytes of members; more is an error.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 _BRIEF = ("size", "crc32", "etag", "version_id", "key")
@@ -130,13 +133,15 @@ def extract(
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there already.")] = False,
+    max_bytes: MaxBytes = 16 * 1024**3,
     as_json: AsJson = False,
 ) -> None:
     """
     Write members to files below DIR, byte for byte. No key can make a file outside of DIR.
 
     A key that is not a safe file name, or that meets another on a disk that ignores case, is changed, and the change is
-    printed. Links below DIR are not followed. Exit status 1 says that some member could not be written.
+    printed. So is one that begins with a dot or a hyphen, or has invisible characters. Links below DIR are not
+    followed. Exit status 1 says that some member could not be written.
     """
     from aggregator.bundles.extraction import extract_members
 
@@ -144,7 +149,14 @@ def extract(
         entries = _matching(bundle, patterns or [])
         task = bar.add_task("extracting", total=sum(entry.length for entry in entries))
         done = list(
-            extract_members(bundle, entries, to, overwrite=overwrite, report=lambda length: bar.advance(task, length))
+            extract_members(
+                bundle,
+                entries,
+                to,
+                overwrite=overwrite,
+                max_bytes=max_bytes,
+                report=lambda length: bar.advance(task, length),
+            )
         )
     written = [one for one in done if one.fault is None]
     renamed = [(one.entry.key, str(one.path)) for one in written if one.renamed]
@@ -224,6 +236,7 @@ def repack(
     distribution: Annotated[
         str | None, typer.Option(envvar="DISTRIBUTION_BUCKET_NAME", help="Where bundles are published: never to there.")
     ] = None,
+    max_bytes: MaxBytes = 16 * 1024**3,
     as_json: AsJson = False,
 ) -> None:
     """
@@ -248,6 +261,7 @@ def repack(
             out,
             level=level,
             published=[*filter(None, [distribution]), *buckets_of(every)],
+            max_bytes=max_bytes,
             report=lambda length: bar.advance(task, length),
         )
     if as_json:

@@ -16,11 +16,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from hashlib import sha256
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryFile, gettempdir
 from typing import IO, NamedTuple
 
 from aggregator.aws import s3_client
-from aggregator.bundles.extraction import new_file
+from aggregator.bundles.destination import MOST_EXTRACTED, check_room, new_file
 from aggregator.bundles.index import BundleIndex, Member, Origin
 from aggregator.bundles.opening import Location
 from aggregator.bundles.targets import bundle_at
@@ -132,6 +132,7 @@ def store_repacked(
     *,
     level: int,
     published: Iterable[str],
+    max_bytes: int = MOST_EXTRACTED,
     report: Callable[[int], object] = lambda _: None,
 ) -> tuple[str, Packed]:
     """
@@ -142,14 +143,16 @@ def store_repacked(
     Bundles are published in the buckets `published`.
 
     Raises:
-        ExtractionError: there is a file of that name.
+        ExtractionError: there is a file of that name, or the members have more bytes than `max_bytes` or the disk.
         RepackingError: there is an object of that name, or the bundle must not be put there.
         AggregatorError: as `repacked` does, and what S3 answers.
         OSError: a file cannot be read or written.
     """
     if out == "-":
         raise RepackingError("a bundle is not written to standard output: name a file")
+    needed = sum(entry.length for found in repack.inputs for entry in found.entries)
     if out.startswith("s3://"):
+        check_room(Path(gettempdir()), needed, max_bytes=max_bytes)
         location = Location.parsed(out)
         key = location.key + repack.bundle if location.key[-1:] in {"", "/"} else location.key
         _check(repack, location.bucket, key, published)
@@ -161,6 +164,7 @@ def store_repacked(
     if out.endswith("/") or path.is_dir():
         path.mkdir(parents=True, exist_ok=True)
         path /= Path(repack.bundle).name
+    check_room(path.parent, needed, max_bytes=max_bytes)
     with new_file(path) as file:
         return str(path), write_repacked(repack, file, level=level, report=report)
 

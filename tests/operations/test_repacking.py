@@ -12,7 +12,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from aggregator.bundles.extraction import ExtractionError
+from aggregator.bundles.destination import ExtractionError
 from aggregator.bundles.index import Member
 from aggregator.bundles.layout import BLOCK_SIZE
 from aggregator.exceptions import AggregatorError, BundleFormatError
