@@ -18,6 +18,7 @@ from aggregator.commands.console import (
     print_table,
     printable,
     progress,
+    to_people,
 )
 from aggregator.exceptions import AggregatorError, BundleFormatError
 
@@ -200,6 +201,8 @@ def verify(
     itself, because objects under SSE-KMS have such eTags: --deep asks S3 how the object was encrypted. --deep also
     asks the ledger for the settle record, and for the replication status of the bundle and its copy in the archive.
     """
+    from aggregator.bundles.opening import without_secrets
+
     cross_check = _cross_check(table, distribution, archive) if deep else None
     checked: list[dict[str, Any]] = []
     at_once = not as_json and not sys.stdout.isatty()
@@ -218,7 +221,14 @@ def verify(
 
         def fail(target: str, error: Exception) -> None:
             verdict = "bad" if isinstance(error, BundleFormatError) else "unread"
-            note({**dict.fromkeys(_CHECKED), "target": target, "verdict": verdict, "says": str(error)})
+            note(
+                {
+                    **dict.fromkeys(_CHECKED),
+                    "target": without_secrets(target),
+                    "verdict": verdict,
+                    "says": without_secrets(str(error)),
+                }
+            )
 
         status = _each(targets, check, fail)
     if as_json:
@@ -277,7 +287,7 @@ def repack(
             }
         )
     else:
-        print(place)
+        print(printable(place))
         bundles, members = _counted(len(plan.inputs), "bundle"), _counted(len(packed.index.members.key), "member")
         _say(f"{bundles} repacked: {members}, {bytes_in_words(packed.size)}")
         if plan.duplicates:
@@ -340,9 +350,11 @@ def _matching(bundle: "Bundle", patterns: list[str]) -> list["Member"]:
 
 def _described(target: str, bundle: "Bundle") -> dict[str, Any]:
     """All that a bundle's index says, as --json prints it; sizes in bytes."""
+    from aggregator.bundles.opening import without_secrets
+
     index = bundle.index
     return {
-        "target": target,
+        "target": without_secrets(target),
         "bundle": index.bundle,
         "created": index.created,
         "request_id": index.request_id,
@@ -369,6 +381,8 @@ def _checked(
     target: str, bundle: "Bundle", cross_check: "CrossCheck | None", report: Callable[[int], object]
 ) -> dict[str, Any]:
     """What verifying a bundle found, as --json prints it; sizes in bytes."""
+    from aggregator.bundles.opening import without_secrets
+
     proof = bundle.verify(report)
     checks = cross_check.check(bundle, proof) if cross_check else []
     if proof.other_etags and not cross_check:
@@ -381,7 +395,7 @@ def _checked(
         "members": len(bundle),
         "size": bundle.size,
         "etags": proof.etags,
-        "target": target,
+        "target": without_secrets(target),
         "says": "; ".join(one.words for one in checks),
         "bundle": bundle.index.bundle,
         "text_size": bundle.index.text_size,
@@ -425,4 +439,4 @@ def _say_fault(target: str, error: Exception) -> None:
 
 
 def _say(text: str) -> None:
-    print(printable(text), file=sys.stderr)  # above the bar, if there is one
+    print(to_people(text), file=sys.stderr)  # above the bar, if there is one

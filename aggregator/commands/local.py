@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from aggregator.commands.console import FINDING, bytes_in_words, ends_at_once, print_json, progress, words
+from aggregator.commands.console import FINDING, bytes_in_words, ends_at_once, print_json, printable, progress, words
 
 if TYPE_CHECKING:
     from aggregator.runtimes.local.run import Summary
@@ -85,7 +85,7 @@ def _print(summary: "Summary", out: Path) -> None:
     ):
         print(f"{label:<12}{value}")
     for bundle in summary.bundles:
-        print(out / bundle)
+        print(printable(str(out / bundle)))
     for failure in summary.failures[:_MOST_FAILURES_SHOWN]:
         words().print(f"{failure.key!r}: {failure.reason}", markup=False)
     if len(summary.failures) > _MOST_FAILURES_SHOWN:
