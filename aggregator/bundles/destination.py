@@ -186,6 +186,8 @@ def new_file(path: Path, *, overwrite: bool = False) -> Iterator[IO[bytes]]:
         ExtractionError: something is there already.
         OSError: it cannot be written.
     """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
     with Destination.at(path.parent) as destination, destination.new_file([path.name], overwrite=overwrite) as file:
         yield file
 

@@ -141,6 +141,8 @@ class Footer(NamedTuple):
         except ValidationError as error:
             _check_version(text)
             raise _unreadable(error) from error
+        if found.version > _VERSION:
+            _check_version(text)
         index = BundleIndex.model_construct(**{name: getattr(found, name) for name in BundleIndex.model_fields})
         if len(HEADER) + sum(index.blocks) + len(END) + 8 != self.index_at:
             raise BundleFormatError("the text does not end where the index begins")

@@ -164,8 +164,8 @@ def store_repacked(
     if out.endswith("/") or path.is_dir():
         path.mkdir(parents=True, exist_ok=True)
         path /= Path(repack.bundle).name
-    check_room(path.parent, needed, max_bytes=max_bytes)
     with new_file(path) as file:
+        check_room(path.parent, needed, max_bytes=max_bytes)
         return str(path), write_repacked(repack, file, level=level, report=report)
 
 
