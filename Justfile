@@ -95,6 +95,10 @@ deploy stack="data-aggregator" *args:
 destroy stack="data-aggregator" *args:
     python -m deploy.stack destroy "$@"
 
+# give the reader broken bundles for so many seconds, and say what it does not name
+fuzz seconds="600":
+    FUZZ_SECONDS={{seconds}} python -m pytest -q -m chaos tests/bundles/test_fuzzing.py
+
 # write the locks anew; names no package index
 lock:
     uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" --extra dev pyproject.toml --output-file requirements.lock
