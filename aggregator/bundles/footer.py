@@ -35,6 +35,9 @@ TAIL_SIZE = 64 * 1024
 MAX_BLOCK_SIZE = 16 * 1024 * 1024
 """Most bytes of text in a block; what claims more is rejected as damaged."""
 
+MAX_INDEX_IN_FILE, MAX_INDEX_SIZE = 256 * 1024 * 1024, 1 << 30
+"""Most bytes of an index, in the file and inflated, however large the file is."""
+
 INDEX_BYTES, INDEX_BYTES_A_BYTE = 24 * 1024 * 1024, 16
 """
 Most bytes that an index inflates to: so many, and so many for each byte of the file.
@@ -119,6 +122,8 @@ class Footer(NamedTuple):
         _, index_at, length, deflated_size, inflated_size, sha256 = FOOTER.unpack(payload)
         if index_at + length + FOOTER_SIZE != size or inflated_size > most_index_bytes(size):
             raise BundleFormatError("the footer does not fit the file: bytes were lost or added", size=size)
+        if length > MAX_INDEX_IN_FILE:
+            raise BundleFormatError("the index is larger than any index is", size=length)
         members = fetch(index_at, tail_at - index_at) + tail if index_at < tail_at else tail[index_at - tail_at :]
         deflated = _extras(members[:-FOOTER_SIZE])
         if len(deflated) != deflated_size:
@@ -172,7 +177,7 @@ class Footer(NamedTuple):
 
 def most_index_bytes(size: int) -> int:
     """Most bytes that the index of a file of `size` bytes inflates to."""
-    return INDEX_BYTES + INDEX_BYTES_A_BYTE * size
+    return min(INDEX_BYTES + INDEX_BYTES_A_BYTE * size, MAX_INDEX_SIZE)
 
 
 def most_index_values(size: int) -> int:

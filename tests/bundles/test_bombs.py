@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from aggregator.bundles.bundle import Bundle
-from tests.support.bombs import Cost, cost_of, index_bombs
+from tests.support.bombs import Cost, cost_of, index_bombs, text_bomb
 from tests.support.damage import with_index
 
 MOST, MOST_A_BYTE = 64 * 1024 * 1024, 32
@@ -31,3 +31,15 @@ def test_no_index_costs_more_than_its_file(small: bytes, tmp_path: Path) -> None
             costly[name] = cost
 
     assert costly == {}
+
+
+@pytest.mark.parametrize(("block_size", "blocks"), [(16 * 1024 * 1024, 8), (256 * 1024, 400)])
+def test_no_text_costs_more_memory_than_its_file(block_size: int, blocks: int, small: bytes, tmp_path: Path) -> None:
+    bomb = text_bomb(block_size, blocks)
+    (tmp_path / "small").write_bytes(small)
+    (tmp_path / "bomb").write_bytes(bomb)
+
+    cost = cost_of(tmp_path / "small", tmp_path / "bomb", most=1 << 30)
+
+    assert (cost.said, cost.memory < MOST + MOST_A_BYTE * len(bomb)) == ("", True)
+    assert len(bomb) < block_size * blocks / 900

@@ -1,12 +1,16 @@
 """Bundles whose index costs a reader more than their bytes, if it lets them; and a reader with bounds."""
 
+import hashlib
 import json
+import struct
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from aggregator.bundles.layout import END, FOOTER, FOOTER_ID, HEADER, INDEX_ID, MAGIC, empty_member
 from tests.support import ROOT
 
 COLUMNS = ("bucket", "key", "version_id", "etag", "size", "encoding", "start", "length", "crc32")
@@ -104,6 +108,27 @@ def _of_values(honest: dict[str, object]) -> Iterator[tuple[str, bytes]]:
     origin = {"bundle": "", "created": "", "request_id": "", "sha256": "", "members": 0}
     yield "origins", _changed(honest, repacked=[origin] * 130_000)
     yield "origins that are empty", _changed(honest, repacked=[{}] * 790_000)
+
+
+def text_bomb(block_size: int, blocks: int) -> bytes:
+    """A bundle of one member, whose blocks are zeros."""
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    block = deflate.compress(bytes(block_size)) + deflate.flush(zlib.Z_FULL_FLUSH)
+    size, crc = block_size * blocks, zlib.crc32(bytes(block_size * blocks))
+    at = len(HEADER) + len(block) * blocks + len(END) + 8
+    member = {"bucket": 0, "key": "k", "version_id": None, "etag": None, "size": size, "encoding": None, "start": 0}
+    index = {
+        **dict.fromkeys(("bundle", "request_id"), "b"),
+        "format": "aggregator-bundle", "version": 1, "created": "2026-11-23T11:54:56Z", "framing": "none",
+        "text_size": size, "block_size": block_size, "blocks": [len(block)] * blocks, "buckets": ["s"],
+        "members": {name: [value] for name, value in {**member, "length": size, "crc32": crc}.items()},
+    }
+    text = json.dumps(index).encode()
+    deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    deflated = deflate.compress(text) + deflate.flush()
+    body = HEADER + block * blocks + END + struct.pack("<II", crc, size) + empty_member(INDEX_ID, deflated)
+    facts = (at, len(body) - at, len(deflated), len(text), hashlib.sha256(body).digest())
+    return body + empty_member(FOOTER_ID, FOOTER.pack(MAGIC, *facts))
 
 
 def _changed(honest: dict[str, object], **fields: object) -> bytes:
