@@ -20,6 +20,7 @@ from tempfile import TemporaryFile, gettempdir
 from typing import IO, NamedTuple
 
 from aggregator.aws import s3_client
+from aggregator.bundles.bundle import Bundle
 from aggregator.bundles.destination import MOST_EXTRACTED, check_room, new_file
 from aggregator.bundles.index import BundleIndex, Member, Origin
 from aggregator.bundles.opening import Location
@@ -108,7 +109,7 @@ def write_repacked(
     Write the bundle to `spool`, a file open for reading and writing; `report` is told of each run of bytes its length.
 
     Raises:
-        RepackingError: a bundle is another than it was.
+        RepackingError: a bundle is another than it was, or there are more members than a reader takes.
         BundleFormatError: a bundle is damaged.
         OpeningError: a bundle cannot be read.
         OSError: a file cannot be read or written.
@@ -123,7 +124,9 @@ def write_repacked(
                     raise RepackingError("the bundle was replaced while it was read", target=found.target)
                 for entry, chunks in bundle.walk(found.entries):
                     packer.add(_source(entry), _reported(chunks, report))
-        return packer.finish(Plan(repack.bundle, repack.created, _request_id(repack), ()))
+        packed = packer.finish(Plan(repack.bundle, repack.created, _request_id(repack), ()))
+    _check_readable(spool)
+    return packed
 
 
 def store_repacked(
@@ -196,6 +199,22 @@ def _check(repack: Repack, bucket: str, key: str, published: Iterable[str]) -> N
         )
     if re.fullmatch(r"(.*/)?\d{4}/\d\d/\d\d/\d\d/bundle-[^/]*", key):
         raise RepackingError("the pipeline gives its bundles such names: the ledger could take it for one", key=key)
+
+
+def _check_readable(spool: IO[bytes]) -> None:
+    """
+    Return, if the bundle is one that readers open: they bound what an index may claim.
+
+    Raises:
+        RepackingError: it is not.
+    """
+    at = spool.tell()
+    try:
+        Bundle.open(spool)
+    except BundleFormatError as error:
+        raise RepackingError(f"no reader would open the bundle, so repack fewer: {error.args[0]}") from error
+    finally:
+        spool.seek(at)
 
 
 class _Packer(Packer):

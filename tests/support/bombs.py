@@ -119,8 +119,14 @@ def text_bomb(block_size: int, blocks: int) -> bytes:
     member = {"bucket": 0, "key": "k", "version_id": None, "etag": None, "size": size, "encoding": None, "start": 0}
     index = {
         **dict.fromkeys(("bundle", "request_id"), "b"),
-        "format": "aggregator-bundle", "version": 1, "created": "2026-11-23T11:54:56Z", "framing": "none",
-        "text_size": size, "block_size": block_size, "blocks": [len(block)] * blocks, "buckets": ["s"],
+        "format": "aggregator-bundle",
+        "version": 1,
+        "created": "2026-11-23T11:54:56Z",
+        "framing": "none",
+        "text_size": size,
+        "block_size": block_size,
+        "blocks": [len(block)] * blocks,
+        "buckets": ["s"],
         "members": {name: [value] for name, value in {**member, "length": size, "crc32": crc}.items()},
     }
     text = json.dumps(index).encode()
