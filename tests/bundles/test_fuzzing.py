@@ -112,7 +112,7 @@ def _round(ends: float) -> int:
             _read(data)
 
     found = given(_ANY)(check)
-    settings(max_examples=10_000, deadline=None, database=None, suppress_health_check=list(HealthCheck))(found)()
+    settings(max_examples=1_000, deadline=None, database=None, suppress_health_check=list(HealthCheck))(found)()
     return seen[0]
 
 
