@@ -36,7 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=7, help="cold starts; as many warm invocations follow each")
     parser.add_argument("--uncompiled", action="store_true", help="leave out the compiled files")
     options = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch, EmbeddedAws() as endpoint_url:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        pytest.MonkeyPatch.context() as patch,
+        EmbeddedAws(guarded=False) as endpoint_url,
+    ):
         root = _unzipped(options.package, Path(folder, "task"), compiled=not options.uncompiled)
         python = client(Path(folder, "client"))
         world = World(patch, endpoint_url)

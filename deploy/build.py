@@ -139,7 +139,7 @@ def _says(interpreter: str) -> str:
 def _installed(root: Path, python: str, machine: str) -> list[Wheel]:
     """What the lock names, for another machine than this one maybe, unpacked below `root` by pip."""
     report = root.with_suffix(".json")
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
+    command = [sys.executable, "-P", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
     command += ["--require-hashes", "--no-deps", "--only-binary", ":all:", "--no-compile", "--ignore-installed"]
     command += ["--implementation", "cp", "--python-version", python, "--platform", f"manylinux2014_{machine}"]
     for minor in range(17, _GLIBC + 1):
@@ -189,7 +189,7 @@ def _compiled(root: Path, interpreter: str) -> None:
     A compiled file says by a hash what it was made from, not by a time, and is not checked against it (PEP 552).
     Constant sets are written in the order of their hashes, so these are fixed.
     """
-    command = [interpreter, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"]
+    command = [interpreter, "-P", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"]
     command += ["-s", str(root), "-p", "/var/task", str(root)]
     _run(command, "the package cannot be compiled", {"PYTHONHASHSEED": "0"})
 

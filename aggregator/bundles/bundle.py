@@ -11,6 +11,7 @@ packer but the format (docs/bundle-format.md), so that reading proves writing. d
 """
 
 import os
+import stat
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
@@ -22,7 +23,7 @@ from aggregator.bundles.footer import Fetch, Footer
 from aggregator.bundles.index import Member, members_of
 from aggregator.bundles.layout import HEADER
 from aggregator.bundles.verification import Proof, verify_bundle
-from aggregator.exceptions import BundleFormatError, ClosedBundleError
+from aggregator.exceptions import BundleFormatError, ClosedBundleError, OpeningError
 
 WINDOW = 8 * 1024 * 1024
 """Bytes of the file that are read at once, and held, however large a member is."""
@@ -77,6 +78,8 @@ class Bundle:
 
             fetch, size, close = open_url(source)
         elif isinstance(source, (str, os.PathLike)):
+            if is_endless(Path(source)):
+                raise OpeningError("this is a pipe or a device: give a file, or - for standard input", path=str(source))
             file = Path(source).open("rb")  # noqa: SIM115 - closed by the bundle, or right below
             fetch, size, close = _fetch_from(file), file.seek(0, os.SEEK_END), file.close
         else:
@@ -266,6 +269,15 @@ class _Window:
         """Let go of what is held; nothing is read any more."""
         with self._lock:
             self.closed, self._held = True, b""
+
+
+def is_endless(path: Path) -> bool:
+    """Whether a path names a pipe, a socket or a device, which may keep its reader waiting for ever."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False  # to open it says more
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISSOCK(mode)
 
 
 def _fetch_from(file: IO[bytes]) -> Fetch:

@@ -3,25 +3,25 @@ Write members of a bundle into a folder, byte for byte, and never anywhere else.
 
 A key may say anything: `../../etc/passwd`, `/abs`, `a//b`, `CON`, a line feed, 1,024 bytes without a slash, `A` beside
 `a`, `a` beside `a/b`. So each member is given a name that is safe on Linux, macOS and Windows and unlike every other,
-also on a disk that ignores case or Unicode form. A key that is safe is kept; and a member is given the same name,
-whichever others are extracted with it. Nothing is overwritten unless asked for, no link is followed, and a name appears
-only when its bytes are complete and proven.
+also on a disk that ignores case or Unicode form. A name is not a command for the next tool either: `.git`, `.envrc` and
+`-rf` get a letter in front, and characters that nobody sees are replaced. A key that is safe is kept; and a member is
+given the same name, whichever others are extracted with it. Nothing is overwritten unless asked for, no link is
+followed, and a name appears only when its bytes are complete and proven (`destination.py`).
 """
 
 import os
 import re
-import secrets
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 from aggregator.bundles.bundle import Bundle
+from aggregator.bundles.destination import MOST_EXTRACTED, Destination, ExtractionError, check_room
 from aggregator.bundles.index import Member
-from aggregator.exceptions import AggregatorError, BundleFormatError
+from aggregator.exceptions import BundleFormatError
 
 MOST_BYTES = 200
 """
@@ -29,8 +29,17 @@ Most bytes of a name between two slashes: 255 is what most file systems take, le
 makes more of them by decomposing.
 """
 
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\\\ud800-\udfff]")
-"""Control characters, Windows' other slash, and halves of characters, which no file name may have."""
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f\\]")
+"""Control characters, and Windows' other slash."""
+
+_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Categories of control, format (bidirectional, zero width) and line characters, and of halves of characters."""
+
+_IGNORED = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0000-\U000e0fff]")
+"""Default ignorable characters of other categories: HFS+ compares names without such (Unicode 16, section 5.21)."""
+
+_COMMAND = re.compile(r"[.-]|git~[0-9]", re.IGNORECASE)
+"""Begins a hidden file, which tools read as settings, an option, or the short name of `.git` on Windows."""
 
 _UNSAFE_ON_WINDOWS = re.compile(r'[<>:"|?*]')
 """Rejection by Windows only (Microsoft Learn, "Naming Files, Paths, and Namespaces"); a colon opens a stream there."""
@@ -39,12 +48,6 @@ _DEVICE = re.compile(
     r"(con|prn|aux|nul|conin\$|conout\$|clock\$|(com|lpt)[0-9\u00b9\u00b2\u00b3])\s*(\..*)?", re.IGNORECASE
 )
 """Names that are devices on Windows, whatever follows a dot (the same page)."""
-
-
-class ExtractionError(AggregatorError):
-    """A member cannot be written below the folder."""
-
-    reason = "extraction"
 
 
 class Extracted(NamedTuple):
@@ -62,6 +65,7 @@ def extract_members(
     folder: Path,
     *,
     overwrite: bool = False,
+    max_bytes: int = MOST_EXTRACTED,
     report: Callable[[int], object] = lambda _: None,
 ) -> Iterator[Extracted]:
     """
@@ -71,23 +75,26 @@ def extract_members(
     each run of bytes written how long it is.
 
     Raises:
+        ExtractionError: the members have more bytes than `max_bytes`, or than there is room for.
         OSError: the folder cannot be made.
     """
+    wanted = list(dict.fromkeys(entries))
     folder.mkdir(parents=True, exist_ok=True)
+    check_room(folder, sum(entry.length for entry in wanted), max_bytes=max_bytes)
     names = dict(zip(bundle.entries, safe_names([entry.key for entry in bundle.entries]), strict=True))
-    for entry, chunks in bundle.walk(dict.fromkeys(entries)):
-        path, fault = folder.joinpath(*names[entry]), None
-        try:
-            _make_folders(folder, names[entry][:-1])
-            with new_file(path, overwrite=overwrite) as file:
-                for chunk in chunks:
-                    file.write(chunk)
-                    report(len(chunk))
-        except (BundleFormatError, ExtractionError) as error:
-            fault = str(error)
-        except OSError as error:
-            fault = error.strerror or str(error)
-        yield Extracted(entry, path, "/".join(names[entry]) != entry.key, fault)
+    with Destination.at(folder) as destination:
+        for entry, chunks in bundle.walk(wanted):
+            fault = None
+            try:
+                with destination.new_file(names[entry], overwrite=overwrite) as file:
+                    for chunk in chunks:
+                        file.write(chunk)
+                        report(len(chunk))
+            except (BundleFormatError, ExtractionError) as error:
+                fault = str(error)
+            except OSError as error:
+                fault = error.strerror or str(error)
+            yield Extracted(entry, folder.joinpath(*names[entry]), "/".join(names[entry]) != entry.key, fault)
 
 
 def safe_names(keys: Sequence[str], *, windows: bool = os.name == "nt") -> list[tuple[str, ...]]:
@@ -103,31 +110,6 @@ def safe_names(keys: Sequence[str], *, windows: bool = os.name == "nt") -> list[
         placed[before.get(key, last[key])] = root.place([_safe(part, windows=windows) for part in key.split("/")])
         before[key] = at
     return [placed[at] for at in range(len(keys))]
-
-
-@contextmanager
-def new_file(path: Path, *, overwrite: bool = False) -> Iterator[IO[bytes]]:
-    """
-    A file to be written and read, that takes its name when the block ends well, and leaves nothing when it does not.
-
-    Raises:
-        ExtractionError: something is there already.
-        OSError: it cannot be written.
-    """
-    part = path.with_name(f".{secrets.token_hex(8)}.part")
-    if os.path.lexists(path) and not overwrite:
-        raise ExtractionError("the name is taken already", path=str(path))
-    try:
-        opened = part.open("x+b")
-    except OSError as error:  # tells the name that was asked for, not the one it has meanwhile
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    try:
-        with opened as file:
-            yield file
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
 class _Folder:
@@ -165,12 +147,13 @@ class _Folder:
 
 def _safe(part: str, *, windows: bool) -> str:
     """A part of a key as a name that every file system takes; unchanged, if it is one."""
-    name = _UNSAFE.sub("_", part)
+    name = _seen(_UNSAFE.sub("_", part))
     if windows:
         name = _UNSAFE_ON_WINDOWS.sub("_", name)
     kept = name.rstrip(". ")  # Windows drops them; this also takes care of "." and ".."
     name = kept + "_" * max(len(name) - len(kept), not name)
-    if _DEVICE.fullmatch(name):
+    plain = unicodedata.normalize("NFKC", name)  # a full-width dot is a dot to some
+    if _DEVICE.fullmatch(plain) or _COMMAND.match(plain):
         name = "_" + name
     if len(name.encode()) > MOST_BYTES:
         digest = sha256(part.encode(errors="surrogatepass")).hexdigest()[:16]
@@ -179,22 +162,13 @@ def _safe(part: str, *, windows: bool) -> str:
     return name
 
 
+def _seen(name: str) -> str:
+    """The name, with a line for each character that nobody sees."""
+    if name.isascii():
+        return name
+    return "".join("_" if unicodedata.category(letter) in _UNSEEN else letter for letter in _IGNORED.sub("_", name))
+
+
 def _folded(name: str) -> str:
     """What is equal where case and Unicode form are ignored (Unicode 16, section 3.13, D145)."""
     return unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold())
-
-
-def _make_folders(folder: Path, parts: Sequence[str]) -> None:
-    """
-    Make the folders between `folder` and a file, one by one, so that none is made behind a link.
-
-    Raises:
-        ExtractionError: a link or a file is in the way.
-    """
-    for part in parts:
-        folder /= part
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            if folder.is_symlink() or not folder.is_dir():
-                raise ExtractionError("a link or a file is in the way", path=str(folder)) from None

@@ -2,19 +2,20 @@
 The end of a bundle: the footer, which says where the index is, and the index, which says all else.
 
 Both are taken only if they are, to the bit, what a packer writes (docs/bundle-format.md). What an index claims is
-bounded before it is believed: it inflates to no more than the footer says, and is parsed only if it holds no more
-values than so many bytes of a packer's can, so that a crafted one costs little memory.
+bounded before it is believed, by the size of the file: how many bytes it inflates to, how many values are parsed, how
+much text its blocks hold. So a crafted one costs time that is linear in the file, and memory that is `64 MiB` and a
+small multiple of the file (tests/bundles/test_bombs.py).
 """
 
 import re
 import struct
 import zlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from aggregator.bundles.index import BundleIndex, Column, Origin
+from aggregator.bundles.index import BundleIndex, Column, Origin, check_members
 from aggregator.bundles.layout import (
     EMPTY_MEMBER_SIZE,
     END,
@@ -31,46 +32,74 @@ from aggregator.exceptions import BundleFormatError, BundleVersionError
 TAIL_SIZE = 64 * 1024
 """Bytes read from the end at first: footer and index of a bundle of some 1,500 members."""
 
-MAX_INDEX_SIZE = 1 << 30
-"""Most bytes an index may inflate to; what claims more is refused as damaged."""
+MAX_BLOCK_SIZE = 16 * 1024 * 1024
+"""Most bytes of text in a block; what claims more is rejected as damaged."""
 
-MAX_BLOCK_SIZE = 64 * 1024 * 1024
-"""Most bytes a block may inflate to; what claims more is refused as damaged."""
+MAX_INDEX_IN_FILE, MAX_INDEX_SIZE = 256 * 1024 * 1024, 1 << 30
+"""Most bytes of an index, in the file and inflated, however large the file is."""
 
-VALUES_A_BYTE = 4 * 9
+INDEX_BYTES, INDEX_BYTES_A_BYTE = 24 * 1024 * 1024, 16
 """
-Most values in an index for each byte of it, deflated: four members, of nine columns.
+Most bytes that an index inflates to: so many, and so many for each byte of the file.
 
-A ratio of bytes does not tell a bomb from a bundle: 100,000 versions of an empty object with a key of 1,024 bytes
-deflate to a 336th, zeros to a 1,000th. But a member takes some bytes that no other has, and at least 2.6 were measured,
-of 100,000 empty objects that are called 000000, 000001 and so on.
+A ratio alone does not tell a bomb from a bundle: 20,000 empty objects whose keys have 1,017 bytes in common deflate to
+a 336th. Lambda's 6 MB of messages hold the keys of a bundle, so the first part is enough for those.
 """
 
-FEWEST_VALUES = 100_000
-"""What an index may hold however small it is."""
+INDEX_VALUES, BYTES_A_VALUE = 780_000, 2
+"""
+Most values of an index: so many, and one for so many bytes of the file.
 
-SMALLEST_BLOCK_SIZE = 5
-"""Bytes of an empty block in the file (RFC 1951, section 3.2.4): the sizes of blocks are values too."""
+The members that deflate best are empty objects called 000000, 000001 and so on: nine values in 2.6 bytes. 100,000 of
+those are read. Any other member takes 18 bytes and more, of text, eTag and key.
+"""
+
+INDEX_GROUPS, BYTES_A_GROUP = 10_000, 32
+"""Most arrays and objects in an index, likewise: an origin is one, and has a SHA-256."""
+
+INDEX_STRING = 64 * 1024
+"""Most bytes of a string in a large index: a key of 1,024 bytes, each of them escaped, takes 6,144."""
+
+_LARGE = 4 * 1024 * 1024
+"""Bytes of an index that may be one string without harm."""
+
+MOST_DEFLATED = 1_032
+"""Bytes of text that one byte of deflate holds at most: a match of 258 bytes takes two bits (RFC 1951)."""
+
+_STEP = 4096
+"""Deflated bytes that are inflated at once."""
 
 _VERSION = 1
 _UNREADABLE = "the index cannot be read"
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
-_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?Z")
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\Z)', re.DOTALL)
+"""A string, also one without an end. Nothing that it takes is given back, so that the time is linear."""
+
 _SMALLEST = len(HEADER) + len(END) + 8 + FOOTER_SIZE
 _FOOTER_BEGIN = empty_member(FOOTER_ID, bytes(FOOTER.size))[: FOOTER_SIZE - FOOTER.size - len(END) - 8]
 
 Fetch = Callable[[int, int], bytes]
 """Reads so many bytes from such an offset."""
 
-_FIELDS = TypeAdapter(dict[str, Any])
-"""Parses as strictly as the Lambda does: half a character, which no key of S3's has, is refused."""
 
-_ORIGINS = TypeAdapter(Column[Origin])
+class _Repacked(BundleIndex):
+    """An index, and what its bundle was made of."""
+
+    repacked: Column[Origin] = Field(default_factory=list)
+
+
+class _Version(BaseModel):
+    """The fields that no version of the format changes."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    format: Literal["aggregator-bundle"]
+    version: int
 
 
 class Footer(NamedTuple):
     """What the footer names: where the index begins, its deflated bytes, and the SHA-256 of all before the footer."""
 
+    size: int
     index_at: int
     deflated: bytes
     inflated_size: int
@@ -91,13 +120,15 @@ class Footer(NamedTuple):
         if size < _SMALLEST or footer != empty_member(FOOTER_ID, payload) or payload[: len(MAGIC)] != MAGIC:
             raise _no_footer(fetch, size, tail)
         _, index_at, length, deflated_size, inflated_size, sha256 = FOOTER.unpack(payload)
-        if index_at + length + FOOTER_SIZE != size or inflated_size > MAX_INDEX_SIZE:
+        if index_at + length + FOOTER_SIZE != size or inflated_size > most_index_bytes(size):
             raise BundleFormatError("the footer does not fit the file: bytes were lost or added", size=size)
+        if length > MAX_INDEX_IN_FILE:
+            raise BundleFormatError("the index is larger than any index is", size=length)
         members = fetch(index_at, tail_at - index_at) + tail if index_at < tail_at else tail[index_at - tail_at :]
         deflated = _extras(members[:-FOOTER_SIZE])
         if len(deflated) != deflated_size:
             raise BundleFormatError("the index does not have the length that the footer names")
-        return cls(index_at, deflated, inflated_size, sha256)
+        return cls(size, index_at, deflated, inflated_size, sha256)
 
     def parsed(self) -> tuple[BundleIndex, list[Origin]]:
         """
@@ -108,52 +139,88 @@ class Footer(NamedTuple):
             BundleFormatError: the index is damaged, or does not fit the file.
         """
         text = self._inflated()
-        most = max(FEWEST_VALUES, VALUES_A_BYTE * len(self.deflated)) + self.index_at // SMALLEST_BLOCK_SIZE
-        if _has_more_commas(text, most):
+        if not _is_bounded(text, values=most_index_values(self.size), groups=most_index_groups(self.size)):
             raise BundleFormatError("the index claims more than its bytes can hold")
         try:
-            fields = _FIELDS.validate_json(text)
-            _check_version(fields)
-            index = BundleIndex.model_validate(fields)
-            origins = _ORIGINS.validate_python(fields.get("repacked", []))
+            found = _Repacked.model_validate_json(text)
         except ValidationError as error:
+            _check_version(text)
             raise _unreadable(error) from error
-        if not _TIME.fullmatch(index.created):
-            raise BundleFormatError(_UNREADABLE, field="created", problem="is not an RFC 3339 time in UTC")
+        if found.version > _VERSION:
+            _check_version(text)
+        index = BundleIndex.model_construct(**{name: getattr(found, name) for name in BundleIndex.model_fields})
         if len(HEADER) + sum(index.blocks) + len(END) + 8 != self.index_at:
             raise BundleFormatError("the text does not end where the index begins")
         most = index.block_size + 64 + index.block_size // 1024  # what does not deflate is stored, 5 bytes every 65,535
         if index.block_size > MAX_BLOCK_SIZE or max(index.blocks, default=0) > most:
             raise BundleFormatError("a block is larger than a block may be")
-        if origins and sum(origin.members for origin in origins) != len(index.members.key):
+        if index.text_size > min(len(index.blocks) * index.block_size, MOST_DEFLATED * self.index_at):
+            raise BundleFormatError("the index claims more text than its blocks can hold", text_size=index.text_size)
+        if found.repacked and sum(origin.members for origin in found.repacked) != len(index.members.key):
             raise BundleFormatError("the columns of the index do not agree")
-        return index, origins
+        check_members(index)
+        return index, found.repacked
 
-    def _inflated(self) -> bytes:
+    def _inflated(self) -> bytearray:
+        inflate, text = zlib.decompressobj(-zlib.MAX_WBITS), bytearray()
         try:
-            text = zlib.decompressobj(-zlib.MAX_WBITS).decompress(self.deflated, max(1, self.inflated_size))
+            for at in range(0, len(self.deflated), _STEP):  # so that no second copy of the text is made
+                text += inflate.decompress(self.deflated[at : at + _STEP], self.inflated_size - len(text) + 1)
+                if len(text) > self.inflated_size:
+                    break
         except zlib.error as error:
             raise BundleFormatError(_UNREADABLE) from error
-        if len(text) != self.inflated_size:  # 0 is no limit to zlib, hence the 1
+        if len(text) != self.inflated_size:
             raise BundleFormatError("the index does not have the size that the footer names")
         return text
 
 
-def _has_more_commas(text: bytes, most: int) -> bool:
-    """Whether more than `most` values follow others; what stands in strings is looked at only if it may matter."""
-    commas = text.count(b",")
-    return commas > most and commas - sum(string[0].count(b",") for string in _STRING.finditer(text)) > most
+def most_index_bytes(size: int) -> int:
+    """Most bytes that the index of a file of `size` bytes inflates to."""
+    return min(INDEX_BYTES + INDEX_BYTES_A_BYTE * size, MAX_INDEX_SIZE)
 
 
-def _check_version(fields: dict[str, Any]) -> None:
+def most_index_values(size: int) -> int:
+    """Most values in the index of a file of `size` bytes."""
+    return INDEX_VALUES + size // BYTES_A_VALUE
+
+
+def most_index_groups(size: int) -> int:
+    """Most arrays and objects in the index of a file of `size` bytes."""
+    return INDEX_GROUPS + size // BYTES_A_GROUP
+
+
+def _is_bounded(text: bytearray, *, values: int, groups: int) -> bool:
+    """Whether a JSON text has no more values and groups, and no huge string; strings are looked at if they matter."""
+    commas, openings = _marks(text, 0, len(text))
+    if commas <= values and openings <= groups and len(text) <= _LARGE:
+        return True
+    for strings, string in enumerate(_STRING.finditer(text)):
+        begin, end = string.span()
+        if end - begin > INDEX_STRING or strings > 2 * values:  # a string is a value or a name
+            return False
+        in_string = _marks(text, begin, end)
+        commas, openings = commas - in_string[0], openings - in_string[1]
+    return commas <= values and openings <= groups
+
+
+def _marks(text: bytearray, begin: int, end: int) -> tuple[int, int]:
+    """Commas, and beginnings of arrays and objects, in a part of a text: each value but the first follows a comma."""
+    return text.count(b",", begin, end), text.count(b"[", begin, end) + text.count(b"{", begin, end)
+
+
+def _check_version(text: bytearray) -> None:
     """
     Tell a bundle of the future from a damaged one.
 
     Raises:
         BundleVersionError: the version is one that this reader does not know.
     """
-    version = fields.get("version")
-    if fields.get("format") == "aggregator-bundle" and isinstance(version, int) and version > _VERSION:
+    try:
+        version = _Version.model_validate_json(text).version
+    except ValidationError:
+        return
+    if version > _VERSION:
         raise BundleVersionError(
             "the bundle is of a later version than this reader knows: upgrade", version=version, known=_VERSION
         )
@@ -163,7 +230,9 @@ def _unreadable(error: ValidationError) -> BundleFormatError:
     """What is wrong with an index: the first field that failed, without its value."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     field = ".".join(map(str, first["loc"]))
-    return BundleFormatError(_UNREADABLE, **({"field": field} if field else {}), problem=first["msg"])
+    return BundleFormatError(
+        _UNREADABLE, **({"field": field} if field else {}), problem=first["msg"].removeprefix("Value error, ")
+    )
 
 
 def _no_footer(fetch: Fetch, size: int, tail: bytes) -> BundleFormatError:

@@ -21,6 +21,14 @@ _S3 = re.compile(r"s3://([^/]+)(?:/(.*))?", re.DOTALL)
 _VERSIONED = re.compile(r"(.*?)(?:\?versionId=([^?&]+))?", re.DOTALL)
 
 
+_USER = re.compile(r"(?<=://)[^/\s@\"']*@")
+_SIGNED = re.compile(
+    r"([?&](?:x-(?:amz|goog)-(?:signature|credential|security-token)|awsaccesskeyid|signature|sig|(?:access_)?token)=)"
+    r"[^&\s\"'#)]+",
+    re.IGNORECASE,
+)
+
+
 class Opened(NamedTuple):
     """How to read at an offset, the size in bytes, and how to close."""
 
@@ -49,6 +57,11 @@ class Location(NamedTuple):
         return cls(bucket, *found.groups()) if found else cls(bucket, rest)
 
 
+def without_secrets(text: str) -> str:
+    """A text in which no URL shows its password, signature or token."""
+    return _SIGNED.sub(r"\1***", _USER.sub("***@", text))
+
+
 def s3_address(url: str) -> tuple[str, str]:
     """
     Bucket and key, or prefix, of `s3://bucket/key`; the key stands as it is, nothing in it is decoded.
@@ -58,7 +71,7 @@ def s3_address(url: str) -> tuple[str, str]:
     """
     found = _S3.fullmatch(url)
     if found is None:
-        raise OpeningError("an address in S3 is s3://bucket/key", url=url)
+        raise OpeningError("an address in S3 is s3://bucket/key", url=without_secrets(url))
     return found[1], found[2] or ""
 
 
@@ -161,8 +174,8 @@ def _translated_from_fsspec(url: str) -> Iterator[None]:
         status = next(filter(None, (getattr(one, "status", None) for one in chain)), None)  # aiohttp's errors have one
         if status:
             sentence = _OF_STATUS.get(status, "the server rejects the request")
-            raise OpeningError(sentence, url=url, status=status) from error
-        raise OpeningError(_sentence(chain), url=url) from error
+            raise OpeningError(sentence, url=without_secrets(url), status=status) from error
+        raise OpeningError(without_secrets(_sentence(chain)), url=without_secrets(url)) from error
 
 
 _OF_STATUS = {

@@ -5,6 +5,8 @@ The bundles that a command is called with: a file, a folder, an object or a pref
         ...
 """
 
+import io
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -12,12 +14,16 @@ from pathlib import Path
 from typing import BinaryIO
 
 from aggregator.bundles.bundle import Bundle
+from aggregator.bundles.layout import HEADER
 from aggregator.bundles.opening import Location, s3_client
 from aggregator.exceptions import OpeningError
 
 _COPIED = 1024 * 1024
 
 _IN_MEMORY = 64 * 1024 * 1024
+
+_MOST_COPIED = 16 * 1024**3
+"""Most bytes of standard input that are kept; S3 takes 5 GiB in one put."""
 
 
 def standard_input() -> BinaryIO:
@@ -45,10 +51,12 @@ def bundle_at(target: str) -> Bundle:
     if target != "-":
         return Bundle.open(target)
     stream = standard_input()
+    is_bundle = stream.peek(len(HEADER))[: len(HEADER)] == HEADER if isinstance(stream, io.BufferedReader) else True
     spool = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115 - closed by the bundle, or right below
     try:
         while data := stream.read(_COPIED):
             spool.write(data)
+            _check_size(spool.tell(), is_bundle=is_bundle)
 
         def fetch(offset: int, length: int) -> bytes:
             spool.seek(offset)
@@ -58,6 +66,19 @@ def bundle_at(target: str) -> Bundle:
     except BaseException:
         spool.close()
         raise
+
+
+def _check_size(size: int, *, is_bundle: bool) -> None:
+    """
+    Return, if so many bytes of standard input may be kept.
+
+    Raises:
+        OpeningError: they begin as no bundle does, are more than any bundle has, or fill the disk.
+    """
+    if size > (_MOST_COPIED if is_bundle else _IN_MEMORY):
+        raise OpeningError("standard input is not a bundle, or larger than any is", bytes=size)
+    if size > _IN_MEMORY and shutil.disk_usage(tempfile.gettempdir()).free < _IN_MEMORY:
+        raise OpeningError("the disk has no room for standard input: save the bundle to a file first", bytes=size)
 
 
 def expanded(targets: Iterable[str]) -> Iterator[str]:

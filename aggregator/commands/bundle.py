@@ -18,6 +18,7 @@ from aggregator.commands.console import (
     print_table,
     printable,
     progress,
+    to_people,
 )
 from aggregator.exceptions import AggregatorError, BundleFormatError
 
@@ -41,6 +42,9 @@ app = typer.Typer(
 Target = Annotated[str, typer.Argument(metavar="TARGET", help="A bundle: file, URL, or - for standard input.")]
 Targets = Annotated[
     list[str], typer.Argument(metavar="TARGET...", help="Bundles: files, folders, URLs, or - for standard input.")
+]
+MaxBytes = Annotated[
+    int, typer.Option("--max-bytes", min=0, metavar="BYTES", help="Most bytes of members; more is an error.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -130,13 +134,15 @@ def extract(
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there already.")] = False,
+    max_bytes: MaxBytes = 16 * 1024**3,
     as_json: AsJson = False,
 ) -> None:
     """
     Write members to files below DIR, byte for byte. No key can make a file outside of DIR.
 
     A key that is not a safe file name, or that meets another on a disk that ignores case, is changed, and the change is
-    printed. Links below DIR are not followed. Exit status 1 says that some member could not be written.
+    printed. So is one that begins with a dot or a hyphen, or has invisible characters. Links below DIR are not
+    followed. Exit status 1 says that some member could not be written.
     """
     from aggregator.bundles.extraction import extract_members
 
@@ -144,7 +150,14 @@ def extract(
         entries = _matching(bundle, patterns or [])
         task = bar.add_task("extracting", total=sum(entry.length for entry in entries))
         done = list(
-            extract_members(bundle, entries, to, overwrite=overwrite, report=lambda length: bar.advance(task, length))
+            extract_members(
+                bundle,
+                entries,
+                to,
+                overwrite=overwrite,
+                max_bytes=max_bytes,
+                report=lambda length: bar.advance(task, length),
+            )
         )
     written = [one for one in done if one.fault is None]
     renamed = [(one.entry.key, str(one.path)) for one in written if one.renamed]
@@ -188,6 +201,8 @@ def verify(
     itself, because objects under SSE-KMS have such eTags: --deep asks S3 how the object was encrypted. --deep also
     asks the ledger for the settle record, and for the replication status of the bundle and its copy in the archive.
     """
+    from aggregator.bundles.opening import without_secrets
+
     cross_check = _cross_check(table, distribution, archive) if deep else None
     checked: list[dict[str, Any]] = []
     at_once = not as_json and not sys.stdout.isatty()
@@ -206,7 +221,14 @@ def verify(
 
         def fail(target: str, error: Exception) -> None:
             verdict = "bad" if isinstance(error, BundleFormatError) else "unread"
-            note({**dict.fromkeys(_CHECKED), "target": target, "verdict": verdict, "says": str(error)})
+            note(
+                {
+                    **dict.fromkeys(_CHECKED),
+                    "target": without_secrets(target),
+                    "verdict": verdict,
+                    "says": without_secrets(str(error)),
+                }
+            )
 
         status = _each(targets, check, fail)
     if as_json:
@@ -224,6 +246,7 @@ def repack(
     distribution: Annotated[
         str | None, typer.Option(envvar="DISTRIBUTION_BUCKET_NAME", help="Where bundles are published: never to there.")
     ] = None,
+    max_bytes: MaxBytes = 16 * 1024**3,
     as_json: AsJson = False,
 ) -> None:
     """
@@ -248,6 +271,7 @@ def repack(
             out,
             level=level,
             published=[*filter(None, [distribution]), *buckets_of(every)],
+            max_bytes=max_bytes,
             report=lambda length: bar.advance(task, length),
         )
     if as_json:
@@ -263,7 +287,7 @@ def repack(
             }
         )
     else:
-        print(place)
+        print(printable(place))
         bundles, members = _counted(len(plan.inputs), "bundle"), _counted(len(packed.index.members.key), "member")
         _say(f"{bundles} repacked: {members}, {bytes_in_words(packed.size)}")
         if plan.duplicates:
@@ -326,9 +350,11 @@ def _matching(bundle: "Bundle", patterns: list[str]) -> list["Member"]:
 
 def _described(target: str, bundle: "Bundle") -> dict[str, Any]:
     """All that a bundle's index says, as --json prints it; sizes in bytes."""
+    from aggregator.bundles.opening import without_secrets
+
     index = bundle.index
     return {
-        "target": target,
+        "target": without_secrets(target),
         "bundle": index.bundle,
         "created": index.created,
         "request_id": index.request_id,
@@ -355,6 +381,8 @@ def _checked(
     target: str, bundle: "Bundle", cross_check: "CrossCheck | None", report: Callable[[int], object]
 ) -> dict[str, Any]:
     """What verifying a bundle found, as --json prints it; sizes in bytes."""
+    from aggregator.bundles.opening import without_secrets
+
     proof = bundle.verify(report)
     checks = cross_check.check(bundle, proof) if cross_check else []
     if proof.other_etags and not cross_check:
@@ -367,7 +395,7 @@ def _checked(
         "members": len(bundle),
         "size": bundle.size,
         "etags": proof.etags,
-        "target": target,
+        "target": without_secrets(target),
         "says": "; ".join(one.words for one in checks),
         "bundle": bundle.index.bundle,
         "text_size": bundle.index.text_size,
@@ -411,4 +439,4 @@ def _say_fault(target: str, error: Exception) -> None:
 
 
 def _say(text: str) -> None:
-    print(printable(text), file=sys.stderr)  # above the bar, if there is one
+    print(to_people(text), file=sys.stderr)  # above the bar, if there is one

@@ -8,6 +8,7 @@ Exit status: 0 all is well, `FINDING` something was found, `WRONG_CALL` the call
 import io
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -36,6 +37,9 @@ INTERRUPTED = 130
 UNREAD = 141
 """What a shell says of a tool that SIGPIPE ended; that signal itself would end us for any closed connection to AWS."""
 
+_HIDDEN = re.compile(r"[^\n\x20-\x7e]")
+"""What may have to be escaped in a JSON text."""
+
 _REMEDIES = {
     "ProfileNotFound": "AWS_PROFILE names one of ~/.aws/config",
     "NoRegionError": "set AWS_DEFAULT_REGION, or the region of your profile",
@@ -62,9 +66,9 @@ def mistakes_are_printed() -> Iterator[None]:
             raise
         said, status = _said(error), WRONG_CALL
         if not said:
-            traceback.print_exc()
+            print("\n".join(map(to_people, traceback.format_exc().splitlines())), file=sys.stderr)
             said, status = "unexpected error: please report it together with the traceback above", BUG
-        print(f"aggregator: {said}", file=sys.stderr)
+        print(f"aggregator: {to_people(said)}", file=sys.stderr)
         raise typer.Exit(status) from None
 
 
@@ -161,9 +165,17 @@ def ends_at_once() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+class _Words(Console):
+    """A console on which no text commands the terminal, or shows a password."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print objects; texts are escaped."""
+        super().print(*(to_people(each) if isinstance(each, str) else each for each in objects), **options)
+
+
 def words() -> Console:
     """The console for what is said to people."""
-    return Console(stderr=True, highlight=False, soft_wrap=True, force_terminal=sys.stderr.isatty())
+    return _Words(stderr=True, highlight=False, soft_wrap=True, force_terminal=sys.stderr.isatty())
 
 
 def progress(*, of_bytes: bool = False) -> Progress:
@@ -182,7 +194,17 @@ def progress(*, of_bytes: bool = False) -> Progress:
 
 def print_json(data: Any) -> None:
     """One JSON document."""
-    print(json.dumps(data, indent=2, ensure_ascii=False))
+    print(json_text(data, indent=2))
+
+
+def json_text(data: Any, *, indent: int | None = None) -> str:
+    """A JSON document in which whatever is not to be seen is escaped, so that it commands no terminal."""
+    return _HIDDEN.sub(_escape, json.dumps(data, indent=indent, ensure_ascii=False))
+
+
+def _escape(found: re.Match[str]) -> str:
+    letter = found[0]
+    return letter if letter.isprintable() else json.dumps(letter)[1:-1]
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -201,9 +223,21 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     console.print(table, markup=False)
 
 
+def printable_row(*fields: object) -> str:
+    """Fields of a line, separated by tabs."""
+    return "\t".join(printable(str(field)) for field in fields)
+
+
 def printable(text: str) -> str:
     """Text that stays on its line and commands no terminal: what is not to be seen is escaped as in Python."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
+def to_people(text: str) -> str:
+    """A message as it may be shown: printable, and its URLs without passwords and signatures."""
+    from aggregator.bundles.opening import without_secrets
+
+    return printable(without_secrets(text))
 
 
 def bytes_in_words(size: float) -> str:

@@ -1,6 +1,5 @@
 """`aggregator contract …`: what producers and consumers of our messages build on."""
 
-import json
 from contextlib import nullcontext
 from enum import StrEnum
 from itertools import islice
@@ -9,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aggregator.commands.console import FINDING, WRONG_CALL, mistakes_are_printed, print_json, print_table, words
+from aggregator.commands.console import (
+    FINDING,
+    WRONG_CALL,
+    json_text,
+    mistakes_are_printed,
+    print_json,
+    print_table,
+    words,
+)
 from aggregator.contracts.catalog import contract, published, root, schema_path, walk
 from aggregator.contracts.reports import Format, write_report
 
@@ -136,7 +143,7 @@ def sample(
 
         factories.seed(seed)
         for document in islice(factories.samples(contract(name), invalid=invalid), number):
-            print(json.dumps(document, ensure_ascii=False))
+            print(json_text(document))
 
 
 def _judged(name: str, judge: "Judge") -> "Iterator[Verdict]":

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from aggregator.commands.console import FINDING, bytes_in_words, ends_at_once, print_json, progress, words
+from aggregator.commands.console import FINDING, bytes_in_words, ends_at_once, print_json, printable, progress, words
 
 if TYPE_CHECKING:
     from aggregator.runtimes.local.run import Summary
@@ -51,14 +51,15 @@ def local(
         stack.enter_context(ends_at_once())
         bar = stack.enter_context(progress())
         task = bar.add_task("starting", total=2 * len(files))
-        endpoint = endpoint_url or stack.enter_context(EmbeddedAws(say=bar.console.print))
+        aws = None if endpoint_url else EmbeddedAws(say=bar.console.print)
+        endpoint = stack.enter_context(aws) if aws else endpoint_url or ""
         lines = stack.enter_context(log.open("w", encoding="utf-8")) if log else None
         summary = run(
             files,
             out,
             endpoint_url=endpoint,
             name=name,
-            own=not endpoint_url,
+            credentials=aws.credentials if aws else None,
             log=lambda line: _write_line(lines, line),
             report=lambda seen: bar.update(task, description="bundling", completed=seen.uploaded + seen.done),
         )
@@ -84,7 +85,7 @@ def _print(summary: "Summary", out: Path) -> None:
     ):
         print(f"{label:<12}{value}")
     for bundle in summary.bundles:
-        print(out / bundle)
+        print(printable(str(out / bundle)))
     for failure in summary.failures[:_MOST_FAILURES_SHOWN]:
         words().print(f"{failure.key!r}: {failure.reason}", markup=False)
     if len(summary.failures) > _MOST_FAILURES_SHOWN:

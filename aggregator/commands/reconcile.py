@@ -1,12 +1,11 @@
 """`aggregator reconcile`: proof that every object is in exactly one bundle, and every bundle in the archive."""
 
-import json
 import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aggregator.commands.console import FINDING, progress, words
+from aggregator.commands.console import FINDING, json_text, progress, words
 from aggregator.commands.options import (
     ArchiveBucket,
     DistributionBucket,
@@ -87,8 +86,8 @@ def _print(audit: "Audit", *, as_json: bool) -> None:
         for name, count in audit.totals.items():
             print(f"{name.replace('_', ' '):<16}{count:,}")
     for finding in audit.findings():
-        print(json.dumps(finding, ensure_ascii=False))
+        print(json_text(finding))
     if as_json:
-        print(json.dumps({"totals": audit.totals}))
+        print(json_text({"totals": audit.totals}))
     elif not audit.totals["objects"]:
         words().print("no object of that source was modified in that time")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from aggregator.commands.console import FINDING, ends_on_interrupt, print_json, print_table, printable, words
+from aggregator.commands.console import FINDING, ends_on_interrupt, print_json, print_table, printable_row, words
 from aggregator.commands.options import Table, WithTable
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def _tell(seen: _Seen, *, complete: bool, as_json: bool, sending: bool) -> None:
         [(f"{count:,}", f"{seen.meant[reason]:,}", reason, seen.examples[reason]) for reason, count in reasons],
     )
     for letter in seen.letters:
-        print(f"{letter['message_id']}\t{letter['reason']}\t{printable(' '.join(letter['objects']))}")
+        print(printable_row(letter["message_id"], letter["reason"], " ".join(letter["objects"])))
     if sending:
         words().print(f"sent back {seen.sent:,}, left {seen.left:,}")
     if seen.in_both_queues:

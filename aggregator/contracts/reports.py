@@ -108,7 +108,7 @@ def _json(files: _Findings, counts: _Counts, write: Callable[[str], None]) -> No
     ]
     unread = [{"file": file, "problem": problem} for file, problem in counts.unread.items()]
     report = {"messages": counts.messages, "invalid": counts.invalid, "unread": unread, "faults": faults}
-    write(json.dumps(report, indent=2, ensure_ascii=False))
+    write(json.dumps(report, indent=2))
 
 
 def _junit(files: _Findings, counts: _Counts, write: Callable[[str], None]) -> None:

@@ -24,12 +24,12 @@ from pydantic_core import ErrorDetails
 from aggregator.contracts.catalog import Contract, Profile, contract, published, schema_path
 from aggregator.contracts.documents import (
     Document,
-    Lines,
     Message,
     UnreadableError,
     documents,
     escaped,
     is_batch,
+    lines_of,
     messages,
 )
 from aggregator.schemas import BODY, kind_of
@@ -112,10 +112,11 @@ class Judge:
                 line = document.line + document.content.line - 1
                 yield Verdict(document.line, "", None, (fault,), (line,))
                 continue
-            lines = Lines(document.text)
-            for at, one, faults in self._document(document):
+            judged = list(self._document(document))
+            lines = iter(_lines(document, [(at, faults) for at, _, faults in judged]))
+            for at, one, faults in judged:
                 label = one.label if one else None
-                yield Verdict(document.line, at, label, faults, _lines(document, at, faults, lines))
+                yield Verdict(document.line, at, label, faults, tuple(islice(lines, len(faults))))
 
     def message(self, message: Message) -> tuple[Contract | None, tuple[Fault, ...]]:
         """The contract that a message is judged by, and its faults."""
@@ -173,11 +174,12 @@ def places_of(error: Any) -> Iterator[tuple[str, str]]:
         yield _pointer(steps), keyword
 
 
-def _lines(document: Document, at: str, faults: Sequence[Fault], lines: Lines) -> tuple[int, ...]:
-    """The line of each fault in its file."""
+def _lines(document: Document, judged: Iterable[tuple[str, Sequence[Fault]]]) -> list[int]:
+    """The line of each fault in its file, found in one pass over the document."""
+    places = [at.partition("#")[0] or fault.pointer for at, faults in judged for fault in faults]
     if document.is_line:
-        return (document.line,) * len(faults)
-    return tuple(document.line + lines.of(at.partition("#")[0] or fault.pointer) - 1 for fault in faults)
+        return [document.line] * len(places)
+    return [document.line + line - 1 for line in lines_of(document.text, places)]
 
 
 def _by_model(text: str | bytes) -> tuple[Fault, ...]:

@@ -16,11 +16,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from hashlib import sha256
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryFile, gettempdir
 from typing import IO, TYPE_CHECKING, NamedTuple, cast
 
 from aggregator.aws import s3_client
-from aggregator.bundles.extraction import new_file
+from aggregator.bundles.bundle import Bundle
+from aggregator.bundles.destination import MOST_EXTRACTED, check_room, new_file
 from aggregator.bundles.index import BundleIndex, Member, Origin
 from aggregator.bundles.opening import Location
 from aggregator.bundles.targets import bundle_at
@@ -111,7 +112,7 @@ def write_repacked(
     Write the bundle to `spool`, a file open for reading and writing; `report` is told of each run of bytes its length.
 
     Raises:
-        RepackingError: a bundle is another than it was.
+        RepackingError: a bundle is another than it was, or there are more members than a reader takes.
         BundleFormatError: a bundle is damaged.
         OpeningError: a bundle cannot be read.
         OSError: a file cannot be read or written.
@@ -126,7 +127,9 @@ def write_repacked(
                     raise RepackingError("the bundle was replaced while it was read", target=found.target)
                 for entry, chunks in bundle.walk(found.entries):
                     packer.add(_source(entry), _reported(chunks, report))
-        return packer.finish(Plan(repack.bundle, repack.created, _request_id(repack), ()))
+        packed = packer.finish(Plan(repack.bundle, repack.created, _request_id(repack), ()))
+    _check_readable(spool)
+    return packed
 
 
 def store_repacked(
@@ -135,6 +138,7 @@ def store_repacked(
     *,
     level: int,
     published: Iterable[str],
+    max_bytes: int = MOST_EXTRACTED,
     report: Callable[[int], object] = lambda _: None,
 ) -> tuple[str, Packed]:
     """
@@ -145,14 +149,16 @@ def store_repacked(
     Bundles are published in the buckets `published`.
 
     Raises:
-        ExtractionError: there is a file of that name.
+        ExtractionError: there is a file of that name, or the members have more bytes than `max_bytes` or the disk.
         RepackingError: there is an object of that name, or the bundle must not be put there.
         AggregatorError: as `repacked` does, and what S3 answers.
         OSError: a file cannot be read or written.
     """
     if out == "-":
         raise RepackingError("a bundle is not written to standard output: name a file")
+    needed = sum(entry.length for found in repack.inputs for entry in found.entries)
     if out.startswith("s3://"):
+        check_room(Path(gettempdir()), needed, max_bytes=max_bytes)
         location = Location.parsed(out)
         key = location.key + repack.bundle if location.key[-1:] in {"", "/"} else location.key
         _check(repack, location.bucket, key, published)
@@ -165,6 +171,7 @@ def store_repacked(
         path.mkdir(parents=True, exist_ok=True)
         path /= Path(repack.bundle).name
     with new_file(path) as file:
+        check_room(path.parent, needed, max_bytes=max_bytes)
         return str(path), write_repacked(repack, file, level=level, report=report)
 
 
@@ -195,6 +202,22 @@ def _check(repack: Repack, bucket: str, key: str, published: Iterable[str]) -> N
         )
     if re.fullmatch(r"(.*/)?\d{4}/\d\d/\d\d/\d\d/bundle-[^/]*", key):
         raise RepackingError("the pipeline gives its bundles such names: the ledger could take it for one", key=key)
+
+
+def _check_readable(spool: IO[bytes]) -> None:
+    """
+    Return, if the bundle is one that readers open: they bound what an index may claim.
+
+    Raises:
+        RepackingError: it is not.
+    """
+    at = spool.tell()
+    try:
+        Bundle.open(spool)
+    except BundleFormatError as error:
+        raise RepackingError(f"no reader would open the bundle, so repack fewer: {error.args[0]}") from error
+    finally:
+        spool.seek(at)
 
 
 class _Packer(Packer):

@@ -17,6 +17,11 @@ _FORMS: dict[str, str] = {"hour": "%Y-%m-%d %H:00", "day": "%Y-%m-%d", "month": 
 
 Unit = Literal["hour", "day", "month"]
 
+_STEPS: dict[str, timedelta] = {"hour": timedelta(hours=1), "day": timedelta(days=1)}
+
+_LONGEST = timedelta(days=100 * 366)
+"""Beyond a century, only the months that have bundles are shown."""
+
 
 class Measured(NamedTuple):
     """A bundle: when it was made, its members, and the bytes of the file, of its text, of what counts for its limit."""
@@ -126,10 +131,11 @@ class Figures:
 
     def periods(self) -> list[Period]:
         """All hours, days or months from the first bundle to the last, those without one included."""
-        form = _FORMS[self.unit()]
-        found: dict[str, list[Measured]] = {name: [] for name in self._names(form)}
-        for bundle in self.bundles:
-            found[f"{bundle.created:{form}}"].append(bundle)
+        unit = self.unit()
+        form = _FORMS[unit]
+        found: dict[str, list[Measured]] = {f"{at:{form}}": [] for at in self._begins(unit)}
+        for bundle in sorted(self.bundles, key=lambda bundle: bundle.created):
+            found.setdefault(f"{bundle.created:{form}}", []).append(bundle)
         return [self._period(name, bundles) for name, bundles in found.items()]
 
     def prefixes(self, most: int) -> list[Prefix]:
@@ -154,13 +160,22 @@ class Figures:
             "prefixes": [prefix._asdict() for prefix in self.prefixes(most)],
         }
 
-    def _names(self, form: str) -> Iterator[str]:
+    def _begins(self, unit: Unit) -> Iterator[datetime]:
+        """When each period begins; nothing, if a bundle is so old or so new that there are too many of them."""
         if not self.bundles:
             return
         at, last = (choose(bundle.created for bundle in self.bundles) for choose in (min, max))
-        while f"{at:{form}}" <= f"{last:{form}}":
-            yield f"{at:{form}}"
-            at += timedelta(hours=1)
+        if last - at > _LONGEST:
+            return
+        at = at.replace(minute=0, second=0, microsecond=0)
+        at = at if unit == "hour" else at.replace(hour=0)
+        at = at if unit != "month" else at.replace(day=1)
+        while at <= last:
+            yield at
+            try:
+                at = at + _STEPS[unit] if unit != "month" else (at + timedelta(days=31)).replace(day=1)
+            except OverflowError:  # the last hour of the year 9999
+                return
 
     def _period(self, name: str, bundles: Sequence[Measured]) -> Period:
         return Period(

@@ -14,7 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from aggregator.aws import error_code, http_status, retry_once
 from aggregator.bundles.bundle import Bundle
 from aggregator.bundles.index import BundleIndex
-from aggregator.exceptions import AmbiguousPutError, StoreUnavailableError, UnpublishedError
+from aggregator.exceptions import AmbiguousPutError, BundleFormatError, StoreUnavailableError, UnpublishedError
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -28,6 +28,9 @@ _THROTTLED = frozenset({"SlowDown", "ServiceUnavailable"})
 """What S3 says when it has not done what it was asked; the 503 of a proxy does not tell."""
 
 _PUT_ATTEMPTS = 3
+
+_MOST_INDEX = 32 * 1024 * 1024
+"""Most bytes of a bundle that are read at once: an index of ours, deflated, has some hundred kilobytes."""
 
 
 class Version(NamedTuple):
@@ -118,6 +121,9 @@ class DistributionBucket:
         """
 
         def fetch(offset: int, length: int) -> bytes:
+            if length > _MOST_INDEX:  # whoever may put into the bucket must not end the function
+                raise BundleFormatError("the index is larger than that of any bundle of ours", bundle=key)
+
             def get() -> bytes:
                 answer = self._s3.get_object(
                     Bucket=self.bucket,

@@ -137,6 +137,10 @@ def tracing_enabled(environment: MutableMapping[str, str]) -> bool:
     return not off and "LAMBDA_TASK_ROOT" in environment and find_spec("aws_xray_sdk") is not None
 
 
+_LONGEST_STRING, _LONGEST_LIST = 8 * 1024, 32 * 1024
+"""Most bytes of a fact in a log line; a key of 1,024 control characters takes 6,144."""
+
+
 def _counted(handler: Observed[Any], settings: Settings, metrics: Metrics) -> Callable[[Any, Any], Any]:
     @functools.wraps(handler)
     def invoke(event: Any, context: Any) -> Any:
@@ -158,8 +162,31 @@ def _tracer(settings: Settings) -> Any:
 def _for_powertools(_logger: object, _method: str, facts: MutableMapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     event = facts.pop("event")
     standard = {name: facts.pop(name) for name in ("exc_info", "stack_info") if name in facts}
-    extra = {f"{name}_" if name in _RESERVED else name: value for name, value in facts.items()}
+    extra = {f"{name}_" if name in _RESERVED else name: _bounded(value) for name, value in facts.items()}
     return (event,), {"extra": extra, "stacklevel": _CALLER, **standard}
+
+
+def _bounded(value: Any) -> Any:
+    """A value that makes no line longer than a log service takes: a message of 256 kB can name 79 keys of 6 kB each."""
+    if isinstance(value, str):
+        return (
+            value
+            if _size(value) <= _LONGEST_STRING
+            else f"{value[: _LONGEST_STRING // 12]}… ({len(value):,} characters)"
+        )
+    if not isinstance(value, list | tuple):
+        return value
+    kept, size = list[Any](), 0
+    for each in map(_bounded, value):
+        size += _size(each)
+        if size > _LONGEST_LIST:
+            return [*kept, f"… and {len(value) - len(kept):,} more"]
+        kept.append(each)
+    return kept
+
+
+def _size(value: Any) -> int:
+    return len(json.dumps(value, default=str))
 
 
 class _Stdout:

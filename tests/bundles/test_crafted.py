@@ -35,7 +35,8 @@ DISAGREE = "the columns of the index do not agree"
 TOO_MANY = "the index claims more than its bytes can hold"
 OTHER_CRC = "a member does not have the CRC that the index names"
 GAP = "members overlap, or leave a gap"
-BEHIND = "a member starts after the end of the text"
+ORDER = "members overlap, or are in another order than the text"
+BEHIND = "a member ends after the end of the text"
 OTHER_END = "the text does not end where the index begins"
 OTHER_TEXT = "the text is not what the gzip trailer and the index say"
 OTHER_HEADER = "the gzip header is not a bundle's"
@@ -65,6 +66,15 @@ def test_an_index_that_is_none_is_named(text: bytes, small: bytes) -> None:
         {"created": "../../../../x-y-z:1"},
         {"created": "2026-11-23T16:00:00"},
         {"created": "2026-11-23T16:00:00Z\n"},
+        {"created": "2026-02-30T16:00:00Z"},
+        {"created": "9999-99-99T99:99:99Z"},
+        {"created": "2026-11-23T16:00:00." + "0" * 50 + "Z"},
+        {"text_size": 2**63},
+        {"text_size": 10**400},
+        {"block_size": 2**63},
+        {"bundle": "x" * 1_025},
+        {"request_id": "x" * 1_025},
+        {"buckets": ["x" * 1_025]},
         {"framing": "words"},
         {"text_size": -1},
         {"block_size": 0},
@@ -111,6 +121,12 @@ def test_a_key_with_half_a_character_is_refused_before_anything_is_listed(half: 
         ("encoding", "br"),
         ("start", -1),
         ("length", -1),
+        ("key", "x" * 1_025),
+        ("key", "é" * 513),
+        ("version_id", "x" * 1_025),
+        ("size", 2**63),
+        ("start", 2**63),
+        ("length", 10**400),
         ("crc32", 2**32),
         ("crc32", -1),
     ],
@@ -120,6 +136,20 @@ def test_a_wrong_value_in_a_column_is_named(column: str, value: object, small: b
         fields["members"][column][-1] = value
 
     assert opening_fault(rewritten(small, index=wrong)) == UNREADABLE
+
+
+def test_a_key_of_1024_bytes_is_read(small: bytes) -> None:
+    def longest(fields: dict[str, Any]) -> None:
+        fields["members"]["key"][-1] = "é" * 512
+
+    assert "é" * 512 in Bundle.open(io.BytesIO(rewritten(small, index=longest)))
+
+
+def test_more_text_than_the_blocks_hold_is_named(small: bytes) -> None:
+    def larger(fields: dict[str, Any]) -> None:
+        fields["block_size"] = fields["text_size"] = 16 * 1024 * 1024
+
+    assert opening_fault(rewritten(small, index=larger)) == "the index claims more text than its blocks can hold"
 
 
 COLUMNS = ["bucket", "key", "version_id", "etag", "size", "encoding", "start", "length", "crc32"]
@@ -162,15 +192,15 @@ def test_origins_that_do_not_account_for_every_member_are_named(
 @pytest.mark.parametrize(
     ("column", "at", "by", "fault"),
     [
-        ("start", 1, -1, GAP),
+        ("start", 1, -1, ORDER),
         ("start", 1, 1, OTHER_CRC),
         ("start", 5, 1, GAP),
-        ("start", 5, 100, GAP),
-        ("start", 5, 2**40, GAP),
-        ("start", 2, -2, GAP),
+        ("start", 5, 100, BEHIND),
+        ("start", 5, 2**40, BEHIND),
+        ("start", 2, -2, ORDER),
         ("length", 1, -1, OTHER_CRC),
         ("length", 1, 1, OTHER_CRC),
-        ("length", 2, 1, OTHER_CRC),
+        ("length", 2, 1, ORDER),
         ("length", 5, 2, BEHIND),
         ("length", 5, 2**40, BEHIND),
         ("crc32", 0, 1, OTHER_CRC),
@@ -198,7 +228,7 @@ def test_members_in_another_order_are_named(left: int, right: int, bundle: bytes
         for column in fields["members"].values():
             column[left], column[right] = column[right], column[left]
 
-    assert fault_of(rewritten(bundle, index=swapped)) in {GAP, OTHER_CRC}
+    assert fault_of(rewritten(bundle, index=swapped)) == ORDER
 
 
 def test_a_member_that_is_listed_twice_is_named(bundle: bytes) -> None:
@@ -206,7 +236,7 @@ def test_a_member_that_is_listed_twice_is_named(bundle: bytes) -> None:
         for column in fields["members"].values():
             column.insert(3, column[3])
 
-    assert fault_of(rewritten(bundle, index=doubled)) == GAP
+    assert fault_of(rewritten(bundle, index=doubled)) == ORDER
 
 
 @pytest.mark.parametrize("by", [-1, 1])
@@ -232,12 +262,10 @@ def test_a_last_block_of_another_length_is_named(by: int, bundle: bytes) -> None
     assert fault_of(rewritten(bundle, index=longer)) == OTHER_END
 
 
-@pytest.mark.parametrize(
-    ("column", "value"), [("start", 0), ("start", 2**40), ("length", 1), ("length", 2**40), ("crc32", 0)]
-)
-def test_a_member_is_not_handed_out_where_it_is_not_what_the_index_says(column: str, value: int, bundle: bytes) -> None:
+@pytest.mark.parametrize(("column", "by"), [("start", 1), ("length", -1), ("crc32", 1)])
+def test_a_member_is_not_handed_out_where_it_is_not_what_the_index_says(column: str, by: int, bundle: bytes) -> None:
     def moved(fields: dict[str, Any]) -> None:
-        fields["members"][column][4] = value
+        fields["members"][column][4] += by
 
     with pytest.raises(BundleFormatError) as caught:
         Bundle.open(io.BytesIO(rewritten(bundle, index=moved)))["in/4.json"]
@@ -251,8 +279,7 @@ def test_a_member_is_not_handed_out_where_it_is_shorter_than_the_index_says(exec
 
     data = pack([b"a", b"b"], executor, framing="none")
 
-    with pytest.raises(BundleFormatError, match=OTHER_MEMBER):
-        Bundle.open(io.BytesIO(rewritten(data, index=longer)))["in/1.json"]
+    assert opening_fault(rewritten(data, index=longer)) == BEHIND
 
 
 # Text that is not what was packed, under a SHA-256 that is right

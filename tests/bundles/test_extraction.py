@@ -1,17 +1,22 @@
 """Whatever keys say, members are written below the folder, each under a name of its own, byte for byte."""
 
+import errno
 import io
+import os
 import random
+import shutil
 import unicodedata
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregator.bundles.extraction import MOST_BYTES, Extracted, ExtractionError, extract_members, new_file, safe_names
+from aggregator.bundles.destination import Destination, ExtractionError, new_file
+from aggregator.bundles.extraction import MOST_BYTES, Extracted, extract_members, safe_names
 from aggregator.bundles.layout import BLOCK_SIZE
 from aggregator.pipeline.core import FetchedObject, Packer
 from aggregator.pipeline.planning import Plan
@@ -40,7 +45,7 @@ HOSTILE = [
     "aux .x",
     "dots...",
     "space ",
-    "é/" + "é" * 600,
+    "é/" + "é" * 500,
     "x" * 1_000 + ".json",
     "x" * 1_001 + ".json",
     "/".join("a" * 512),
@@ -71,7 +76,17 @@ KEYS = st.lists(
     [
         ("in/2026/a b+c=é.json", "in/2026/a b+c=é.json"),
         ("2026-11-23T14:00:00Z.json", "2026-11-23T14:00:00Z.json"),
-        (".hidden/..data", ".hidden/..data"),
+        (".hidden/..data", "_.hidden/_..data"),
+        (".git/config", "_.git/config"),
+        ("a/.GIT/hooks", "a/_.GIT/hooks"),
+        ("GIT~1/config", "_GIT~1/config"),
+        (".g\u200cit/config", "_.g_it/config"),
+        ("\uff0egit/config", "_\uff0egit/config"),
+        ("-rf", "_-rf"),
+        ("--checkpoint-action=exec=sh x", "_--checkpoint-action=exec=sh x"),
+        ("a\u202egpj.exe", "a_gpj.exe"),
+        ("a\ufeffb\u2066c\u2028d\u009be\u3164f", "a_b_c_d_e_f"),
+        ("\uff23\uff2f\uff2e", "_\uff23\uff2f\uff2e"),
         ("../a", "__/a"),
         ("/a", "_/a"),
         ("a//b/", "a/_/b/_"),
@@ -111,6 +126,70 @@ def test_of_versions_of_one_key_the_last_has_the_plain_name_as_the_reader_has_it
 
     assert done == {"a": b"3", "a~2": b"1", "a~3": b"2", "b": b"other"}
     assert bundle["a"] == done["a"]
+
+
+def test_a_name_is_kept_that_only_looks_strange() -> None:
+    keys = ["a.b", "a-b", "~a", "digit~1", "é😀", "日本語", "$(x)"]
+
+    assert safe_names(keys, windows=False) == [(key,) for key in keys]
+
+
+def test_more_bytes_than_are_allowed_or_than_the_disk_has_are_not_begun(
+    tmp_path: Path, executor: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = _bundle(["a", "b"], [b"12", b"34"], executor)
+
+    with pytest.raises(ExtractionError, match="than --max-bytes allows"):
+        list(extract_members(bundle, bundle, tmp_path, max_bytes=3))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=3))
+    with pytest.raises(ExtractionError, match="no room"):
+        list(extract_members(bundle, bundle, tmp_path))
+
+    assert list(tmp_path.iterdir()) == []
+    assert [one.fault for one in extract_members(bundle, [bundle.entries[0]], tmp_path, max_bytes=2)] == [None]
+
+
+def test_a_file_that_appears_while_another_is_written_is_kept(tmp_path: Path) -> None:
+    with pytest.raises(ExtractionError, match="taken"), new_file(tmp_path / "a"):
+        (tmp_path / "a").write_bytes(b"old")
+
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"old"}
+
+
+def test_a_folder_that_is_swapped_for_a_link_meanwhile_leads_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "outside").mkdir()
+
+    with Destination.at(tmp_path) as destination, destination.new_file(("in", "a")) as file:
+        file.write(b"1")
+        (tmp_path / "in").rename(tmp_path / "moved")
+        (tmp_path / "in").symlink_to(tmp_path / "outside")
+
+    assert list((tmp_path / "outside").iterdir()) == []
+    assert (tmp_path / "moved" / "a").read_bytes() == b"1"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_system_without_handles_or_hard_links_writes_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool
+) -> None:
+    def no_links(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, "no hard links")
+
+    for number, (handles, link) in enumerate([(False, os.link), (True, no_links)]):
+        monkeypatch.setattr("aggregator.bundles.destination._HANDLES", handles)
+        monkeypatch.setattr(os, "link", link)
+        with Destination.at(tmp_path) as destination:
+            with destination.new_file((f"{number}", "a"), overwrite=overwrite) as file:
+                file.write(b"1")
+            if not overwrite:
+                with pytest.raises(ExtractionError), destination.new_file((f"{number}", "a")):
+                    raise AssertionError
+            (tmp_path / f"link{number}").symlink_to(tmp_path)
+            with pytest.raises(ExtractionError), destination.new_file((f"link{number}", "a")):
+                raise AssertionError
+
+    assert sorted(path.read_bytes() for path in tmp_path.glob("[01]/*")) == [b"1", b"1"]
 
 
 def test_a_name_that_is_too_long_is_cut_and_stays_unlike_its_neighbour() -> None:
@@ -158,7 +237,7 @@ def test_hostile_keys_are_written_below_the_folder_byte_for_byte(tmp_path: Path,
     assert [one.path.read_bytes() for one in done] == bodies
     assert all(one.path.resolve().is_relative_to(folder.resolve()) for one in done)
     assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == len(HOSTILE)
-    assert {one.entry.key for one in done if not one.renamed} >= {"Same", "Stra\u00dfe", "caf\u00e9", "file", ".hidden"}
+    assert {one.entry.key for one in done if not one.renamed} >= {"Same", "Stra\u00dfe", "caf\u00e9", "file"}
     assert {one.entry.key for one in done if one.renamed} >= {
         "../../etc/passwd",
         "CON",

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import Result
 
 from aggregator.contracts import documents as documents_of_files
-from aggregator.contracts.documents import MAX_DOCUMENT_BYTES, Lines, documents
+from aggregator.contracts.documents import MAX_DOCUMENT_BYTES, MAX_VALUES, documents, lines_of
 from fixtures import factories
 from tests.support.contract_command import MINIMAL, SECRET, Run, with_object
 
@@ -183,9 +183,18 @@ def test_faults_have_the_lines_of_their_values() -> None:
 
     pointers = ["", "/a", "/a/0", "/a/1", "/a/1/b", "/a/1/c~1d", "/", "//", "/a/1/missing", "/no/where"]
 
-    lines = Lines(text)
+    assert lines_of(text, pointers) == [1, 1, 1, 2, 2, 3, 4, 5, 2, 1]
 
-    assert [lines.of(pointer) for pointer in pointers] == [1, 1, 1, 2, 2, 3, 4, 5, 2, 1]
+
+def test_lines_are_counted_in_linear_time_whatever_a_string_holds() -> None:
+    assert lines_of(b'{"b": 1,\n "a": "' + b'\\"' * 1_000_000 + b'"}', ["/a"]) == [2]
+    assert lines_of(b'"' + b'\\"' * 1_000_000, [""]) == [1]
+
+
+def test_a_document_of_more_values_than_any_has_is_not_judged(judged: Callable[..., Result]) -> None:
+    result = judged(b"[" + b"0," * (MAX_VALUES + 1) + b"0]")
+
+    assert result.stdout.startswith(f"message.json:1 (root): json: has more than {MAX_VALUES:,} values")
 
 
 def test_a_document_keeps_its_line_behind_blank_ones() -> None:

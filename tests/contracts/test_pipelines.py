@@ -145,6 +145,34 @@ def test_the_action_annotates_what_is_wrong_and_fails(
     assert summary in (tmp_path / "summary").read_text()
 
 
+@pytest.mark.once
+def test_the_action_runs_nothing_of_the_checkout_that_it_judges(tmp_path: Path) -> None:
+    action = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
+    scripts = {step["name"]: step["run"] for step in action["runs"]["steps"] if "run" in step}
+    checkout, ran = tmp_path / "checkout", tmp_path / "ran"
+    for name in ("venv", "pip", "aggregator", "typer", "ensurepip"):
+        (checkout / name).mkdir(parents=True)
+        for module in ("__init__", "__main__"):
+            (checkout / name / f"{module}.py").write_text(f"open({str(ran)!r}, 'w')")
+    (checkout / "--contract=x.json").write_text("{}")
+    given = {"RUNNER_TEMP": str(tmp_path), "GITHUB_STEP_SUMMARY": str(tmp_path / "summary"), "ACTION": str(ROOT)}
+    given |= {"FILES": "*.json", "CONTRACT": "", "PROFILE": "producer"}
+    given |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+    installed = _run(["bash", "-eo", "pipefail", "-c", scripts["Install"]], cwd=checkout, env=given)
+    judged = _run(["bash", "-eo", "pipefail", "-c", scripts["Check"]], cwd=checkout, env=given)
+
+    assert installed.returncode == 0, installed.stderr
+    assert (judged.returncode, "1 messages, 1 invalid" in judged.stderr or "1 message" in judged.stderr) == (1, True)
+    assert not ran.exists()
+
+
+def test_the_hook_takes_no_file_for_an_option() -> None:
+    (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text(encoding="utf-8"))
+
+    assert hook["entry"].split()[-1] == "--"
+
+
 def test_the_action_puts_no_input_into_a_script() -> None:
     action = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from aggregator.bundles.extraction import ExtractionError
+from aggregator.bundles.destination import ExtractionError
 from aggregator.bundles.index import Member
 from aggregator.bundles.layout import BLOCK_SIZE
 from aggregator.exceptions import AggregatorError, BundleFormatError
@@ -155,6 +155,29 @@ def test_a_file_that_is_there_is_not_overwritten(quiet: list[str], tmp_path: Pat
         store_repacked(plan_repack(quiet), str(tmp_path / "out.gz"), level=6, published=[])
 
     assert (tmp_path / "out.gz").read_bytes() == b"mine"
+
+
+def test_more_bytes_than_are_allowed_are_not_written(quiet: list[str], tmp_path: Path) -> None:
+    before = sorted(tmp_path.iterdir())
+
+    for out in (str(tmp_path / "out.gz"), "s3://elsewhere/out.gz"):
+        with pytest.raises(ExtractionError, match="than --max-bytes allows"):
+            store_repacked(plan_repack(quiet), out, level=6, published=[], max_bytes=1)
+
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_bundle_that_no_reader_would_open_is_not_written(
+    quiet: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_repack(quiet)
+    largest = max(Path(target).stat().st_size for target in quiet)
+    monkeypatch.setattr("aggregator.bundles.footer.most_index_values", lambda size: 0 if size > largest else 10**6)
+
+    with pytest.raises(RepackingError, match="repack fewer: the index claims more"):
+        store_repacked(plan, str(tmp_path / "out.gz"), level=6, published=[])
+
+    assert not (tmp_path / "out.gz").exists()
 
 
 def test_a_folder_leaves_the_name_open(quiet: list[str], tmp_path: Path) -> None:

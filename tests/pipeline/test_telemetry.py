@@ -52,6 +52,19 @@ def test_a_key_cannot_forge_a_line(capsys: pytest.CaptureFixture[str], settings:
     assert written.isascii()
 
 
+def test_a_message_of_250_kb_makes_no_log_line_that_large(capsys: pytest.CaptureFixture[str], settings: Any) -> None:
+    telemetry.configure_logging(settings())
+    keys = ["\x01" * 1_024] * 79
+
+    structlog.get_logger().error("envelope.rejected", objects=keys, why="x" * 250_000, key=keys[0])
+
+    written = capsys.readouterr().out
+    line = json.loads(written)
+    assert len(written) < 64 * 1024
+    assert (line["objects"][0], line["objects"][-1], line["key"]) == (keys[0], "… and 74 more", keys[0])
+    assert line["why"].endswith("… (250,000 characters)")
+
+
 def test_a_fact_may_have_a_name_that_logging_keeps_for_itself(
     capsys: pytest.CaptureFixture[str], settings: Any
 ) -> None:

@@ -39,6 +39,26 @@ def test_the_container_is_built_from_the_lock_on_nothing_and_runs_without_root()
     assert _instructions("USER") == ["65532:65532"]
 
 
+def test_no_code_and_no_setting_is_taken_from_where_others_may_write(tmp_path: Path) -> None:
+    """With a HOME in /tmp, a module of the user's site and a credential process of a profile ran."""
+    environment = dict(field.split("=", 1) for line in _instructions("ENV") for field in line.split())
+    module = tmp_path / f".local/lib/python3.{sys.version_info.minor}/site-packages/usercustomize.py"
+    module.parent.mkdir(parents=True)
+    module.write_text("print('ran')")
+
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys, os; print(sys.path[0], os.path.expanduser('~'))"],
+        env={**environment, "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert done.stdout == f"{ROOT} /nonexistent\n"
+    assert {environment[name] for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE")} == {"/dev/null"}
+
+
 @pytest.mark.integration
 def test_the_worker_runs_in_the_file_system_of_the_container(world: World, tmp_path: Path) -> None:
     image = _image(tmp_path)
@@ -53,7 +73,9 @@ def test_the_worker_runs_in_the_file_system_of_the_container(world: World, tmp_p
         "LD_LIBRARY_PATH": f"{sys.base_prefix}/lib",
     }
 
-    with Running(queue, command=inside, env={**environment, "HOME": "/tmp", "PATH": os.environ["PATH"]}) as running:
+    with Running(
+        queue, command=inside, env={**environment, "HOME": "/nonexistent", "PATH": os.environ["PATH"]}
+    ) as running:
         until(lambda: queue.left() == (0, 0))
         status = running.ends()
 

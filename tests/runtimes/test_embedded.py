@@ -2,13 +2,22 @@
 
 import signal
 import socket
+import stat
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+import boto3
 import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
 
 from aggregator.runtimes.local import embedded, packages
 from aggregator.runtimes.local.embedded import EmbeddedAws, EmbeddedAwsError, install
@@ -109,6 +118,110 @@ def test_a_child_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pyt
 
     with pytest.raises(EmbeddedAwsError, match="does not answer"), EmbeddedAws():
         pass
+
+
+@pytest.fixture(scope="module")
+def aws() -> Iterator[EmbeddedAws]:
+    """What a local run starts."""
+    started = EmbeddedAws()
+    with started:
+        yield started
+
+
+_FOREIGN = {"Origin": "https://evil.example", "Content-Type": "text/plain"}
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("method", ["POST", "GET", "OPTIONS", "PUT"])
+@pytest.mark.parametrize(
+    "path", ["/2015-03-31/functions", "/", "/bucket/key", "/_ministack/reset", "/_ministack/config", "/health"]
+)
+@pytest.mark.parametrize("headers", [_FOREIGN, {"Sec-Fetch-Site": "cross-site"}, {}], ids=["origin", "fetch", "none"])
+def test_a_request_of_a_page_or_of_a_neighbour_is_rejected_without_a_cors_header(
+    aws: EmbeddedAws, method: str, path: str, headers: dict[str, str]
+) -> None:
+    status, answered = _asked(aws.endpoint_url, method, path, headers)
+
+    assert (status, [name for name in answered if name.lower().startswith("access-control-")]) == (403, [])
+
+
+@pytest.mark.integration
+def test_a_page_gets_nothing_with_the_key_of_the_run_either(aws: EmbeddedAws) -> None:
+    signed = {"Authorization": f"AWS4-HMAC-SHA256 Credential={aws.credentials.access_key_id}/20261128/us-east-1/s3/"}
+    named = {"Host": "rebound.example", **signed}
+
+    assert _asked(aws.endpoint_url, "GET", "/", {**signed, **_FOREIGN})[0] == 403
+    assert _asked(aws.endpoint_url, "GET", "/", named)[0] == 403
+    assert _asked(aws.endpoint_url, "POST", "/_ministack/reset", signed)[0] == 403
+
+
+@pytest.mark.integration
+def test_only_the_credentials_of_the_run_and_only_its_services_are_served(aws: EmbeddedAws) -> None:
+    key, secret = aws.credentials
+
+    assert _client("s3", aws, key, secret).list_buckets()["Buckets"] == []
+    for stranger in [
+        ("testing", "testing"),
+        ("test", "test"),
+        ("test", secret),
+        ("123456789012", secret),
+    ]:
+        with pytest.raises(ClientError):
+            _client("s3", aws, *stranger).list_buckets()
+    with pytest.raises(ClientError):
+        _client("lambda", aws, key, secret).list_functions()
+
+
+@pytest.mark.integration
+def test_it_keeps_its_state_in_a_folder_that_is_private_and_goes_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("S3_PERSIST", "1")
+    monkeypatch.setenv("S3_DATA_DIR", str(tmp_path / "elsewhere"))
+
+    started = EmbeddedAws()
+    with started:
+        _client("s3", started, *started.credentials).create_bucket(Bucket="private")
+        (folder,) = tmp_path.iterdir()
+        mode = stat.S_IMODE(folder.stat().st_mode)
+
+    assert (mode, list(tmp_path.iterdir())) == (0o700, [])
+
+
+@pytest.mark.integration
+def test_an_unguarded_one_for_tests_rejects_pages_too() -> None:
+    with EmbeddedAws(guarded=False) as endpoint_url:
+        status, _ = _asked(endpoint_url, "POST", "/2015-03-31/functions", _FOREIGN)
+
+    assert status == 403
+
+
+def test_pip_is_not_taken_from_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pip").mkdir()
+    (tmp_path / "pip" / "__main__.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(InstallError):
+        install()
+
+    assert not (tmp_path / "ran").exists()
+
+
+def _asked(url: str, method: str, path: str, headers: dict[str, str]) -> tuple[int, list[str]]:
+    """The status of an answer and the names of its headers."""
+    address = urlsplit(url)
+    with closing(HTTPConnection(address.hostname or "", address.port, timeout=10)) as connection:
+        connection.request(method, path, b"{}", headers)
+        answer = connection.getresponse()
+        return answer.status, [name for name, _ in answer.getheaders()]
+
+
+def _client(service: Any, aws: EmbeddedAws, key: str, secret: str) -> Any:
+    session = boto3.Session(key, secret, region_name="us-east-1")
+    return session.client(service, endpoint_url=aws.endpoint_url, config=Config(s3={"addressing_style": "path"}))
 
 
 def _is_refused(host: str | None, port: int | None) -> bool:

@@ -1,21 +1,26 @@
 """`aggregator worker`, as real processes on the embedded AWS; and what its supervisor decides, with a clock of ours."""
 
+import contextlib
+import errno
 import json
 import multiprocessing
 import os
 import signal
+import socket
+import threading
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 from typer.testing import CliRunner
 
 from aggregator.commands.main import app
 from aggregator.pipeline.deadlines import GRACE
-from aggregator.runtimes.worker.health import HealthError, serve_health
+from aggregator.runtimes.worker.health import MOST_CONNECTIONS, HealthError, serve_health
 from aggregator.runtimes.worker.process import (
     HANDLING,
     Heartbeat,
@@ -209,6 +214,28 @@ def test_a_process_whose_invocation_takes_too_long_is_killed() -> None:
     assert (slot.pid, slot.failures, supervisor.health()["restarts"]) == (None, 1, 1)
 
 
+def test_a_process_that_the_system_cannot_start_is_tried_again_and_the_worker_lives_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    supervisor = Supervisor(Options("queue"), processes=2, drain=0, target=_hanging)
+    now = time.monotonic()
+
+    def no_descriptor(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("aggregator.runtimes.worker.supervisor._SPAWN.Process.start", no_descriptor)
+        supervisor._step(now)
+        supervisor._step(now + 0.5)
+    failed = [(slot.pid, slot.failures, slot.due) for slot in supervisor._slots]
+    monkeypatch.setattr("aggregator.runtimes.worker.supervisor._SPAWN.Pipe", no_descriptor)
+    supervisor._step(now + 1)
+
+    assert failed == [(None, 1, now + 1)] * 2
+    assert [(slot.pid, slot.failures, slot.due) for slot in supervisor._slots] == [(None, 2, now + 3)] * 2
+    assert supervisor.health()["healthy"] is False
+
+
 def test_an_invocation_is_overdue_well_before_its_claims_lapse(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who meets lapsed claims takes over, and a process that still may put must be dead by then."""
     monkeypatch.setenv("SERVICE_NAME", "worker")
@@ -269,6 +296,25 @@ def test_health_is_told_by_the_status(path: str, status: int, *, healthy: bool) 
 
     assert found == status
     assert status == 404 or json.loads(body) == {"healthy": healthy}
+
+
+def test_slow_clients_take_no_more_than_their_share_and_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aggregator.runtimes.worker.health.SECONDS", 0.5)
+    with serve_health("127.0.0.1:0", lambda: {"healthy": True}) as url, contextlib.ExitStack() as stack:
+        address = (str(urlsplit(url).hostname), urlsplit(url).port or 0)
+        clients = [stack.enter_context(socket.create_connection(address, timeout=10)) for _ in range(100)]
+        for client in clients:
+            with contextlib.suppress(OSError):
+                client.send(b"G")
+
+        threads = threading.active_count()
+        ended = [_until_closed(client) for client in clients]
+
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            assert (answer.status, answer.headers["Server"]) == (200, "aggregator")
+
+    assert threads < MOST_CONNECTIONS * 2 + 20
+    assert ended == [b""] * 100
 
 
 @pytest.mark.parametrize("address", ["[::1]:0", "[::]:0"])
@@ -335,3 +381,11 @@ def _is_alive(pid: int) -> bool:
     except OSError:
         return False
     return state != "Z"
+
+
+def _until_closed(client: socket.socket) -> bytes:
+    """What comes before the other side ends the connection."""
+    try:
+        return client.recv(100)
+    except OSError:
+        return b""

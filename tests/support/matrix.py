@@ -174,5 +174,5 @@ def table(embedded: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 if __name__ == "__main__":
-    with EmbeddedAws() as endpoint_url, pytest.MonkeyPatch.context() as patch:
+    with EmbeddedAws(guarded=False) as endpoint_url, pytest.MonkeyPatch.context() as patch:
         sys.stdout.write("\n".join([*table(endpoint_url, patch), ""]))

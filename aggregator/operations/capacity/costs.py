@@ -236,7 +236,7 @@ def priced(path: Path) -> dict[str, tuple[float, str]]:
         given = json.loads(path.read_text(encoding="utf-8"))
         unknown = set(given) - set(PRICES)
         changed = {name: (float(price), str(path)) for name, price in given.items()}
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         raise PlanError(f"{path} is not a JSON object of names and dollars") from None
     if unknown:
         raise PlanError(f"{path} has prices of what we do not use: {', '.join(sorted(unknown))}")

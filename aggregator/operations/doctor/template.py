@@ -52,6 +52,8 @@ def read(path: Path) -> dict[str, Any]:
     """
     try:
         document = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except RecursionError:
+        raise TemplateError(f"{path} is not a template: it is nested too deeply") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise TemplateError(f"{path} is not YAML: " + " ".join(str(error).split())) from error
     if not isinstance(document, dict) or not isinstance(document.get("Resources"), dict):
@@ -224,7 +226,28 @@ def _constraint(declaration: Mapping[str, Any]) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML with CloudFormation's short forms."""
+    """YAML with CloudFormation's short forms; nothing that is repeated repeats."""
+
+    _anchors = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """
+        The next node.
+
+        Raises:
+            ComposerError: it is an alias in a node that has a name itself.
+        """
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent):
+            if self._anchors:
+                mark: Any = event.start_mark
+                raise yaml.composer.ComposerError(problem="an alias within an anchor", problem_mark=mark)
+            return super().compose_node(parent, index)
+        self._anchors += event.anchor is not None
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._anchors -= event.anchor is not None
 
 
 def _short_form(loader: _Loader, tag: str, node: yaml.Node) -> dict[str, Any]:

@@ -11,7 +11,9 @@ producers; the mark that it keeps only spares work. Memory is that of a page or 
 import fnmatch
 import functools
 import json
+import os
 import re
+import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -126,22 +128,24 @@ class Bookmark:
             "unsent": mark.unsent,
             "totals": vars(mark.totals),
         }
-        draft = self.path.with_name(self.path.name + ".new")
-        draft.write_text(json.dumps(kept, ensure_ascii=False, indent=1), encoding="utf-8")
-        draft.replace(self.path)
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=self.path.parent, delete=False) as draft:
+            draft.write(json.dumps(kept, ensure_ascii=False, indent=1))
+        Path(draft.name).replace(self.path)
 
     def remove(self) -> None:
         """Forget the mark: all is done."""
         self.path.unlink(missing_ok=True)
 
     def _kept(self) -> tuple[float, Mark]:
-        if not self.path.exists():
+        if not os.path.lexists(self.path):
             return self._now, Mark({}, [], Totals())
+        if self.path.is_symlink() or (hasattr(os, "getuid") and self.path.stat().st_uid != os.getuid()):
+            raise BackfillError(f"{self.path} is a link, or not yours: what it says would be sent; name another file")
         try:
             kept = json.loads(self.path.read_text(encoding="utf-8"))
             call, began, totals = kept["call"], float(kept["began"]), kept["totals"]
             mark = Mark(kept["position"], kept["unsent"], Totals(**{**totals, "rejected": Counter(totals["rejected"])}))
-        except (ValueError, TypeError, LookupError):
+        except (ValueError, TypeError, LookupError, RecursionError):
             raise BackfillError(f"{self.path} is not the mark of a backfill: name another file") from None
         if call != self._call:
             raise BackfillError(f"{self.path} is the mark of another backfill: name another file, or remove it")

@@ -36,7 +36,7 @@ def readable_files(folder: Path, *, out: Path) -> Files:
     found, others = dict[str, Path](), 0
     try:
         for path in sorted(_walk(folder, out.resolve())):
-            if not path.is_file():
+            if not path.is_file() or (path.is_symlink() and not path.resolve().is_relative_to(folder.resolve())):
                 others += 1
                 continue
             key = _key(path.relative_to(folder))

@@ -59,7 +59,8 @@ def install(lock: Path, package: str, *, called: str, say: Callable[[str], None]
 
 
 def _pip_install(lock: Path, target: Path, called: str) -> None:
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    command = [sys.executable, "-P", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    # -P: the working directory may be a stranger's, and have a pip of its own
     command += ["--no-user"]  # `user = true` in pip's configuration excludes a target
     command += ["--only-binary", ":all:", "--require-hashes", "--target", str(target), "--requirement", str(lock)]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PIP_") or name in _FROM_WHERE}

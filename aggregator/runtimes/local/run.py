@@ -24,6 +24,7 @@ from aggregator import app
 from aggregator.aws import CommandClients
 from aggregator.operations.ledger_reader import LedgerReader
 from aggregator.runtimes.lines import Lines
+from aggregator.runtimes.local.embedded import Credentials
 from aggregator.runtimes.local.files import LocalRunError
 from aggregator.runtimes.local.stack import Stack, make_stack
 from aggregator.runtimes.polling import EventSourceMapping, LocalContext
@@ -41,7 +42,7 @@ _PATIENCE = 60.0
 
 _ANY = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local", "AWS_DEFAULT_REGION": "us-east-1"}
 _OWN = {
-    **_ANY,
+    "AWS_DEFAULT_REGION": "us-east-1",
     "AWS_CONFIG_FILE": os.devnull,
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
     "AWS_EC2_METADATA_DISABLED": "true",
@@ -91,7 +92,7 @@ def run(
     *,
     endpoint_url: str,
     name: str,
-    own: bool = False,
+    credentials: Credentials | None = None,
     invoke: "Callable[[dict[str, Any]], Invoked] | None" = None,
     log: Callable[[str], object] = lambda _: None,
     report: Callable[[Progress], object] = lambda _: None,
@@ -99,9 +100,9 @@ def run(
     """
     Aggregate `files` on the AWS at `endpoint_url` and write the bundles below `out`.
 
-    `name` begins the name of every resource, which is made if it is not there; `own` says that this AWS was started for
-    the run, so nothing that the environment says about another one counts; `invoke` runs the handler, by default in
-    this process; `log` is given each line that the handler logs, `report` the progress.
+    `name` begins the name of every resource, which is made if it is not there; `credentials` are those of an AWS that
+    was started for the run, so nothing that the environment says about another one counts; `invoke` runs the handler,
+    by default in this process; `log` is given each line that the handler logs, `report` the progress.
 
     Raises:
         LocalRunError: nothing moves any more, or the AWS does not do what it is asked.
@@ -114,7 +115,7 @@ def run(
         return response
 
     with (
-        _environment(endpoint_url, name, own=own),
+        _environment(endpoint_url, name, credentials),
         contextlib.redirect_stdout(Lines(lambda line: log(line.rstrip("\n")))),
         _translated(),
     ):
@@ -223,16 +224,17 @@ def _translated() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _environment(endpoint_url: str, name: str, *, own: bool) -> Iterator[None]:
+def _environment(endpoint_url: str, name: str, credentials: Credentials | None) -> Iterator[None]:
     """
     The environment of the function: where it works is given; what the user has set of how it works is kept.
 
-    On an AWS of our `own` nothing else is kept of AWS's, Powertools' and proxies' variables, and no file of AWS's read.
+    On an AWS of our own, which has `credentials`, nothing else is kept of AWS's, Powertools' and proxies' variables,
+    and no file of AWS's is read.
     """
-    before = dict(os.environ)
+    before, own = dict(os.environ), _of_our_own(credentials)
     os.environ.clear()
-    os.environ.update({name: value for name, value in before.items() if not _is_elsewhere(name, own=own)})
-    for variable, value in {**(_OWN if own else _ANY), "LOG_LEVEL": "INFO", "IDEMPOTENCY_TTL_DAYS": "30"}.items():
+    os.environ.update({name: value for name, value in before.items() if not _is_elsewhere(name, own=own is not None)})
+    for variable, value in {**(own or _ANY), "LOG_LEVEL": "INFO", "IDEMPOTENCY_TTL_DAYS": "30"}.items():
         os.environ.setdefault(variable, value)
     os.environ["AWS_ENDPOINT_URL"] = endpoint_url
     os.environ["DISTRIBUTION_BUCKET_NAME"] = f"{name}-distribution"
@@ -243,6 +245,13 @@ def _environment(endpoint_url: str, name: str, *, own: bool) -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+def _of_our_own(credentials: Credentials | None) -> dict[str, str] | None:
+    if credentials is None:
+        return None
+    key, secret = credentials
+    return {**_OWN, "AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret}
 
 
 def _is_elsewhere(variable: str, *, own: bool) -> bool:

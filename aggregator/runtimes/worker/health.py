@@ -3,17 +3,25 @@ Whether a process is well, told over HTTP: `GET /health` answers 200 or 503, and
 
     with serve_health("127.0.0.1:8080", report) as address:
         ...
+
+Anybody who reaches the port may ask, so a client can take little: at most `MOST_CONNECTIONS` are served at once, each
+for `SECONDS` from its first byte to its last. One more connection is closed at once.
 """
 
 import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from aggregator.exceptions import AggregatorError
+
+MOST_CONNECTIONS = 16
+
+SECONDS = 5.0
+"""Seconds that a connection may take as a whole; a time-out for each byte would never end for a slow client."""
 
 Report = Callable[[], dict[str, Any]]
 """Says how things are; `healthy` in it decides between 200 and 503."""
@@ -54,6 +62,36 @@ def serve_health(address: str, report: Report) -> Iterator[str]:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = MOST_CONNECTIONS
+
+    def __init__(self, *arguments: Any) -> None:
+        self._free = threading.BoundedSemaphore(MOST_CONNECTIONS)
+        super().__init__(*arguments)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection in a thread of its own, if there is one free."""
+        if not self._free.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self._free.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serve a connection, and close it when its time is over, whatever the client does."""
+        deadline = threading.Timer(SECONDS, _cut, [request])
+        deadline.daemon = True
+        try:
+            deadline.start()
+            super().process_request_thread(request, client_address)
+        finally:
+            deadline.cancel()
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: a client that went away is no fault of ours."""
 
 
 class _Server6(_Server):
@@ -62,8 +100,7 @@ class _Server6(_Server):
 
 class _Handler(BaseHTTPRequestHandler):
     report: Report
-    timeout = 5.0
-    """Seconds after which a client that says nothing is left."""
+    timeout = SECONDS
 
     def do_GET(self) -> None:
         if self.path != "/health":
@@ -77,5 +114,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    def version_string(self) -> str:
+        """Name no version: it tells a stranger which faults to try."""
+        return "aggregator"
+
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is the base class's
         """Say nothing: a probe every few seconds is not worth a line."""
+
+
+def _cut(connection: socket.socket) -> None:
+    """End a connection under whoever reads or writes it."""
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)

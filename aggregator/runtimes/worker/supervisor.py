@@ -29,6 +29,7 @@ LOG_EVENTS = {
     "worker.draining": "a signal asked the worker to stop: the processes finish what they have in hand",
     "worker.stopped": "the worker ended, with this exit status",
     "process.ended": "a process ended that should not have, or died: another takes its place after so many seconds",
+    "process.unstarted": "the system could not start a process: another attempt follows after so many seconds",
     "process.killed": "a process was killed: its invocation took longer than Lambda allows, or it did not drain",
 }
 """What is said here beside the log events of `worker.py`."""
@@ -55,12 +56,25 @@ class Slot:
         self._heartbeats: Connection | None = None
 
     def start(self, target: Callable[[Options, Connection], None], options: Options, now: float) -> None:
-        """Put a new process into the place."""
-        self._heartbeats, theirs = _SPAWN.Pipe(duplex=False)
-        self.process = _SPAWN.Process(target=target, args=(options, theirs))
-        self.process.start()
-        self.pid = self.process.pid
-        theirs.close()
+        """
+        Put a new process into the place.
+
+        Raises:
+            OSError: the system has no process or descriptor left; another attempt is due later.
+        """
+        try:
+            heartbeats, theirs = _SPAWN.Pipe(duplex=False)
+            with theirs:
+                process = _SPAWN.Process(target=target, args=(options, theirs))
+                try:
+                    process.start()
+                except OSError:
+                    heartbeats.close()
+                    raise
+        except OSError:
+            self._put_off(now)
+            raise
+        self._heartbeats, self.process, self.pid = heartbeats, process, process.pid
         self.heartbeat, self.heard, self.began = Heartbeat(), now, now
 
     def listen(self, now: float) -> None:
@@ -84,9 +98,15 @@ class Slot:
         self.process, self.pid = None, None
         if code == 0 or now > self.began + _LONGEST_BACKOFF:
             self.failures = 0
-        self.failures += bool(code)
-        self.due = now + (min(2.0 ** (self.failures - 1), _LONGEST_BACKOFF) if code else 0)
+        self.due = now
+        if code:
+            self._put_off(now)
         return code
+
+    def _put_off(self, now: float) -> None:
+        """Count a failure, and wait longer after each."""
+        self.failures += 1
+        self.due = now + min(2.0 ** min(self.failures - 1, 10), _LONGEST_BACKOFF)
 
     def report(self, now: float) -> dict[str, Any]:
         """What is known of it, for people."""
@@ -145,7 +165,7 @@ class Supervisor:
             self._begin_drain(now)
         for slot in self._slots:
             if slot.process is None and now >= slot.due and not self._received:
-                slot.start(self._target, self._options, now)
+                self._start(slot, now)
         wait([slot.process.sentinel for slot in self._slots if slot.process], _TICK)
         for slot in self._slots:
             slot.listen(now)
@@ -156,6 +176,12 @@ class Supervisor:
             elif slot.process and self._drained_by and now > self._drained_by:
                 self._status = UNDRAINED
                 self._kill(slot, "it did not drain in time")
+
+    def _start(self, slot: Slot, now: float) -> None:
+        try:
+            slot.start(self._target, self._options, now)
+        except OSError as error:
+            log.error("process.unstarted", fault=str(error), again_in=round(slot.due - now))
 
     def _begin_drain(self, now: float) -> None:
         log.info("worker.draining", signal=signal.Signals(self._received[0]).name, seconds=self._drain)

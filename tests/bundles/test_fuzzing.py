@@ -1,0 +1,152 @@
+"""
+Whatever a file holds, a reader says what is wrong with it, or reads it: no other error, no hang, no flood.
+
+`just fuzz` goes on for as long as it is told.
+"""
+
+import io
+import json
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from aggregator.bundles.bundle import Bundle
+from aggregator.bundles.layout import FOOTER_SIZE
+from aggregator.exceptions import BundleFormatError, BundleVersionError
+from tests.support.damage import MEMBERS, pack, with_index
+
+_SECONDS = float(os.environ.get("FUZZ_SECONDS", "60"))
+
+with ThreadPoolExecutor(1) as _threads:
+    _SEEDS = [
+        pack([b"a\n", b"bb"], _threads),
+        pack(MEMBERS, _threads),
+        pack([], _threads),
+        pack([b"", b"x" * 70_000], _threads, framing="none", keys=["é" * 500, 'a"\\,[{']),
+    ]
+_INDEXES = [Bundle.open(io.BytesIO(seed)).index.model_dump(mode="json") for seed in _SEEDS]
+
+_NUMBERS = st.sampled_from([-1, 0, 1, 2, 5, 2**31, 2**32, 2**53, 2**63 - 1, 2**63, 2**64, 10**40]) | st.integers()
+_VALUES: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | _NUMBERS | st.floats() | st.text(max_size=20) | st.just("x" * 2_000),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=10,
+)
+_EDITS = st.lists(
+    st.tuples(st.floats(0, 1, exclude_max=True), st.sampled_from(["cut", "set", "repeat"]), st.binary(max_size=8)),
+    min_size=1,
+    max_size=6,
+)
+
+
+@st.composite
+def _changed_index(draw: st.DrawFn) -> bytes:
+    """A bundle whose index is another in some places, under a footer that is right."""
+    number = draw(st.integers(0, len(_SEEDS) - 1))
+    index = json.loads(json.dumps(_INDEXES[number]))
+    for _ in range(draw(st.integers(1, 3))):
+        target = index if draw(st.booleans()) else index["members"]
+        if not isinstance(target, dict):
+            break
+        name = draw(st.sampled_from([*sorted(target), "repacked", "later"]))
+        column = target.get(name)
+        if isinstance(column, list) and column and draw(st.booleans()):
+            column[draw(st.integers(0, len(column) - 1))] = draw(_VALUES | st.sampled_from(column))
+        else:
+            target[name] = draw(_VALUES)
+        if not isinstance(index.get("members"), dict):
+            break
+    return with_index(_SEEDS[number], json.dumps(index).encode())
+
+
+@st.composite
+def _edited_text(draw: st.DrawFn) -> bytes:
+    """A bundle whose index is broken as a text, under a footer that is right."""
+    number = draw(st.integers(0, len(_SEEDS) - 1))
+    return with_index(_SEEDS[number], _edited(json.dumps(_INDEXES[number]).encode(), draw(_EDITS)))
+
+
+@st.composite
+def _edited_file(draw: st.DrawFn) -> bytes:
+    """A bundle whose bytes are changed anywhere."""
+    return _edited(draw(st.sampled_from(_SEEDS)), draw(_EDITS))
+
+
+@st.composite
+def _edited_footer(draw: st.DrawFn) -> bytes:
+    """A bundle whose footer is changed."""
+    seed = draw(st.sampled_from(_SEEDS))
+    return seed[:-FOOTER_SIZE] + _edited(seed[-FOOTER_SIZE:], draw(_EDITS))
+
+
+_ANY = st.one_of(_changed_index(), _edited_text(), _edited_file(), _edited_footer(), st.binary(max_size=400))
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(_ANY)
+def test_whatever_a_file_holds_it_is_read_or_named(data: bytes) -> None:
+    _read(data)
+
+
+@pytest.mark.chaos
+def test_for_as_long_as_it_is_told_whatever_a_file_holds_it_is_read_or_named() -> None:
+    ends, examples = time.monotonic() + _SECONDS, 0
+
+    while time.monotonic() < ends:
+        examples += _round(ends)
+
+    assert examples > 0
+
+
+def _round(ends: float) -> int:
+    seen = [0]
+
+    def check(data: bytes) -> None:
+        if time.monotonic() < ends:
+            seen[0] += 1
+            _read(data)
+
+    found = given(_ANY)(check)
+    settings(max_examples=1_000, deadline=None, database=None, suppress_health_check=list(HealthCheck))(found)()
+    return seen[0]
+
+
+def _read(data: bytes) -> None:
+    """Read all that a bundle offers; the text is no more than deflate can hold."""
+    try:
+        bundle = Bundle.open(io.BytesIO(data))
+    except (BundleFormatError, BundleVersionError):
+        return
+    assert sum(member.length for member in bundle) <= 1_032 * len(data)
+    assert len(bundle.provenance()) == len(bundle)
+    for _, chunks in bundle.walk():
+        _exhaust(chunks)
+    try:
+        bundle.verify()
+    except BundleFormatError:
+        return
+
+
+def _exhaust(chunks: Any) -> None:
+    try:
+        for _ in chunks:
+            pass
+    except BundleFormatError:
+        return
+
+
+def _edited(data: bytes, edits: list[tuple[float, str, bytes]]) -> bytes:
+    for place, kind, piece in edits:
+        at = int(place * len(data))
+        if kind == "cut":
+            data = data[:at] + data[at + 1 + len(piece) :]
+        elif kind == "set":
+            data = data[:at] + piece + data[at + len(piece) :]
+        else:
+            data = data[:at] + data[at : at + 64] * (1 + len(piece)) + data[at + 64 :]
+    return data
