@@ -289,7 +289,10 @@ def test_an_alarm_waits_for_what_comes_back_by_itself_and_sees_what_dies_again_a
     visibility, window = made["Queue"].properties["VisibilityTimeout"], PARAMETERS["BatchingWindowSeconds"]["MaxValue"]
     oldest, errors = made["OldestMessageAlarm"].properties, made["FunctionErrorsAlarm"].properties
     assert visibility + window + timeout < oldest["Threshold"] < 2 * visibility  # then SQS leaves it out of the metric
-    assert errors["DatapointsToAlarm"] == 2
+    silence = made["NoProgressAlarm"].properties
+    assert silence["EvaluationPeriods"] * 60 >= timeout + window + 120  # an invocation reports when it ends
+    assert errors["DatapointsToAlarm"] == made["RetriesAlarm"].properties["DatapointsToAlarm"] == 2
+    assert errors["EvaluationPeriods"] == made["RetriesAlarm"].properties["EvaluationPeriods"]
     assert (errors["EvaluationPeriods"] - 1) * errors["Period"] >= visibility + window
     assert errors["EvaluationPeriods"] * errors["Period"] <= SECONDS_PER_DAY  # the most that CloudWatch takes
 
