@@ -49,6 +49,14 @@ def _versions_wanted(stack: Stack) -> None:
     )
 
 
+def _key(bucket: str) -> Callable[[Stack], object]:
+    default: Any = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": "arn:aws:kms:us-east-1:123456789012:key/one"}
+    return lambda stack: stack.s3.put_bucket_encryption(
+        Bucket=stack.ids[bucket],
+        ServerSideEncryptionConfiguration={"Rules": [{"ApplyServerSideEncryptionByDefault": default}]},
+    )
+
+
 FAULTS: dict[str, tuple[Callable[[Stack], object], set[str]]] = {
     "a filter on the mapping": (_filter, {"filters"}),
     "a function that may not run": (_no_concurrency, {"function state"}),
@@ -71,6 +79,8 @@ FAULTS: dict[str, tuple[Callable[[Stack], object], set[str]]] = {
         lambda stack: stack.s3.delete_bucket_policy(Bucket=stack.ids["Distribution"]),
         {"commit"},
     ),
+    "a source under a key that the role may not use": (_key("Source"), {"permissions"}),
+    "bundles under a key that the role may not use": (_key("Distribution"), {"permissions"}),
     "objects from another bucket": (_other_sources, {"sources"}),
     "a source that is not versioned": (_versions_wanted, {"source bucket", "permissions"}),
 }
