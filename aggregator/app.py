@@ -30,6 +30,7 @@ from aws_lambda_powertools.utilities.parser import parse
 
 from aggregator.events import FOLDER_MARKER
 from aggregator.exceptions import (
+    ForeignSourceError,
     InvalidNotificationError,
     LedgerUnavailableError,
     LoopError,
@@ -168,12 +169,15 @@ def _bundled(announced: Sequence[ObjectRef], settings: Settings) -> Iterator[Obj
 
     Raises:
         LoopError: it announces an object in a bucket that we write to.
+        ForeignSourceError: it announces an object that SOURCE_BUCKETS does not name.
     """
     for ref in announced:
         if ref.is_folder_marker:
             continue
         if ref.bucket in {settings.distribution_bucket_name, settings.archive_bucket_name}:
             raise LoopError("the object is in a bucket that bundles are put into", bucket=ref.bucket)
+        if not settings.is_source(ref.bucket, ref.key):
+            raise ForeignSourceError("the object is not where SOURCE_BUCKETS lets objects come from", bucket=ref.bucket)
         yield ref
 
 

@@ -14,6 +14,7 @@ What each failure means for the envelope that brought it.
     │   ├── InvalidNotificationError
     │   ├── UnknownEventError
     │   ├── LoopError
+    │   ├── ForeignSourceError
     │   ├── MissingObjectError
     │   ├── ForbiddenObjectError
     │   ├── ArchivedObjectError
@@ -110,6 +111,12 @@ class LoopError(PermanentError):
     """The object is in a bucket that we write to."""
 
     reason = "loop"
+
+
+class ForeignSourceError(PermanentError):
+    """The object is not in a bucket that SOURCE_BUCKETS names."""
+
+    reason = "foreign_source"
 
 
 class MissingObjectError(PermanentError):

@@ -1,7 +1,7 @@
 """
 The stack of `deploy/template.yaml`, made and unmade with AWS's `sam`, which shows first and asks.
 
-    python -m deploy.stack deploy NAME [--arch x86_64] [options of sam deploy]
+    python -m deploy.stack deploy NAME [--arch x86_64] [--python 3.14] [options of sam deploy]
     python -m deploy.stack destroy NAME [options of sam delete]
 
 `sam deploy` prints the change set before it asks. `sam delete` does not say what it would delete, so this does.
@@ -19,7 +19,7 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from aggregator.exceptions import AggregatorError
-from deploy.build import MACHINES, ROOT, build
+from deploy.build import MACHINES, PYTHON, ROOT, build
 
 _KEPT = frozenset({"Retain", "RetainExceptOnCreate", "Snapshot"})
 
@@ -43,30 +43,42 @@ def deploy(
     options: Sequence[str],
     *,
     architecture: str = "arm64",
+    python: str = PYTHON,
     out: Path = ROOT / "build",
-    make: Callable[[Path, list[str]], object] = build,
+    make: Callable[..., object] = build,
 ) -> int:
     """Build the packages and hand over to `sam deploy`, which shows what would change and asks; its exit status."""
     sam = _sam()
-    make(out, list(MACHINES))
-    command = [sam, "deploy", "--template-file", str(written(out, architecture)), "--stack-name", name]
+    make(out, list(MACHINES), python=python)
+    command = [sam, "deploy", "--template-file", str(written(out, architecture, python)), "--stack-name", name]
     command += ["--capabilities", "CAPABILITY_IAM", "--resolve-s3", "--confirm-changeset", *options]
     return subprocess.run(command, check=False).returncode
 
 
-def written(out: Path, architecture: str) -> Path:
-    """The template for that architecture, in `out`, beside a copy of what it names beside itself; its path."""
+def written(out: Path, architecture: str, python: str = PYTHON) -> Path:
+    """The template for that architecture and Python, in `out`, beside a copy of what it names; its path."""
     source = ROOT / "deploy"
     shutil.copy(source / "backfill.asl.json", out)
     template = out / "template.yaml"
-    template.write_text((source / "template.yaml").read_text("utf-8").replace("arm64", architecture), "utf-8")
+    text = (source / "template.yaml").read_text("utf-8")
+    template.write_text(text.replace("arm64", architecture).replace(f"python{PYTHON}", f"python{python}"), "utf-8")
     return template
 
 
-def destroy(name: str, options: Sequence[str]) -> int:
-    """Say what would be deleted and what stays, and hand over to `sam delete`, which asks; its exit status."""
+def destroy(name: str, options: Sequence[str], *, region: str | None = None, profile: str | None = None) -> int:
+    """
+    Say what would be deleted and what stays, and hand over to `sam delete`, which asks; its exit status.
+
+    Raises:
+        StackError: there is no such stack in that region, or it cannot be read.
+    """
     sam = _sam()
-    for fate in fates(boto3.client("cloudformation"), name):
+    try:
+        cloudformation = boto3.Session(region_name=region, profile_name=profile).client("cloudformation")
+    except BotoCoreError as error:
+        raise StackError(str(error)) from error
+    options = [*options, *(["--region", region] if region else []), *(["--profile", profile] if profile else [])]
+    for fate in fates(cloudformation, name):
         print(f"{'stays' if fate.kept else 'goes':<7}{fate.kind:<36}{fate.name}")
     print("A bucket that goes must be empty; a table that is protected against deletion stays until it is not.")
     return subprocess.run([sam, "delete", "--stack-name", name, *options], check=False).returncode
@@ -107,6 +119,14 @@ def _sam() -> str:
     return found
 
 
+def _place(options: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Where the stack is, by the options of sam that say so, and the other options."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--region")
+    parser.add_argument("--profile")
+    return parser.parse_known_args(options)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make or unmake the stack; what we do not know is for sam."""
     parser = argparse.ArgumentParser(
@@ -115,11 +135,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("verb", choices=("deploy", "destroy"))
     parser.add_argument("name", help="name of the stack")
     parser.add_argument("--arch", choices=sorted(MACHINES), default="arm64", help="what the function runs on")
+    parser.add_argument("--python", default=PYTHON, help="the function's runtime, such as 3.14")
     known, options = parser.parse_known_args(arguments)
     try:
         if known.verb == "deploy":
-            return deploy(known.name, options, architecture=known.arch)
-        return destroy(known.name, options)
+            return deploy(known.name, options, architecture=known.arch, python=known.python)
+        where, options = _place(options)
+        return destroy(known.name, options, region=where.region, profile=where.profile)
     except AggregatorError as error:
         print(f"{known.verb}: {error}", file=sys.stderr)
         return 2

@@ -13,7 +13,8 @@ from aggregator.commands.console import FINDING, print_json, print_table, words
 from aggregator.exceptions import AggregatorError
 
 if TYPE_CHECKING:
-    from aggregator.operations.doctor.checks import Facts, Finding
+    from aggregator.operations.doctor.checks import Finding
+    from aggregator.operations.doctor.facts import Facts
 
 
 class CallError(AggregatorError):

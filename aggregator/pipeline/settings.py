@@ -21,7 +21,14 @@ SECONDS_PER_DAY = 86_400
 TableName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:/-]{3,1024}$")]
 """A table's name or ARN; it stands in the text of statements, between quotes."""
 
+Source = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?$")]
+"""A bucket that objects may come from, and optionally how their keys begin: `objects` or `objects/in/`."""
+
 LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(str.upper)]
+
+
+def _listed(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
 class Settings(BaseModel):
@@ -51,6 +58,10 @@ class Settings(BaseModel):
         "auto", description="how claims are written; auto probes a store that is not AWS's own"
     )
     archive_bucket_name: BucketName | None = Field(None, description="bucket that replication fills; never a source")
+    source_buckets: Annotated[tuple[Source, ...] | None, BeforeValidator(_listed)] = Field(
+        None,
+        description="where objects may come from: buckets, each with an optional /prefix, comma-separated; empty: any",
+    )
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str]) -> Self:
@@ -66,6 +77,11 @@ class Settings(BaseModel):
         except ValidationError as error:
             faults = [_fault(str(fault["loc"][0]), fault["type"], fault["msg"], given) for fault in error.errors()]
             raise ConfigurationError("the environment is not complete: " + "; ".join(faults)) from None
+
+    def is_source(self, bucket: str, key: str) -> bool:
+        """Whether an object may be bundled, by where it is."""
+        places = [source.partition("/") for source in self.source_buckets or ()]
+        return not places or any(bucket == name and key.startswith(prefix) for name, _, prefix in places)
 
     @property
     def max_bundle_input(self) -> int:

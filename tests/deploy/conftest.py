@@ -15,4 +15,6 @@ def made() -> dict[str, Resource]:
 @pytest.fixture
 def stack(embedded: str, monkeypatch: pytest.MonkeyPatch) -> Stack:
     """The stack as it is deployed, event source and all; nothing is put into its source bucket."""
-    return Stack(monkeypatch, embedded, with_event_source=True)
+    made = Stack(monkeypatch, embedded, with_event_source=True)
+    made.lock_probe()
+    return made

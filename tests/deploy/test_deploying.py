@@ -46,10 +46,10 @@ def test_deploying_shows_the_change_set_and_asks(sam: Path, tmp_path: Path) -> N
     made: list[list[str]] = []
     options = ["--parameter-overrides", "Memory=2048"]
 
-    status = deploy("mine", options, out=tmp_path, make=lambda _, packages: made.append(packages))
+    status = deploy("mine", options, out=tmp_path, make=lambda _, packages, python: made.append([*packages, python]))
 
     called = sam.read_text(encoding="utf-8").splitlines()
-    assert (status, made, called[:2]) == (3, [["x86_64", "arm64"]], ["deploy", "--template-file"])
+    assert (status, made, called[:2]) == (3, [["x86_64", "arm64", "3.13"]], ["deploy", "--template-file"])
     assert called[2] == str(tmp_path / "template.yaml")
     assert called[3:] == [
         *("--stack-name", "mine"),
@@ -75,6 +75,12 @@ def test_what_the_template_names_lies_where_it_says_for_either_architecture(tmp_
     assert json.loads((template.parent / machine["DefinitionUri"]).read_text("utf-8"))["StartAt"]
 
 
+def test_the_runtime_is_the_python_that_the_package_was_made_for(tmp_path: Path) -> None:
+    function = read(written(tmp_path, "arm64", "3.14"))["Resources"]["Function"]["Properties"]
+
+    assert function["Runtime"] == "python3.14"
+
+
 def test_an_architecture_that_lambda_does_not_have_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["deploy", "mine", "--arch", "i386"])
@@ -89,6 +95,28 @@ def test_destroying_says_first_what_goes_and_what_stays(sam: Path, capsys: pytes
     lines = capsys.readouterr().out.splitlines()
     assert (status, sam.read_text(encoding="utf-8").splitlines()) == (3, ["delete", "--stack-name", "mine"])
     assert [line.split()[:2] for line in lines[:2]] == [["goes", "AWS::SQS::Queue"], ["stays", "AWS::S3::Bucket"]]
+
+
+@pytest.mark.usefixtures("deployed")
+def test_what_is_listed_is_in_the_region_that_is_deleted_from(sam: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    boto3.client("cloudformation", region_name="eu-west-1").create_stack(
+        StackName="mine", TemplateBody=json.dumps({"Resources": {"Topic": {"Type": "AWS::SNS::Topic"}}})
+    )
+
+    main(["destroy", "mine", "--no-prompts", "--region", "eu-west-1"])
+
+    assert sam.read_text().splitlines() == ["delete", "--stack-name", "mine", "--no-prompts", "--region", "eu-west-1"]
+    assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()[:-1]] == [["goes", "AWS::SNS::Topic"]]
+
+
+@pytest.mark.usefixtures("deployed", "sam")
+def test_without_a_region_it_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("AWS_DEFAULT_REGION", "AWS_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+
+    assert main(["destroy", "mine"]) == 2
+    assert capsys.readouterr().err == "destroy: You must specify a region.\n"
 
 
 @pytest.mark.usefixtures("deployed")

@@ -14,7 +14,7 @@ from botocore.stub import Stubber
 
 from aggregator.operations.doctor import facts_from_aws as deployment
 from aggregator.operations.doctor.checks import CHECKS, Finding, State, diagnose
-from aggregator.operations.doctor.facts_from_aws import ACTIONS, FORBIDDEN, DeploymentError
+from aggregator.operations.doctor.facts_from_aws import ACTIONS, FORBIDDEN, PROBE, DeploymentError
 from aggregator.pipeline.swaps import Statements, Swapped, Transactions
 from tests.support import ROOT
 from tests.support.stack import Stack
@@ -24,10 +24,14 @@ pytestmark = [pytest.mark.integration, pytest.mark.once]
 
 
 def test_without_the_probe_nothing_is_written_and_the_check_is_said_not_to_be_made(stack: Stack) -> None:
+    bucket = stack.ids["Distribution"]
+    stack.s3.delete_object(Bucket=bucket, Key=PROBE)
+
     findings = findings_of(stack, probe=False)
 
     assert _of(findings, "conditional writes") == (State.NOT_CHECKED, "--no-probe is given")
-    assert "Versions" not in stack.s3.list_object_versions(Bucket=stack.ids["Distribution"])
+    assert _of(findings, "replica") == (State.NOT_CHECKED, "--no-probe is given")
+    assert "Contents" not in stack.s3.list_objects_v2(Bucket=bucket)
 
 
 def _set_queue(queue: str, **attributes: str) -> Callable[[Stack], object]:
@@ -120,7 +124,7 @@ FAULTS: dict[str, tuple[Callable[[Stack], object], set[str], str]] = {
     ),
     "bundles go where objects come from": (
         _own_distribution_as_source,
-        {"buckets apart", "versioning", "replication", "permissions"},
+        {"buckets apart", "versioning", "replication", "permissions", "commit"},
         "source {source}, distribution {source}, archive {archive}",
     ),
     "messages come back too early": (
@@ -192,7 +196,7 @@ FAULTS: dict[str, tuple[Callable[[Stack], object], set[str], str]] = {
     "nothing is copied": (
         lambda stack: stack.set_replication("Disabled"),
         {"replication"},
-        "no enabled rule copies bundles to {archive}",
+        "no enabled rule copies all bundles to {archive}",
     ),
     "the source does not notify": (
         _set_notification(),
@@ -279,6 +283,7 @@ def test_what_is_named_and_not_there_is_wrong_and_so_is_what_needs_it(stack: Sta
         queue,
         table,
         "GetFunctionConfiguration is answered ResourceNotFoundException",
+        "GetBucketLocation is answered NoSuchBucket",
     }
     assert {check for check, (says, _) in wrong.items() if says == table} == {
         "table key",
@@ -397,6 +402,8 @@ def test_what_runs_without_lambda_is_looked_at_by_its_environment(stack: Stack) 
         "visibility time-out",
         "partial failures",
         "event source",
+        "filters",
+        "function state",
         "storage",
         "replicas",
         "permissions",
@@ -415,7 +422,7 @@ def test_the_command_prints_a_line_for_each_check_and_ends_with_what_it_found(st
     wrong = _doctor("--stack", "nowhere")
 
     assert (well.returncode, len(well.stdout.splitlines())) == (0, len(CHECKS))
-    assert "21 ok, 1 not checked" in well.stderr
+    assert "29 ok, 1 not checked" in well.stderr
     assert ill.returncode == 1
     assert {each["check"]: each["state"] for each in json.loads(ill.stdout)}["replication"] == "wrong"
     assert wrong.returncode == 2

@@ -83,7 +83,7 @@ def _watched(stack: Stack) -> set[Metric]:
     alarms = [resource for resource in stack.resources.values() if resource.type == "AWS::CloudWatch::Alarm"]
     metrics = [metric for alarm in alarms for metric in watched(alarm)]
     ours = {(name, _ordered(dimensions)) for namespace, name, dimensions in metrics if namespace == NAMESPACE}
-    assert len(ours) == 6
+    assert len(ours) == 8
     return ours
 
 

@@ -62,8 +62,10 @@ def test_the_machine_for_backfills_is_there_only_with_a_bucket_of_reports(made: 
     }
     assert {granted[action].rpartition(":")[2] for action in granted if action.startswith("states:")} == {
         "stack-backfill",
-        "stack-backfill/*",
+        "*",
     }
+    assert granted["states:DescribeExecution"].endswith(":execution:stack-backfill:*")
+    assert granted["states:RedriveExecution"].endswith(":execution:stack-backfill/*:*")
 
 
 def test_what_the_definition_leaves_open_is_filled_in() -> None:
@@ -86,6 +88,7 @@ def test_the_environment_is_the_settings(made: dict[str, Resource]) -> None:
         idempotency_ttl_days=30,
         log_level="INFO",
         archive_bucket_name="stack-archive",
+        source_buckets=("objects/",),
     )
 
 
@@ -99,6 +102,7 @@ def test_a_parameter_allows_only_what_its_setting_allows(name: str) -> None:
             "idempotency_table_name",
             "archive_bucket_name",
             "ledger_writes",
+            "source_buckets",
         }
         return
     field = Settings.model_fields[name]
@@ -124,6 +128,11 @@ def test_a_parameter_that_is_one_of_few_words_offers_all_that_the_setting_has() 
         ({"LedgerCapacity": "500"}, "LedgerCapacity is '500': AllowedValues"),
         ({"SourceBucketName": "My_Objects"}, "SourceBucketName is 'My_Objects': must be the name of an S3 bucket"),
         ({"KmsKeyArn": "alias/mine"}, "KmsKeyArn is 'alias/mine': is not such a value"),
+        ({"SourceBucketName": "objects..old"}, "SourceBucketName is 'objects..old': must be the name of an S3 bucket"),
+        ({"SourceBucketName": "10.0.0.1"}, "SourceBucketName is '10.0.0.1': must be the name of an S3 bucket"),
+        ({"SourcePrefix": "in put/"}, "SourcePrefix is 'in put/': may have letters, digits"),
+        ({"SourceSuffix": "*.json"}, "SourceSuffix is '*.json': may have letters, digits"),
+        ({"ArchiveLockDays": "36501"}, "ArchiveLockDays is '36501': MinValue 1, MaxValue 36500"),
         ({"Timeout": "60"}, "the template has no parameter Timeout"),
     ],
 )
@@ -134,12 +143,20 @@ def test_a_combination_that_would_lose_something_is_rejected_by_name(given: dict
 
 def test_what_holds_data_outlives_the_stack() -> None:
     kept = {
-        name
+        name: resource["DeletionPolicy"]
         for name, resource in DOCUMENT["Resources"].items()
-        if resource.get("DeletionPolicy") == resource.get("UpdateReplacePolicy") == "Retain"
+        if resource.get("UpdateReplacePolicy") == "Retain"
     }
 
-    assert kept == {"Source", "Queue", "DeadLetterQueue", "Ledger", "Distribution", "Archive"}
+    assert kept.pop("Ledger") == "Retain"  # it is protected, so a rollback that deletes it would fail
+    assert kept == dict.fromkeys(
+        [
+            *("Source", "SourcePolicy", "Queue", "QueuePolicy", "DeadLetterQueue", "DeadLetterQueuePolicy"),
+            *("Distribution", "DistributionPolicy", "Archive", "ArchivePolicy"),
+            *("ReplicationRole", "ReplicationRolePolicy"),
+        ],
+        "RetainExceptOnCreate",
+    )
 
 
 def test_every_parameter_stands_in_a_group_of_the_console() -> None:
@@ -271,8 +288,11 @@ def test_an_alarm_waits_for_what_comes_back_by_itself_and_sees_what_dies_again_a
 
     visibility, window = made["Queue"].properties["VisibilityTimeout"], PARAMETERS["BatchingWindowSeconds"]["MaxValue"]
     oldest, errors = made["OldestMessageAlarm"].properties, made["FunctionErrorsAlarm"].properties
-    assert oldest["Threshold"] == max(3_600, 3 * visibility)
-    assert errors["DatapointsToAlarm"] == 2
+    assert visibility + window + timeout < oldest["Threshold"] < 2 * visibility  # then SQS leaves it out of the metric
+    silence = made["NoProgressAlarm"].properties
+    assert silence["EvaluationPeriods"] * 60 >= timeout + window + 120  # an invocation reports when it ends
+    assert errors["DatapointsToAlarm"] == made["RetriesAlarm"].properties["DatapointsToAlarm"] == 2
+    assert errors["EvaluationPeriods"] == made["RetriesAlarm"].properties["EvaluationPeriods"]
     assert (errors["EvaluationPeriods"] - 1) * errors["Period"] >= visibility + window
     assert errors["EvaluationPeriods"] * errors["Period"] <= SECONDS_PER_DAY  # the most that CloudWatch takes
 
@@ -301,6 +321,7 @@ def test_the_function_takes_batches_and_gives_back_single_messages(made: dict[st
         "FunctionName": "stack-function",
         "MaximumBatchingWindowInSeconds": 60,
         "FunctionResponseTypes": ["ReportBatchItemFailures"],
+        "MetricsConfig": {"Metrics": ["EventCount"]},
         "ScalingConfig": {"MaximumConcurrency": 10},
     }
     assert (made["Function"].properties["Handler"], made["Function"].properties["Runtime"]) == (

@@ -26,7 +26,7 @@ AWS_METRICS = {
         "NumberOfMessagesReceived",
         "NumberOfMessagesSent",
     },
-    "AWS/Lambda": {"ConcurrentExecutions", "Duration", "Errors", "Invocations", "Throttles"},
+    "AWS/Lambda": {"ConcurrentExecutions", "Duration", "Errors", "FilteredOutEventCount", "Invocations", "Throttles"},
     "AWS/S3": {
         "BucketSizeBytes",
         "NumberOfObjects",
@@ -51,6 +51,9 @@ ALARMS = {
     "FunctionErrorsAlarm",
     "FunctionThrottlesAlarm",
     "NoProgressAlarm",
+    "RetriesAlarm",
+    "RejectionsAlarm",
+    "FilteredAlarm",
     "RepeatsAlarm",
 }
 
@@ -141,9 +144,10 @@ def test_the_function_may_delete_no_bundle_whatever_its_role_says(made: dict[str
     assert denied == {
         "Sid": "TheFunctionDeletesNoBundle",
         "Effect": "Deny",
-        "Principal": {"AWS": "arn:aws:iam::123456789012:role/stack-functionrole"},
-        "Action": ["s3:DeleteObject", "s3:DeleteObjectVersion"],
+        "Principal": "*",  # not the role itself: a policy that names a deleted role cannot be changed
+        "Action": "s3:DeleteObject",
         "Resource": "arn:aws:s3:::stack-distribution/*",
+        "Condition": {"ArnEquals": {"aws:PrincipalArn": "arn:aws:iam::123456789012:role/stack-functionrole"}},
     }
     assert [action for each in statements(made["FunctionRole"]) for action in each["Action"] if "Delete" in action] == [
         "sqs:DeleteMessage"
@@ -173,6 +177,8 @@ def test_replication_may_read_bundles_and_write_replicas_and_no_more(made: dict[
         ("s3:GetObjectVersionForReplication", f"{bundles}/*"),
         ("s3:GetObjectVersionAcl", f"{bundles}/*"),
         ("s3:GetObjectVersionTagging", f"{bundles}/*"),
+        ("s3:GetObjectRetention", f"{bundles}/*"),
+        ("s3:GetObjectLegalHold", f"{bundles}/*"),
         ("s3:ReplicateObject", f"{archive}/*"),
         ("s3:ReplicateTags", f"{archive}/*"),
     }
@@ -192,7 +198,7 @@ def test_with_keys_of_ones_own_everyone_may_use_them_who_must() -> None:
     assert statement(made["FunctionRole"], "DecryptMembers")["Resource"] == SOURCE_KEY
     assert statement(made["FunctionRole"], "EncryptBundles")["Action"] == ["kms:GenerateDataKey", "kms:Decrypt"]
     assert statement(made["FunctionRole"], "EncryptBundles")["Resource"] == KEY
-    assert policy(made["ReplicationRolePolicy"])[-1]["Action"] == ["kms:Decrypt", "kms:Encrypt"]
+    assert policy(made["ReplicationRolePolicy"])[-1]["Action"] == ["kms:Decrypt", "kms:Encrypt", "kms:GenerateDataKey"]
     assert rule["SourceSelectionCriteria"] == {"SseKmsEncryptedObjects": {"Status": "Enabled"}}
     assert rule["Destination"]["EncryptionConfiguration"] == {"ReplicaKmsKeyID": KEY}
     assert encrypted == {

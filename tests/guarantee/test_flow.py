@@ -138,6 +138,26 @@ def test_bad_messages_stay_and_good_ones_beside_them_are_bundled(
     )
 
 
+def test_an_object_that_is_not_where_objects_may_come_from_is_rejected_and_never_read(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.put_all({"in/a": b"1", "out/b": b"2"})
+    bodies = {
+        "ours": world.body("in/a"),
+        "below another prefix": world.body("out/b"),
+        "in another bucket": factories.created("in/c", bucket="not-ours"),
+    }
+
+    with environment(monkeypatch, SOURCE_BUCKETS=f"{world.source}/in/"):
+        stayed = world.deliver_bodies(bodies)
+
+    lines = log_lines(capsys.readouterr().out)
+    rejected = {line["message_id"]: line["reason"] for line in lines if line.get("message") == "envelope.rejected"}
+    assert stayed == {"below another prefix", "in another bucket"}
+    assert rejected == dict.fromkeys(stayed, "foreign_source")
+    assert world.published() == {"in/a": [b"1"]}
+
+
 def test_a_creation_is_bundled_whatever_it_is_called_and_whatever_stands_beside_it(world: World) -> None:
     world.put_all({"plain": b"1", "prefixed": b"2", "tested": b"3", "both": b"4"})
     prefixed = world.body("prefixed").replace("ObjectCreated:Put", "s3:ObjectCreated:Put")

@@ -29,6 +29,7 @@ DEFAULTS: dict[str, object] = {
     "read_window_mb": 64,
     "ledger_writes": "auto",
     "archive_bucket_name": None,
+    "source_buckets": None,
 }
 LIMITS = {
     "IDEMPOTENCY_TTL_DAYS": (1, 3_650),
@@ -70,9 +71,12 @@ def test_every_setting_is_the_variable_of_its_name_in_upper_case() -> None:
         "read_window_mb": 128,
         "ledger_writes": "transactions",
         "archive_bucket_name": "archive",
+        "source_buckets": ("objects/in/",),
     }
 
-    settings = Settings.from_env({name.upper(): str(value) for name, value in given.items()})
+    settings = Settings.from_env(
+        {name.upper(): ",".join(value) if isinstance(value, tuple) else str(value) for name, value in given.items()}
+    )
 
     assert settings.model_dump() == given
 
@@ -275,3 +279,17 @@ def test_any_other_word_leaves_it_on(environment: dict[str, str]) -> None:
 )
 def test_a_service_is_elsewhere_if_its_endpoint_is_not_at_aws(environment: dict[str, str], *, moved: bool) -> None:
     assert elsewhere(environment, "S3") == moved
+
+
+def test_objects_come_from_the_buckets_that_are_named_and_from_below_their_prefixes() -> None:
+    settings = Settings.from_env({**REQUIRED, "SOURCE_BUCKETS": "objects/in/, others"})
+
+    places = [("objects", "in/a"), ("objects", "out/a"), ("others", "any"), ("objects-2", "in/a")]
+
+    assert [settings.is_source(*place) for place in places] == [True, False, True, False]
+    assert Settings.from_env(REQUIRED).is_source("anywhere", "any")
+
+
+def test_a_source_bucket_that_cannot_be_one_is_a_fault() -> None:
+    with pytest.raises(ConfigurationError, match="SOURCE_BUCKETS is 'Objects'"):
+        Settings.from_env({**REQUIRED, "SOURCE_BUCKETS": "Objects"})

@@ -12,16 +12,20 @@ import json
 import os
 import subprocess
 import sys
+import time
 import uuid
 import zipfile
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import boto3
 import pytest
 from botocore.config import Config
 
+from aggregator.operations.doctor.facts_from_aws import PROBE
 from aggregator.operations.doctor.template import Resource, Template, read
+from aggregator.pipeline.core import empty_bundle
 from aggregator.runtimes.local.packages import install
 from tests.support import ROOT
 from tests.support.world import CREDENTIALS
@@ -108,7 +112,7 @@ class Stack:
         return {each["LogicalResourceId"]: each["PhysicalResourceId"] for each in listed}
 
     def _configure(self) -> None:
-        """What the embedded CloudFormation leaves out: lifecycle, replication, expiry of the table."""
+        """What the embedded CloudFormation leaves out: lifecycle, replication, the lock, expiry of the table."""
         distribution = self.resources["Distribution"].properties
         (noncurrent,) = (
             rule["NoncurrentVersionExpiration"]["NoncurrentDays"]
@@ -117,8 +121,18 @@ class Stack:
         )
         self.set_noncurrent_days(noncurrent)
         self.set_replication("Enabled")
+        lock: Any = self.resources["Archive"].properties["ObjectLockConfiguration"]
+        self.s3.put_object_lock_configuration(Bucket=self.ids["Archive"], ObjectLockConfiguration=lock)
         ttl = self.resources["Ledger"].properties["TimeToLiveSpecification"]
         self.dynamodb.update_time_to_live(TableName=self.ids["Ledger"], TimeToLiveSpecification=ttl)
+
+    def lock_probe(self) -> None:
+        """Put the doctor's probe, and lock its replica, as S3 does: the embedded AWS copies, and does not lock."""
+        bundle = empty_bundle(PROBE, time.time(), "doctor")
+        self.s3.put_object(Bucket=self.ids["Distribution"], Key=PROBE, Body=bundle, IfNoneMatch="*")
+        until = datetime.now(UTC) + timedelta(days=365)
+        retention: Any = {"Mode": "GOVERNANCE", "RetainUntilDate": until}
+        self.s3.put_object_retention(Bucket=self.ids["Archive"], Key=PROBE, Retention=retention)
 
     def set_noncurrent_days(self, days: int) -> None:
         """For how long the distribution bucket keeps what was deleted."""

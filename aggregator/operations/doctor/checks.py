@@ -1,17 +1,18 @@
 """
 Whether a deployment keeps what the guarantee rests on: every condition, one finding each, with the fix.
 
-What is known of the deployment comes in as facts: `deployment.py` asks AWS for them, `blueprint.py` a template. A fact
-that could not be found out is `Unknown` and says why; a check that needs it is then reported as not made, never as
-passed. What is known not to be there is `Missing`, and what needs it is wrong. Pure: no AWS.
+What is known of the deployment comes in as facts: `facts_from_aws.py` asks AWS for them, `facts_from_template.py` a
+template. A fact that could not be found out is `Unknown` and says why; a check that needs it is then reported as not
+made, never as passed. What is known not to be there is `Missing`, and what needs it is wrong. Pure: no AWS.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from enum import Enum
 from typing import NamedTuple, TypeVar
 
 from aggregator.exceptions import ConfigurationError
-from aggregator.pipeline.settings import MEGABYTE, SECONDS_PER_DAY, Settings
+from aggregator.operations.doctor.facts import Facts, Missing, Notification, Unknown
+from aggregator.pipeline.settings import MEGABYTE, SECONDS_PER_DAY, Settings, switched_off
 
 MEBIBYTE = 1_048_576
 
@@ -21,108 +22,20 @@ LARGEST_NOTIFICATION = 65_536
 FEWEST_RECEIVES = 5
 """What AWS advises for a queue that Lambda reads (Lambda developer guide, "Using Lambda with Amazon SQS")."""
 
+MOST_DAYS_OF_PROBE = 1
+"""Days for which the copy of the doctor's probe says something about replication."""
+
 MOST_SKEW = 5.0
 """Seconds that a clock may be wrong: half of the grace that a claim outlives its invocation by."""
 
 CREATED = "s3:ObjectCreated:*"
 
+EVERY_CREATION = {f"s3:ObjectCreated:{how}" for how in ("Put", "Post", "Copy", "CompleteMultipartUpload")}
+"""All that CREATED stands for (S3 user guide, "Supported event types")."""
+
 _MAKE_IT = "make it, or name the one that is meant"
 
 T = TypeVar("T")
-
-
-class Unknown(NamedTuple):
-    """A fact that could not be found out, and why."""
-
-    why: str
-
-
-class Missing(Unknown):
-    """A fact about something that is named and not there."""
-
-
-class Function(NamedTuple):
-    """The function: its time-out in seconds, its storage in MiB."""
-
-    timeout: int
-    storage: int
-
-
-class EventSource(NamedTuple):
-    """The event source mapping; `window` in seconds."""
-
-    window: int
-    reports_failures: bool
-    enabled: bool
-
-
-class Queue(NamedTuple):
-    """A queue; seconds and bytes. `receives` is None where it has no dead-letter queue."""
-
-    arn: str
-    visibility: int
-    retention: int
-    largest_message: int
-    receives: int | None
-
-
-class Table(NamedTuple):
-    """The ledger's table: its key as (name, kind, type), and the attribute that it expires by, if any."""
-
-    key: tuple[tuple[str, str, str], ...]
-    expires_by: str | None
-
-
-class Bucket(NamedTuple):
-    """A bucket of bundles; `noncurrent_days` is None if deleted versions are kept for good."""
-
-    versioned: bool
-    noncurrent_days: int | None
-
-
-class Notification(NamedTuple):
-    """A notification of the source bucket: to whom, of what, and of which keys; a filter of None is any."""
-
-    queue_arn: str
-    events: tuple[str, ...]
-    prefix: str | None
-    suffix: str | None
-
-
-class Access(NamedTuple):
-    """What IAM's simulation says: the actions the function lacks, and those it must not have and has."""
-
-    missing: tuple[str, ...]
-    excessive: tuple[str, ...]
-
-
-class Facts(NamedTuple):
-    """
-    All that is known of a deployment.
-
-    `wanted` is the notification that there must be. `replicas` are the buckets that enabled rules of the distribution
-    bucket copy to, `failed_replicas` the copies that failed in the last day. `second_put` is how the endpoint answered
-    a put with `If-None-Match: *` of an object that was there; `honoured` are the ways of writing the ledger whose
-    conditions its store honours. `skew` is in seconds.
-    """
-
-    environment: Mapping[str, str] | Unknown
-    function: Function | Unknown
-    event_source: EventSource | Unknown
-    queue: Queue | Unknown
-    dead_letters: Queue | Unknown
-    table: Table | Unknown
-    source: str | Unknown
-    wanted: Notification | Unknown
-    notifications: Sequence[Notification] | Unknown
-    distribution: Bucket | Unknown
-    archive: Bucket | Unknown
-    replicas: Sequence[str] | Unknown
-    failed_replicas: int | Unknown
-    access: Access | Unknown
-    second_put: int | Unknown
-    honoured: Sequence[str] | Unknown
-    skew: float | Unknown
 
 
 class State(Enum):
@@ -187,8 +100,9 @@ def _environment(facts: Facts) -> tuple[bool, str]:
 
 
 def _exactly_once(facts: Facts) -> tuple[bool, str]:
-    off = _known(facts.environment).get("POWERTOOLS_IDEMPOTENCY_DISABLED", "")
-    return not off, f"POWERTOOLS_IDEMPOTENCY_DISABLED is {off!r}" if off else "the ledger is on"
+    environment, variable = _known(facts.environment), "POWERTOOLS_IDEMPOTENCY_DISABLED"
+    off = switched_off(environment, variable)
+    return not off, f"{variable} is {environment[variable]!r}" if off else "the ledger is on"
 
 
 def _buckets(facts: Facts) -> tuple[bool, str]:
@@ -282,7 +196,8 @@ def _replication(facts: Facts) -> tuple[bool, str]:
         raise _UnknownFactError(Unknown("ARCHIVE_BUCKET_NAME is not set: there is no archive to look at"))
     replicas = _known(facts.replicas)
     if archive not in replicas:
-        return False, f"no enabled rule copies bundles to {archive}"
+        why = ": the filter of its rule leaves bundles out" if archive in _known(facts.partial) else ""
+        return False, f"no enabled rule copies all bundles to {archive}{why}"
     versioned = _known(facts.archive).versioned
     return versioned, f"bundles are copied to {archive}" + ("" if versioned else ", which is not versioned")
 
@@ -297,15 +212,86 @@ def _notification(facts: Facts) -> tuple[bool, str]:
     ours = [each for each in _known(facts.notifications) if each.queue_arn == wanted.queue_arn]
     if not ours:
         return False, "the source bucket does not notify the queue"
-    right = [
-        each
-        for each in ours
-        if wanted.prefix in {None, each.prefix}
-        and wanted.suffix in {None, each.suffix}
-        and set(wanted.events) <= set(each.events)
-    ]
+    events = {event for each in ours if _covers(each, wanted) for event in each.events}
     says = "; ".join(f"{', '.join(each.events)} of keys {each.prefix}*{each.suffix}" for each in ours)
-    return bool(right), says
+    return CREATED in events or events >= EVERY_CREATION, says
+
+
+def _covers(rule: Notification, wanted: Notification) -> bool:
+    """Whether a rule is for all keys that are wanted; it may be for more."""
+    prefix, suffix = rule.prefix or "", rule.suffix or ""
+    begins = wanted.prefix is None or wanted.prefix.startswith(prefix)
+    return begins and (wanted.suffix is None or wanted.suffix.endswith(suffix))
+
+
+def _way_in(facts: Facts) -> tuple[bool, str]:
+    allowed = _known(facts.may_send)
+    if allowed is None:
+        raise _UnknownFactError(Unknown("the queue's policy has conditions that are not understood here"))
+    if not allowed:
+        return False, "the queue's policy does not let the source send: S3 drops the notifications, and says nothing"
+    arrives = _known(facts.arrives)
+    return arrives, "the queue takes notifications" + ("" if arrives else ", but the topic or rule does not send to it")
+
+
+def _source(facts: Facts) -> tuple[bool, str]:
+    bucket, region = _known(facts.source_bucket), _known(facts.queue).arn.split(":")[3]
+    if bucket.region != region:
+        return False, f"the source bucket is in {bucket.region}, the queue in {region}"
+    needs = _settings(facts).idempotency_scope == "version"
+    says = "versioned" if bucket.versioned else "not versioned"
+    return bucket.versioned or not needs, f"the source bucket is in {region}, and {says}"
+
+
+def _sources(facts: Facts) -> tuple[bool, str]:
+    settings, source, prefix = _settings(facts), _known(facts.source), _known(facts.wanted).prefix or ""
+    says = ", ".join(settings.source_buckets or ()) or "not set: objects may come from any bucket"
+    return settings.is_source(source, prefix), f"SOURCE_BUCKETS is {says}"
+
+
+def _filters(facts: Facts) -> tuple[bool, str]:
+    count = _known(facts.event_source).filters
+    return not count, f"{count} filters: Lambda deletes the messages that do not match" if count else "no filter"
+
+
+def _runs(facts: Facts) -> tuple[bool, str]:
+    function, source = _known(facts.function), _known(facts.event_source)
+    if function.fault or source.problem:
+        return False, function.fault or source.problem
+    if function.reserved is None:
+        return True, "the function may run as often as the account allows"
+    return function.reserved >= (source.most or 1), (
+        f"the function may run {function.reserved} times at once, its mapping wants {source.most or 'any number'}"
+    )
+
+
+def _commit(facts: Facts) -> tuple[bool, str]:
+    enforced = _known(facts.enforced)
+    return (
+        enforced,
+        f"the bucket's policy {'denies' if enforced else 'does not deny'} a put that could replace a bundle",
+    )
+
+
+def _lock(facts: Facts) -> tuple[bool, str]:
+    mode = _known(facts.lock)
+    return mode is not None, f"locked by default, {mode}" if mode else "not locked: a replica can be deleted"
+
+
+def _probe_arrives(facts: Facts) -> tuple[bool, str]:
+    replica = _known(facts.replica)
+    if replica.status == "COMPLETED" and replica.days > MOST_DAYS_OF_PROBE:
+        says = f"the probe was copied {replica.days:.0f} days ago: delete it, and ask again"
+        raise _UnknownFactError(Unknown(says))
+    if replica.status in {"", "PENDING"}:
+        says = f"the probe's replication is {replica.status or 'not known'}: ask again in 15 minutes"
+        raise _UnknownFactError(Unknown(says))
+    if replica.status != "COMPLETED":
+        return False, f"the probe's replication is {replica.status}"
+    return (
+        replica.lock is not None,
+        f"the probe's replica is {'locked, ' + replica.lock if replica.lock else 'not locked'}",
+    )
 
 
 def _permissions(facts: Facts) -> tuple[bool, str]:
@@ -350,6 +336,20 @@ CHECKS: dict[str, tuple[Callable[[Facts], tuple[bool, str]], str]] = {
     "replication": (_replication, "enable a replication rule from the distribution bucket to a versioned archive"),
     "replicas": (_replicas_arrive, "look at the replication role and keys, then repeat them with S3 Batch Replication"),
     "notification": (_notification, "let s3:ObjectCreated:* of the right keys go to the queue"),
+    "way in": (
+        _way_in,
+        "let the queue's policy allow sqs:SendMessage to who announces objects, as deploy/template.yaml does",
+    ),
+    "source bucket": (_source, "use a bucket in the queue's region, versioned if IDEMPOTENCY_SCOPE is version"),
+    "sources": (_sources, "name the source bucket in SOURCE_BUCKETS"),
+    "filters": (
+        _filters,
+        "remove FilterCriteria from the mapping, then run aggregator backfill from when it was added",
+    ),
+    "function state": (_runs, "make the function active, and raise its reserved concurrency to that of the mapping"),
+    "commit": (_commit, "give the distribution bucket the policy of deploy/template.yaml"),
+    "archive lock": (_lock, "give the archive a default retention (Object Lock)"),
+    "replica": (_probe_arrives, "look at the replication role and keys, and at the archive's Object Lock"),
     "permissions": (_permissions, "give the role the statements of deploy/template.yaml, and no other"),
     "conditional writes": (_conditional_writes, "use a store that honours If-None-Match on PutObject"),
     "ledger writes": (_ledger_writes, "use DynamoDB, or set LEDGER_WRITES to a way that the store honours"),

@@ -20,19 +20,22 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from aggregator.aws import error_code, is_missing
 from aggregator.exceptions import AggregatorError, LedgerUnavailableError
-from aggregator.operations.doctor.checks import (
-    CREATED,
+from aggregator.operations.doctor import policies, questions
+from aggregator.operations.doctor.checks import CREATED
+from aggregator.operations.doctor.facts import (
     Access,
-    Bucket,
     EventSource,
     Facts,
     Function,
     Missing,
     Notification,
     Queue,
+    Replica,
     Table,
     Unknown,
 )
+from aggregator.operations.doctor.facts_from_template import is_for_all, service_of
+from aggregator.operations.doctor.questions import NotKnownError, unless
 from aggregator.pipeline.core import empty_bundle
 from aggregator.pipeline.records import Records
 from aggregator.pipeline.swaps import WAYS, honours
@@ -66,6 +69,9 @@ ACTIONS: dict[str, tuple[str, ...]] = {
 
 VERSIONS = "s3:GetObjectVersion"
 
+KEYS = ("kms:Decrypt", "kms:GenerateDataKey")
+"""What it needs of the KMS key of bundles, if that bucket has one; of the sources' key only the first."""
+
 FORBIDDEN = ("s3:DeleteObject", "s3:DeleteObjectVersion")
 """What it must not be allowed to do to bundles."""
 
@@ -96,6 +102,7 @@ class Place(NamedTuple):
     source: str | Unknown
     prefix: str | None
     suffix: str | None
+    announcer: str = ""
 
 
 def of_stack(name: str) -> Place:
@@ -121,7 +128,8 @@ def of_stack(name: str) -> Place:
     environment = _asked(lambda: _variables(_known(function)))
     source = given.get("SourceBucketName") or Unknown("the stack has no parameter SourceBucketName")
     filters = given.get("SourcePrefix", ""), given.get("SourceSuffix", "")
-    return Place(environment, function, event_source, queue, source, *filters)
+    announcer = given.get("SourceTopicArn") or given.get("SourceRuleArn") or ""
+    return Place(environment, function, event_source, queue, source, *filters, announcer)
 
 
 def of_environment(environment: Mapping[str, str], *, queue_url: str | None, source: str | None) -> Place:
@@ -157,14 +165,6 @@ class _Unanswered(Unknown):
     """A fact that AWS did not answer."""
 
 
-class _NotKnownError(Exception):
-    """A question cannot be asked, because the answer to an earlier one is missing."""
-
-    def __init__(self, unknown: Unknown) -> None:
-        super().__init__(unknown.why)
-        self.unknown = unknown
-
-
 class _Inquiry:
     """The questions to each service."""
 
@@ -182,9 +182,10 @@ class _Inquiry:
         place = self._place
         queue = _asked(lambda: self._queue(_known(place.queue_url)))
         rules, table = _asked(self._replication_rules), _asked(self._table)
-        wanted = (
-            queue if isinstance(queue, Unknown) else Notification(queue.arn, (CREATED,), place.prefix, place.suffix)
+        wanted = _asked(
+            lambda: Notification(place.announcer or _known(queue).arn, (CREATED,), place.prefix, place.suffix)
         )
+        second_put = _asked(lambda: self._second_put(now())) if probe else Unknown("--no-probe is given")
         return Facts(
             environment=place.environment,
             function=_asked(self._function),
@@ -195,12 +196,19 @@ class _Inquiry:
             source=place.source,
             wanted=wanted,
             notifications=_asked(self._notifications),
-            distribution=_asked(lambda: self._bucket(self._named("DISTRIBUTION_BUCKET_NAME"))),
-            archive=_asked(lambda: self._bucket(self._named("ARCHIVE_BUCKET_NAME"))),
-            replicas=rules if isinstance(rules, Unknown) else [_bucket_of(rule) for rule in rules],
+            may_send=_asked(lambda: self._may_send(_known(queue).arn)),
+            arrives=_asked(lambda: questions.sends_to(self._announcer(), _known(queue).arn)),
+            source_bucket=_asked(lambda: questions.source_bucket(self._s3, _known(place.source))),
+            enforced=_asked(lambda: questions.commit_is_enforced(self._s3, self._named("DISTRIBUTION_BUCKET_NAME"))),
+            lock=_asked(lambda: questions.default_lock(self._s3, self._named("ARCHIVE_BUCKET_NAME"))),
+            replica=_asked(lambda: self._replica(_known(second_put), now())),
+            distribution=_asked(lambda: questions.bundle_bucket(self._s3, self._named("DISTRIBUTION_BUCKET_NAME"))),
+            archive=_asked(lambda: questions.bundle_bucket(self._s3, self._named("ARCHIVE_BUCKET_NAME"))),
+            replicas=_asked(lambda: [_bucket_of(rule) for rule in _known(rules) if is_for_all(rule)]),
+            partial=_asked(lambda: [_bucket_of(rule) for rule in _known(rules) if not is_for_all(rule)]),
             failed_replicas=_asked(lambda: self._failed_replicas(_known(rules), now())),
             access=_asked(lambda: self._access(_known(queue))),
-            second_put=_asked(lambda: self._second_put(now())) if probe else Unknown("--no-probe is given"),
+            second_put=second_put,
             honoured=_asked(lambda: self._honoured(_known(table), now)) if probe else Unknown("--no-probe is given"),
             skew=_asked(lambda: self._skew(now)),
         )
@@ -208,18 +216,31 @@ class _Inquiry:
     def _named(self, variable: str) -> str:
         value = _known(self._place.environment).get(variable, "")
         if not value:
-            raise _NotKnownError(Unknown(f"{variable} is not set"))
+            raise NotKnownError(Unknown(f"{variable} is not set"))
         return value
 
     def _function(self) -> Function:
-        answer = self._lambda.get_function_configuration(FunctionName=_known(self._place.function))
-        return Function(answer["Timeout"], answer["EphemeralStorage"]["Size"])
+        name = _known(self._place.function)
+        answer = self._lambda.get_function_configuration(FunctionName=name)
+        reserved = self._lambda.get_function_concurrency(FunctionName=name).get("ReservedConcurrentExecutions")
+        states = {"State": answer.get("State", ""), "LastUpdateStatus": answer.get("LastUpdateStatus", "")}
+        faults = [f"{name} is {state}" for name, state in states.items() if state in {"Failed", "Inactive"}]
+        storage = answer["EphemeralStorage"]["Size"]
+        return Function(answer["Timeout"], storage, "the function's " + ", ".join(faults) if faults else "", reserved)
 
     def _event_source(self) -> EventSource:
         answer = self._lambda.get_event_source_mapping(UUID=_known(self._place.event_source))
         reports = "ReportBatchItemFailures" in answer.get("FunctionResponseTypes", [])
         enabled = answer["State"] in {"Enabled", "Enabling", "Updating", "Creating"}
-        return EventSource(answer.get("MaximumBatchingWindowInSeconds", 0), reports, enabled)
+        said = answer.get("LastProcessingResult", "")
+        return EventSource(
+            answer.get("MaximumBatchingWindowInSeconds", 0),
+            reports,
+            enabled,
+            filters=len(answer.get("FilterCriteria", {}).get("Filters", [])),
+            most=answer.get("ScalingConfig", {}).get("MaximumConcurrency"),
+            problem=f"the mapping's last result is {said}" if said.upper().startswith("PROBLEM") else "",
+        )
 
     def _attributes(self, queue_url: str) -> dict[str, str]:
         answer = self._sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["All"])
@@ -240,7 +261,7 @@ class _Inquiry:
         """The queue that messages are given up to, as the redrive policy says: it may be any."""
         redrive = json.loads(self._attributes(_known(self._place.queue_url)).get("RedrivePolicy", "null"))
         if not redrive:
-            raise _NotKnownError(Unknown("there is no dead-letter queue"))
+            raise NotKnownError(Unknown("there is no dead-letter queue"))
         *_, account, name = redrive["deadLetterTargetArn"].split(":")
         return self._queue(self._sqs.get_queue_url(QueueName=name, QueueOwnerAWSAccountId=account)["QueueUrl"])
 
@@ -258,27 +279,38 @@ class _Inquiry:
     def _notifications(self) -> Sequence[Notification]:
         answer = self._s3.get_bucket_notification_configuration(Bucket=_known(self._place.source))
         found = []
-        for each in answer.get("QueueConfigurations", []):
+        if answer.get("EventBridgeConfiguration") is not None and service_of(self._announcer()).startswith("events."):
+            found.append(
+                Notification(self._announcer(), (CREATED,), "", "")
+            )  # it is told everything, and chooses itself
+        configured: list[Any] = [*answer.get("QueueConfigurations", []), *answer.get("TopicConfigurations", [])]
+        for each in configured:
             rules = each.get("Filter", {}).get("Key", {}).get("FilterRules", [])
             filters = {str(rule["Name"]).lower(): rule["Value"] for rule in rules}
             events = tuple(map(str, each["Events"]))
-            found.append(Notification(each["QueueArn"], events, filters.get("prefix", ""), filters.get("suffix", "")))
+            to = each.get("QueueArn") or each["TopicArn"]
+            found.append(Notification(to, events, filters.get("prefix", ""), filters.get("suffix", "")))
         return found
 
-    def _bucket(self, name: str) -> Bucket:
-        versioned = self._s3.get_bucket_versioning(Bucket=name).get("Status") == "Enabled"
-        missing = "NoSuchLifecycleConfiguration"
-        lifecycle: Any = _unless(missing, lambda: self._s3.get_bucket_lifecycle_configuration(Bucket=name))
-        days = [
-            rule["NoncurrentVersionExpiration"]["NoncurrentDays"]
-            for rule in lifecycle.get("Rules", [])
-            if rule["Status"] == "Enabled" and "NoncurrentVersionExpiration" in rule
-        ]
-        return Bucket(versioned, min(days, default=None))
+    def _announcer(self) -> str:
+        """Who sends to the queue: a topic, a rule, or else the bucket."""
+        return self._place.announcer or f"arn:aws:s3:::{_known(self._place.source)}"
+
+    def _may_send(self, queue: str) -> bool | None:
+        policy = policies.statements(self._attributes(_known(self._place.queue_url)).get("Policy"))
+        announcer, account = self._announcer(), queue.split(":")[4]
+        if announcer.startswith("arn:aws:s3:::"):
+            announcer = announcer.replace("arn:aws:", f"arn:{queue.split(':')[1]}:", 1)
+        return policies.may_send(policy, service_of(announcer), announcer, account)
+
+    def _replica(self, _second_put: int, now: float) -> Replica:
+        """What became of the probe, which replication copies as it copies every bundle."""
+        bucket, archive = self._named("DISTRIBUTION_BUCKET_NAME"), self._named("ARCHIVE_BUCKET_NAME")
+        return questions.replica(self._s3, bucket, archive, PROBE, now=now)
 
     def _replication_rules(self) -> list[dict[str, Any]]:
         bucket, missing = self._named("DISTRIBUTION_BUCKET_NAME"), "ReplicationConfigurationNotFoundError"
-        answer: Any = _unless(missing, lambda: self._s3.get_bucket_replication(Bucket=bucket))
+        answer: Any = unless(missing, lambda: self._s3.get_bucket_replication(Bucket=bucket))
         rules = answer.get("ReplicationConfiguration", {}).get("Rules", [])
         return [rule for rule in rules if rule["Status"] == "Enabled"]
 
@@ -299,7 +331,7 @@ class _Inquiry:
             )
             figures += [point["Sum"] for point in answer["Datapoints"]]
         if not figures:
-            raise _NotKnownError(
+            raise NotKnownError(
                 Unknown("CloudWatch has no figures of the last day: nothing was copied, or metrics are off")
             )
         return int(sum(figures))
@@ -321,6 +353,12 @@ class _Inquiry:
         needed = dict(ACTIONS)
         if _known(self._place.environment).get("IDEMPOTENCY_SCOPE") == "version":
             needed["members"] = (*needed["members"], VERSIONS)
+        keys = {
+            "source key": (questions.default_key(self._s3, source), KEYS[:1]),
+            "bundle key": (questions.default_key(self._s3, bucket), KEYS),
+        }
+        needed.update({what: actions for what, (key, actions) in keys.items() if key})
+        arns.update({what: key for what, (key, _) in keys.items() if key})
         missing = [
             action for what in needed for action in self._simulated(role, needed[what], arns[what], allowed=False)
         ]
@@ -329,7 +367,18 @@ class _Inquiry:
 
     def _simulated(self, role: str, actions: Sequence[str], arn: str, *, allowed: bool) -> list[str]:
         """Those of `actions` on `arn` that the role is, or is not, allowed."""
-        answer = self._iam.simulate_principal_policy(PolicySourceArn=role, ActionNames=actions, ResourceArns=[arn])
+        answer = self._iam.simulate_principal_policy(
+            PolicySourceArn=role,
+            ActionNames=actions,
+            ResourceArns=[arn],
+            ContextEntries=[
+                {
+                    "ContextKeyName": "aws:ResourceAccount",
+                    "ContextKeyValues": [role.split(":")[4]],
+                    "ContextKeyType": "string",
+                }
+            ],
+        )
         results = answer["EvaluationResults"]
         return [each["EvalActionName"] for each in results if (each["EvalDecision"] == "allowed") is allowed]
 
@@ -361,7 +410,7 @@ class _Inquiry:
             except LedgerUnavailableError as error:
                 unknown = error
         if unknown and not honoured:
-            raise _NotKnownError(_Unanswered(str(unknown)))
+            raise NotKnownError(_Unanswered(str(unknown)))
         return honoured
 
     def _skew(self, now: Callable[[], float]) -> float:
@@ -384,7 +433,7 @@ def _bucket_of(rule: Mapping[str, Any]) -> str:
 
 def _known(fact: T | Unknown) -> T:
     if isinstance(fact, Unknown):
-        raise _NotKnownError(fact)
+        raise NotKnownError(fact)
     return fact
 
 
@@ -392,20 +441,10 @@ def _asked(question: Callable[[], T]) -> T | Unknown:
     """The answer, or why there is none."""
     try:
         return question()
-    except _NotKnownError as error:
+    except NotKnownError as error:
         return error.unknown
     except ClientError as error:
         kind = Missing if is_missing(error) else _Unanswered
         return kind(f"{error.operation_name} is answered {error_code(error)}")
     except BotoCoreError as error:
         return _Unanswered(str(error))
-
-
-def _unless(missing: str, question: Callable[[], Any]) -> Any:
-    """The answer, or an empty one where AWS says by the error `missing` that there is nothing."""
-    try:
-        return question()
-    except ClientError as error:
-        if error_code(error) != missing:
-            raise
-        return {}

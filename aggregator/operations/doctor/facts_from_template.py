@@ -7,14 +7,16 @@ What only a running system can tell is unknown here, and says so. Pure: no AWS.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from aggregator.operations.doctor.checks import (
-    CREATED,
+from aggregator.operations.doctor import policies
+from aggregator.operations.doctor.checks import CREATED
+from aggregator.operations.doctor.facts import (
     Bucket,
     EventSource,
     Facts,
     Function,
     Notification,
     Queue,
+    SourceBucket,
     Table,
     Unknown,
 )
@@ -51,17 +53,28 @@ def _facts(template: Template) -> Facts:
     source = resources.get("Source")
     return Facts(
         environment={name: str(value) for name, value in function["Environment"]["Variables"].items()},
-        function=Function(int(function.get("Timeout", 3)), int(function.get("EphemeralStorage", {}).get("Size", 512))),
+        function=Function(
+            int(function.get("Timeout", 3)),
+            int(function.get("EphemeralStorage", {}).get("Size", 512)),
+            reserved=function.get("ReservedConcurrentExecutions"),
+        ),
         event_source=_event_source(function),
         queue=_queue(arn, queue),
         dead_letters=_queue("", _of(resources, "DeadLetterQueue")),
         table=_table(_of(resources, "Ledger")),
         source=str(template.parameters.get("SourceBucketName", "")),
-        wanted=Notification(arn, (CREATED,), prefix, suffix),
+        wanted=Notification(_announcer(template) or arn, (CREATED,), prefix, suffix),
         notifications=_notifications(source.properties) if source else _OURS_TO_DO,
+        may_send=_may_send(template, arn),
+        arrives=_OURS_TO_DO if _announcer(template) else True,
+        source_bucket=_source_bucket(source, arn),
+        enforced=policies.enforces_commit(_statements(resources, "DistributionPolicy")),
+        lock=_lock(_of(resources, "Archive")),
+        replica=_NOT_RUNNING,
         distribution=_bucket(distribution),
         archive=_bucket(_of(resources, "Archive")),
-        replicas=_replicas(distribution),
+        replicas=_replicas(distribution, whole=True),
+        partial=_replicas(distribution, whole=False),
         failed_replicas=_NOT_RUNNING,
         access=_NOT_RUNNING,
         second_put=_NOT_RUNNING,
@@ -82,7 +95,44 @@ def _event_source(function: Mapping[str, Any]) -> EventSource | Unknown:
         return Unknown(f"the function has {len(mappings)} SQS events, not one")
     reports = "ReportBatchItemFailures" in mappings[0].get("FunctionResponseTypes", [])
     window = int(mappings[0].get("MaximumBatchingWindowInSeconds", 0))
-    return EventSource(window, reports, bool(mappings[0].get("Enabled", True)))
+    enabled = bool(mappings[0].get("Enabled", True))
+    filters = len(mappings[0].get("FilterCriteria", {}).get("Filters", []))
+    return EventSource(
+        window, reports, enabled, filters, mappings[0].get("ScalingConfig", {}).get("MaximumConcurrency")
+    )
+
+
+def _announcer(template: Template) -> str:
+    """The topic or the rule that announces objects instead of the bucket."""
+    return str(template.parameters.get("SourceTopicArn") or template.parameters.get("SourceRuleArn") or "")
+
+
+def _may_send(template: Template, queue: str) -> bool | None:
+    source = f"arn:{queue.split(':')[1]}:s3:::{template.parameters.get('SourceBucketName', '')}"
+    announcer = _announcer(template) or source
+    account = queue.split(":")[4]
+    return policies.may_send(_statements(template.resources, "QueuePolicy"), service_of(announcer), announcer, account)
+
+
+def service_of(announcer: str) -> str:
+    """The service that sends for a bucket, a topic or a rule, by its ARN."""
+    return announcer.split(":")[2] + ".amazonaws.com"
+
+
+def _statements(resources: Mapping[str, Resource], name: str) -> Sequence[policies.Statement]:
+    return policies.statements(resources[name].properties.get("PolicyDocument") if name in resources else None)
+
+
+def _source_bucket(source: Resource | None, queue: str) -> SourceBucket | Unknown:
+    if source is None:
+        return _OURS_TO_DO
+    versioned = source.properties.get("VersioningConfiguration", {}).get("Status") == "Enabled"
+    return SourceBucket(queue.split(":")[3], versioned)
+
+
+def _lock(archive: Mapping[str, Any]) -> str | None:
+    configuration = archive.get("ObjectLockConfiguration", {})
+    return configuration.get("Rule", {}).get("DefaultRetention", {}).get("Mode") if configuration else None
 
 
 def _queue(arn: str, queue: Mapping[str, Any]) -> Queue:
@@ -118,11 +168,29 @@ def _bucket(bucket: Mapping[str, Any]) -> Bucket:
     days = [
         int(rule["NoncurrentVersionExpiration"]["NoncurrentDays"])
         for rule in rules
-        if rule["Status"] == "Enabled" and "NoncurrentVersionExpiration" in rule
+        if rule["Status"] == "Enabled" and "NoncurrentVersionExpiration" in rule and is_for_bundles(rule)
     ]
     return Bucket(bucket.get("VersioningConfiguration", {}).get("Status") == "Enabled", min(days, default=None))
 
 
-def _replicas(bucket: Mapping[str, Any]) -> Sequence[str]:
+def _replicas(bucket: Mapping[str, Any], *, whole: bool) -> Sequence[str]:
     rules = bucket.get("ReplicationConfiguration", {}).get("Rules", [])
-    return [rule["Destination"]["Bucket"].rpartition(":")[2] for rule in rules if rule["Status"] == "Enabled"]
+    return [
+        rule["Destination"]["Bucket"].rpartition(":")[2]
+        for rule in rules
+        if rule["Status"] == "Enabled" and is_for_all(rule) is whole
+    ]
+
+
+def is_for_all(rule: Mapping[str, Any]) -> bool:
+    """Whether a replication rule is for every object: its filter is empty, or an empty prefix and nothing else."""
+    return rule.get("Filter", {"Prefix": rule.get("Prefix", "")}) in ({}, {"Prefix": ""})
+
+
+def is_for_bundles(rule: Mapping[str, Any]) -> bool:
+    """Whether a lifecycle rule may be for bundles: their keys begin with the year, and they have no tags."""
+    chosen = rule.get("Filter") or rule
+    chosen = {**chosen, **chosen.get("And", {})}
+    prefix = chosen.get("Prefix") or ""
+    tagged = any(name in chosen for name in ("Tag", "Tags", "TagFilters"))
+    return (not prefix or prefix[0].isdecimal()) and not tagged

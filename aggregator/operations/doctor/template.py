@@ -188,7 +188,18 @@ class Template:
         try:
             return self._document["Resources"][logical]  # type: ignore[no-any-return]
         except KeyError:
+            if logical in self._made_by_sam():
+                return {"Type": "AWS::Lambda::EventSourceMapping"}
             raise TemplateError(f"the template refers to {logical}, which it does not have") from None
+
+    def _made_by_sam(self) -> set[str]:
+        """What the transform makes of the events of functions, which the template may refer to."""
+        return {
+            name + event
+            for name, resource in self._document["Resources"].items()
+            if resource["Type"] == "AWS::Serverless::Function"
+            for event in resource["Properties"].get("Events", {})
+        }
 
 
 def _accepted(declared: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, Any]:

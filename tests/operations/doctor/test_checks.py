@@ -11,13 +11,14 @@ from typer.testing import CliRunner
 
 from aggregator.commands import main as cli
 from aggregator.operations.doctor import facts_from_template as blueprint
-from aggregator.operations.doctor.checks import CHECKS, Facts, Finding, State, Unknown, diagnose
+from aggregator.operations.doctor.checks import CHECKS, Finding, State, diagnose
+from aggregator.operations.doctor.facts import Facts, Unknown
 from aggregator.operations.doctor.template import Template, TemplateError, read
 from tests.support.stack import PATH, REQUIRED
 
 DOCUMENT = read(PATH)
 
-ONLY_WHEN_IT_RUNS = {"replicas", "permissions", "conditional writes", "ledger writes", "clock"}
+ONLY_WHEN_IT_RUNS = {"replica", "replicas", "permissions", "conditional writes", "ledger writes", "clock"}
 
 Edit = Callable[[dict[str, Any]], object]
 
@@ -41,6 +42,21 @@ def _variable(name: str, value: Any) -> Edit:
         {name: value}
     )
 
+
+def _policy(resource: str, statements: list[Any]) -> Edit:
+    return _properties(resource, PolicyDocument={"Statement": statements})
+
+
+def _rule(**properties: Any) -> Edit:
+    return lambda document: document["Resources"]["Distribution"]["Properties"]["ReplicationConfiguration"]["Rules"][
+        0
+    ].update(properties)
+
+
+_EVERY_WAY: list[Any] = [
+    {"Event": f"s3:ObjectCreated:{how}", "Queue": {"Fn::GetAtt": ["Queue", "Arn"]}}
+    for how in ("Put", "Post", "Copy", "CompleteMultipartUpload")
+]
 
 EDITS: dict[str, tuple[Edit, set[str]]] = {
     "a setting is missing": (_variable("LOG_LEVEL", ""), {"settings"}),
@@ -84,6 +100,39 @@ EDITS: dict[str, tuple[Edit, set[str]]] = {
         {"deleted bundles"},
     ),
     "deleted bundles kept for good": (_without("Distribution", "LifecycleConfiguration"), set()),
+    "a filter": (_event(FilterCriteria={"Filters": [{"Pattern": "{}"}]}), {"filters"}),
+    "fewer at once than the mapping wants": (
+        _properties("Function", ReservedConcurrentExecutions=1),
+        {"function state"},
+    ),
+    "a queue that takes nothing": (_policy("QueuePolicy", []), {"way in"}),
+    "a bucket that lets a put replace": (_policy("DistributionPolicy", []), {"commit"}),
+    "an archive without a lock": (_without("Archive", "ObjectLockConfiguration"), {"archive lock"}),
+    "objects from another bucket": (_variable("SOURCE_BUCKETS", "another"), {"sources"}),
+    "the ledger is not switched off": (_variable("POWERTOOLS_IDEMPOTENCY_DISABLED", "false"), set()),
+    "a source without versions": (_variable("IDEMPOTENCY_SCOPE", "version"), {"source bucket"}),
+    "a rule for some bundles": (_rule(Filter={"Prefix": "2026/"}), {"replication"}),
+    "a rule that leaves a prefix out": (_rule(Filter={"Not": {"Prefix": "2026/"}}), {"replication"}),
+    "other objects gone early": (
+        _properties(
+            "Distribution",
+            LifecycleConfiguration={
+                "Rules": [
+                    {"Status": "Enabled", "Prefix": "logs/", "NoncurrentVersionExpiration": {"NoncurrentDays": 1}},
+                    {"Status": "Enabled", "NoncurrentVersionExpiration": {"NoncurrentDays": 30}},
+                ]
+            },
+        ),
+        set(),
+    ),
+    "several rules that together notify of everything": (
+        _properties("Source", NotificationConfiguration={"QueueConfigurations": _EVERY_WAY}),
+        set(),
+    ),
+    "rules that leave a way out": (
+        _properties("Source", NotificationConfiguration={"QueueConfigurations": _EVERY_WAY[1:]}),
+        {"notification"},
+    ),
     "no replication": (_without("Distribution", "ReplicationConfiguration"), {"replication"}),
     "no notification": (_without("Source", "NotificationConfiguration"), {"notification"}),
 }
@@ -129,6 +178,22 @@ def test_the_notification_of_a_bucket_of_ones_own_cannot_be_seen_in_a_template()
         "the source bucket exists already: set its notification, then ask again with --stack",
         "",
     )
+
+
+@pytest.mark.parametrize(
+    "announcer",
+    [
+        {"SourceTopicArn": "arn:aws:sns:us-east-1:123456789012:created"},
+        {"SourceRuleArn": "arn:aws:events:us-east-1:123456789012:rule/created"},
+    ],
+)
+def test_a_topic_or_a_rule_that_announces_is_no_fault(announcer: dict[str, str]) -> None:
+    template = Template(DOCUMENT, {**REQUIRED, "SourceBucket": "existing", **announcer})
+
+    findings = {each.check: each for each in diagnose(blueprint.facts(template))}
+
+    assert [each for each in findings.values() if each.state is State.WRONG] == []
+    assert findings["way in"].state is State.NOT_CHECKED
 
 
 def test_a_template_that_lacks_a_resource_is_a_mistake() -> None:
