@@ -29,6 +29,9 @@ _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EX
 """What disks say that have no hard links."""
 
 
+_FOLDER, _NO_LINK = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0), getattr(os, "O_NOFOLLOW", 0)
+
+
 class ExtractionError(AggregatorError):
     """A member cannot be written below the folder."""
 
@@ -50,7 +53,7 @@ class Destination:
         Raises:
             OSError: it cannot be opened.
         """
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY) if _HANDLES else None
+        handle = os.open(folder, _FOLDER) if _HANDLES else None
         try:
             yield cls(folder, handle)
         finally:
@@ -101,7 +104,7 @@ class Destination:
 
     def _opened(self, name: str) -> int:
         try:
-            return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=self._handle)
+            return os.open(name, _FOLDER | _NO_LINK, dir_fd=self._handle)
         except OSError as error:
             if error.errno not in {errno.ELOOP, errno.ENOTDIR}:
                 raise
@@ -122,7 +125,7 @@ class Destination:
         try:
             opened = os.open(
                 self._place(part),
-                os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0),
+                os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | _NO_LINK,
                 0o666,
                 dir_fd=self._handle,
             )

@@ -126,8 +126,8 @@ def test_a_break_is_rejected_by_its_pointer_and_a_victim(folder: Path, edit: Edi
 
 
 def test_a_new_optional_field_passes_as_a_minor_version(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _model(monkeypatch, WithChecksum, "1.1.0")
-    _entry(folder, "## bundle-index 1.1.0 (minor)")
+    _model(monkeypatch, WithChecksum, "1.2.0")
+    _entry(folder, "## bundle-index 1.2.0 (minor)")
     write(folder)
 
     checks = list(Gate(folder).checks(["drift", "lint", "compatibility", "version"]))
@@ -138,10 +138,10 @@ def test_a_new_optional_field_passes_as_a_minor_version(folder: Path, monkeypatc
 @pytest.mark.parametrize(
     ("version", "heading", "finding"),
     [
-        ("1.0.0", "", "1.0.0 is released and not what the models say: give the change a version of its own"),
-        ("1.0.1", "## bundle-index 1.0.1 (minor)", "is a minor change since 1.0.0: the version must be 1.1.0"),
-        ("1.1.0", "", "CHANGELOG.md has no entry '## bundle-index 1.1.0 (minor)'"),
-        ("1.1.0", "## bundle-index 1.1.0 (patch)", "CHANGELOG.md has no entry '## bundle-index 1.1.0 (minor)'"),
+        ("1.1.0", "", "1.1.0 is released and not what the models say: give the change a version of its own"),
+        ("1.1.1", "## bundle-index 1.1.1 (minor)", "is a minor change since 1.1.0: the version must be 1.2.0"),
+        ("1.2.0", "", "CHANGELOG.md has no entry '## bundle-index 1.2.0 (minor)'"),
+        ("1.2.0", "## bundle-index 1.2.0 (patch)", "CHANGELOG.md has no entry '## bundle-index 1.2.0 (minor)'"),
     ],
 )
 def test_a_change_must_have_its_version_and_its_entry(
@@ -160,8 +160,8 @@ def test_other_words_are_a_patch(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     class Reworded(BundleIndex):
         bundle: str = Field(description="the key of the bundle")
 
-    _model(monkeypatch, Reworded, "1.0.1")
-    _entry(folder, "## bundle-index 1.0.1 (patch)")
+    _model(monkeypatch, Reworded, "1.1.1")
+    _entry(folder, "## bundle-index 1.1.1 (patch)")
     write(folder)
 
     (check,) = Gate(folder).checks(["version"])
@@ -172,16 +172,16 @@ def test_other_words_are_a_patch(folder: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_a_release_is_a_snapshot_that_later_versions_are_held_against(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _model(monkeypatch, WithChecksum, "1.1.0")
-    _entry(folder, "## bundle-index 1.1.0 (minor)")
+    _model(monkeypatch, WithChecksum, "1.2.0")
+    _entry(folder, "## bundle-index 1.2.0 (minor)")
     write(folder)
 
-    assert release(folder) == ["bundle-index 1.1.0"]
-    _model(monkeypatch, BundleIndex, "1.2.0")
+    assert release(folder) == ["bundle-index 1.2.0"]
+    _model(monkeypatch, BundleIndex, "1.3.0")
     write(folder)
 
     (check,) = Gate(folder).checks(["compatibility"])
-    assert any("1.1.0" in finding and "/checksum" in finding for finding in check.findings), check.findings
+    assert any("1.2.0" in finding and "/checksum" in finding for finding in check.findings), check.findings
 
 
 @pytest.mark.parametrize("by", ["another text", "no file"])
@@ -200,7 +200,7 @@ def test_a_released_file_that_changed_is_found_even_after_the_catalogue_was_writ
 
 
 def test_a_model_that_changed_alone_is_drift(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _model(monkeypatch, WithChecksum, "1.0.0")
+    _model(monkeypatch, WithChecksum, "1.1.0")
 
     (check,) = Gate(folder).checks(["drift"])
 
@@ -241,7 +241,7 @@ def test_what_validators_read_differently_is_refused(schema: Any, profile: Profi
 
 
 def test_a_field_without_a_word_of_description_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _model(monkeypatch, WithoutDescription, "1.1.0")
+    _model(monkeypatch, WithoutDescription, "1.2.0")
     write(folder)
 
     (check,) = Gate(folder).checks(["lint"])

@@ -62,7 +62,7 @@ PRICES: Dict[str, tuple[float, str]] = {
 
 PRICES_DATE = "2026-11-23"
 
-_READERS, _CLAIMERS, _CLAIMS = 32, 8, 25
+_READERS, _CLAIMERS, _CLAIMS = 128, 8, 25
 _CLAIM_WRITES = 1
 """Write units of a claim, granted or not (DynamoDB developer guide, "DynamoDB read and write operations")."""
 

@@ -33,6 +33,9 @@ from aggregator.operations.replay.pages import Listed, Page, Position
 from aggregator.operations.replay.queues import Delivery
 from aggregator.schemas import BODY, invalid_fields
 
+_user: Callable[[], int] | None = getattr(os, "getuid", None)
+"""Who runs this, where files have owners: not on Windows."""
+
 EXAMPLES = 20
 """Rejection objects that a report names, with their reason; the others are counted."""
 
@@ -139,7 +142,7 @@ class Bookmark:
     def _kept(self) -> tuple[float, Mark]:
         if not os.path.lexists(self.path):
             return self._now, Mark({}, [], Totals())
-        if self.path.is_symlink() or (hasattr(os, "getuid") and self.path.stat().st_uid != os.getuid()):
+        if self.path.is_symlink() or (_user and self.path.stat().st_uid != _user()):
             raise BackfillError(f"{self.path} is a link, or not yours: what it says would be sent; name another file")
         try:
             kept = json.loads(self.path.read_text(encoding="utf-8"))

@@ -89,7 +89,7 @@ def test_an_invocation_takes_as_long_as_the_longest_of_work_waiting_and_reading(
 
     assert duration(1_000, Workload(1e6, 10), figures) == pytest.approx(1.0)
     assert duration(1_000, Workload(1e6, 5_000), figures) == pytest.approx(5.0)
-    assert duration(3_200, Workload(1e6, 10), figures._replace(latency=0.1)) == pytest.approx(10.3)
+    assert duration(12_800, Workload(1e6, 10), figures._replace(object_cpu=0, latency=0.1)) == pytest.approx(10.3)
 
 
 def test_half_the_memory_is_half_the_cpu_and_more_than_one_cpu_helps_compression_alone() -> None:
