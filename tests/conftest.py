@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
@@ -36,7 +37,8 @@ ENVIRONMENT = {
 examples.register_profile("tests", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 examples.load_profile("tests")
 
-LEFT_OUT = pytest.StashKey[int]()
+LEFT_OUT = pytest.StashKey[dict[str, int]]()
+"""How many tests were left out, by their folder."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -49,35 +51,37 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     chosen = options.keyword or options.markexpr or session.config.args_source is not pytest.Config.ArgsSource.TESTPATHS
     terminal: Any = session.config.pluginmanager.get_plugin("terminalreporter")
     if terminal and not chosen:
-        terminal.write_line(f"this takes about {'25' if options.all else '9'} minutes on two processors")
+        terminal.write_line(f"this takes about {'30' if options.all else '7'} minutes on two processors")
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out the exhaustive ones among the chosen tests, if nobody asks for them."""
-    asked = config.option.all or "chaos" in config.option.markexpr
-    left_out = [item for item in items if not asked and item.get_closest_marker("chaos")]
+    chosen = config.option.markexpr
+    unasked = [mark for mark in ("chaos", "nightly") if not (config.option.all or mark in chosen)]
+    left_out = [item for item in items if any(item.get_closest_marker(mark) for mark in unasked)]
     items[:] = [item for item in items if item not in left_out]
-    config.stash[LEFT_OUT] = len(left_out)
+    config.stash[LEFT_OUT] = dict(Counter(item.path.parent.name for item in left_out))
     config.hook.pytest_deselected(items=left_out)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """In a worker, which alone knows it: hand over how many tests were left out."""
     output: dict[str, Any] = getattr(session.config, "workeroutput", {})
-    output["left_out"] = session.config.stash.get(LEFT_OUT, 0)
+    output["left_out"] = session.config.stash.get(LEFT_OUT, {})
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """Take over from a worker; all of them left out the same."""
-    node.config.stash[LEFT_OUT] = getattr(node, "workeroutput", {}).get("left_out", 0)
+    node.config.stash[LEFT_OUT] = getattr(node, "workeroutput", {}).get("left_out", {})
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say what was left out."""
-    if left_out := config.stash.get(LEFT_OUT, 0):
-        terminalreporter.write_line(f"left out: {left_out} slow or exhaustive tests, which CI runs (`just test --all`)")
+    if left_out := config.stash.get(LEFT_OUT, {}):
+        folders = ", ".join(f"{folder} {count}" for folder, count in sorted(left_out.items()))
+        terminalreporter.write_line(f"left out: slow or exhaustive tests, which CI runs (`just test --all`): {folders}")
 
 
 @pytest.fixture(autouse=True)

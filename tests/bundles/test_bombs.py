@@ -19,6 +19,7 @@ SECONDS, SECONDS_A_BYTE = 30, 1e-6
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory is read from /proc")
 
 
+@pytest.mark.chaos
 def test_no_index_costs_more_than_its_file(small: bytes, tmp_path: Path) -> None:
     index, costly = Bundle.open(io.BytesIO(small)).index.model_dump(mode="json"), dict[str, Cost]()
     (tmp_path / "small").write_bytes(small)

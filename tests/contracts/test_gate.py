@@ -49,6 +49,7 @@ def test_the_program_prints_each_check_and_finds_nothing_in_this_checkout(capsys
     assert [line.split()[0] for line in lines] == [name for name in NAMES if name != "corpus"]
 
 
+@pytest.mark.chaos
 def test_the_program_ends_with_1_where_something_is_not_proven(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -285,6 +286,7 @@ def test_an_example_that_does_not_show_what_it_says_is_found(folder: Path, name:
     assert any(found.startswith(f"s3-notification@1: {finding}") for found in check.findings), check.findings
 
 
+@pytest.mark.chaos
 def test_a_model_that_knows_better_than_its_schema_is_found(folder: Path) -> None:
     def loosen(schema: Any) -> None:
         del schema["$defs"]["Bucket"]["properties"]["name"]["pattern"]
@@ -297,6 +299,7 @@ def test_a_model_that_knows_better_than_its_schema_is_found(folder: Path) -> Non
     assert any(told in finding for finding in check.findings)
 
 
+@pytest.mark.chaos
 def test_a_schema_that_is_stricter_than_its_model_is_found(folder: Path) -> None:
     _edit(folder / S3 / "producer.schema.json", lambda schema: schema["properties"]["Records"].update(maxItems=1))
 

@@ -145,6 +145,7 @@ def test_the_action_annotates_what_is_wrong_and_fails(
     assert summary in (tmp_path / "summary").read_text()
 
 
+@pytest.mark.chaos
 @pytest.mark.once
 def test_the_action_runs_nothing_of_the_checkout_that_it_judges(tmp_path: Path) -> None:
     action = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))

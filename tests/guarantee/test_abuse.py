@@ -49,6 +49,7 @@ def test_any_body_at_all_is_answered_and_its_neighbours_are_acknowledged(world: 
     assert world.published()["good"] == [b"1"]
 
 
+@pytest.mark.chaos
 @settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_mutated_event_is_answered_with_ids_of_its_own_or_refused_as_a_wrong_trigger(

@@ -119,7 +119,15 @@ def _names(row: Row) -> str:
     return row.name
 
 
-@pytest.mark.parametrize("row", [*SMALL, *(pytest.param(row, marks=pytest.mark.chaos) for row in LARGE)], ids=_names)
+@pytest.mark.parametrize(
+    "row",
+    [
+        *SMALL[1:],
+        *(pytest.param(row, marks=pytest.mark.chaos) for row in (SMALL[0], *LARGE[2:])),
+        *(pytest.param(row, marks=pytest.mark.nightly) for row in LARGE[:2]),
+    ],
+    ids=_names,
+)
 def test_in_every_history_each_object_is_in_one_bundle(row: Row) -> None:
     exploration = row.explored()
 

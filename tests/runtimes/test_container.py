@@ -59,6 +59,7 @@ def test_no_code_and_no_setting_is_taken_from_where_others_may_write(tmp_path: P
     assert {environment[name] for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE")} == {"/dev/null"}
 
 
+@pytest.mark.chaos
 @pytest.mark.integration
 def test_the_worker_runs_in_the_file_system_of_the_container(world: World, tmp_path: Path) -> None:
     image = _image(tmp_path)

@@ -59,6 +59,7 @@ def test_sigterm_drains_and_leaves_nothing_in_hand(queue: Queue) -> None:
     assert published == {key: [queue.objects[key]] for key in published}
 
 
+@pytest.mark.chaos
 @pytest.mark.integration
 def test_two_workers_side_by_side_bundle_all_once(queue: Queue) -> None:
     queue.fill(100)
