@@ -1,6 +1,6 @@
-// The stack as part of a CDK app: the packaged template is included as it is, and only parameters are given.
+// The stack as part of a CDK app: the transformed template is included as it is, and only parameters are given.
 //
-//     TEMPLATE=../../build/packaged.json npx cdk deploy
+//     TEMPLATE=template.json SOURCE_BUCKET_NAME=my-objects npx cdk deploy --app "node app.mjs"
 
 import { App, Stack } from "aws-cdk-lib";
 import { CfnInclude } from "aws-cdk-lib/cloudformation-include";

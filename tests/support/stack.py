@@ -9,9 +9,6 @@
 import functools
 import io
 import json
-import os
-import subprocess
-import sys
 import time
 import uuid
 import zipfile
@@ -26,7 +23,7 @@ from botocore.config import Config
 from aggregator.operations.doctor.facts_from_aws import PROBE
 from aggregator.operations.doctor.template import Resource, Template, read
 from aggregator.pipeline.core import empty_bundle
-from aggregator.runtimes.local.packages import install
+from deploy import transform
 from tests.support import ROOT
 from tests.support.world import CREDENTIALS
 
@@ -36,13 +33,6 @@ REQUIRED = {"SourceBucketName": "objects"}
 """Parameters that have no default."""
 
 _PACKAGES = "packages"
-
-_TRANSFORM = """
-import json, sys
-from samtranslator.parser.parser import Parser
-from samtranslator.translator.translator import Translator
-json.dump(Translator({}, Parser()).translate(json.load(sys.stdin), {}), sys.stdout)
-"""
 
 _ENGINE_KNOWS = ("AWS::S3::", "AWS::SQS::", "AWS::DynamoDB::", "AWS::IAM::", "AWS::Logs::", "AWS::Lambda::Function")
 """What the embedded AWS makes of the template; its own event source mapping would take messages that tests wait for."""
@@ -54,16 +44,7 @@ def transformed() -> dict[str, Any]:
     document = read(PATH)
     document["Resources"]["Function"]["Properties"]["CodeUri"] = f"s3://{_PACKAGES}/lambda.zip"
     document["Resources"]["Backfill"]["Properties"]["DefinitionUri"] = f"s3://{_PACKAGES}/backfill.asl.json"
-    tools = install(ROOT / "deploy" / "tools.lock", "aws-sam-translator", called="the SAM transform")
-    done = subprocess.run(
-        [sys.executable, "-c", _TRANSFORM],
-        input=json.dumps(document),
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "PYTHONPATH": str(tools), "AWS_DEFAULT_REGION": "us-east-1"},
-    )
-    return json.loads(done.stdout)  # type: ignore[no-any-return]
+    return transform.transformed(document)
 
 
 def resources(**parameters: str) -> dict[str, Resource]:
