@@ -1,12 +1,18 @@
 """The manifests for the worker agree with each other, with the container, and with the settings."""
 
+import copy
+import json
+import os
 import re
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 import yaml
 
 from aggregator.pipeline.settings import Settings
+from aggregator.runtimes.local.packages import install
 from tests.support import ROOT
 
 pytestmark = pytest.mark.once
@@ -78,3 +84,40 @@ def test_only_the_queue_that_is_read_scales_the_workers() -> None:
 
     assert trigger["type"] == "aws-sqs-queue"
     assert trigger["metadata"]["queueURL"] == WORKER["args"][1]
+
+
+PROGRAM = """
+import json, sys, kubernetes_validate
+for manifest in json.load(sys.stdin):
+    kubernetes_validate.validate(manifest, "1.34", strict=True)
+"""
+
+
+def _judged(*manifests: Any) -> str:
+    """What the schemas that Kubernetes publishes find wrong, in its last line."""
+    schemas = install(ROOT / "deploy" / "kubernetes.lock", "kubernetes-validate", called="the schemas of Kubernetes")
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", PROGRAM],
+        input=json.dumps(manifests),
+        env={**os.environ, "PYTHONPATH": str(schemas)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stderr
+
+
+@pytest.mark.chaos
+def test_the_published_schemas_accept_each_manifest_of_kubernetes_itself() -> None:
+    ours = [each for kind, each in MANIFESTS.items() if kind != "ScaledObject"]  # whose schema KEDA has
+
+    assert _judged(*ours) == ""
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("wrong", [{"replicaz": 2}, {"replicas": "two"}, {"template": "one"}])
+def test_the_published_schemas_find_what_is_wrong(wrong: dict[str, Any]) -> None:
+    manifest = copy.deepcopy(MANIFESTS["Deployment"])
+    manifest["spec"] |= wrong
+
+    assert "ValidationError" in _judged(manifest)
