@@ -92,6 +92,10 @@ build *args:
 deploy stack="data-aggregator" *args:
     python -m deploy.stack deploy "$@"
 
+# show what was changed in the stack by hand, which no change set of a deployment shows
+drift stack="data-aggregator" *args:
+    python -m deploy.stack drift "$@"
+
 # show what of the stack would go and what stays, ask, and delete it
 destroy stack="data-aggregator" *args:
     python -m deploy.stack destroy "$@"

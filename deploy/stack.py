@@ -2,9 +2,11 @@
 The stack of `deploy/template.yaml`, made and unmade with AWS's `sam`, which shows first and asks.
 
     python -m deploy.stack deploy NAME [--arch x86_64] [--python 3.14] [options of sam deploy]
+    python -m deploy.stack drift NAME [--region R] [--profile P]
     python -m deploy.stack destroy NAME [options of sam delete]
 
-`sam deploy` prints the change set before it asks. `sam delete` does not say what it would delete, so this does.
+`sam deploy` prints the change set before it asks; what was changed by hand is not in it, so `drift` shows that.
+`sam delete` does not say what it would delete, so `destroy` does.
 """
 
 import argparse
@@ -13,10 +15,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, NamedTuple
 
 import boto3
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, WaiterError
 
 from aggregator.exceptions import AggregatorError
 from deploy.build import MACHINES, PYTHON, ROOT, build
@@ -65,6 +68,68 @@ def written(out: Path, architecture: str, python: str = PYTHON) -> Path:
     return template
 
 
+def drift(name: str, *, region: str | None = None, profile: str | None = None) -> int:
+    """
+    Print what was changed in a stack since it was deployed, and would stay as it is; 1, if anything was.
+
+    A change set that reverts it is made, read, and removed again: nothing is changed (CloudFormation user guide,
+    "Using drift-aware change sets").
+
+    Raises:
+        StackError: there is no such stack in that region, or it cannot be read.
+    """
+    cloudformation = _client(region, profile)
+    changes = changed_by_hand(cloudformation, name)
+    for status, kind, resource in changes:
+        print(f"{status.lower():<9}{kind:<36}{resource}")
+    if not changes:
+        print(f"{name} is as it was deployed")
+    return int(bool(changes))
+
+
+def changed_by_hand(cloudformation: Any, name: str) -> list[tuple[str, str, str]]:
+    """
+    The resources of a stack that are not as its template says: how, their types, their names in the template.
+
+    Raises:
+        StackError: there is no such stack, or it cannot be read.
+    """
+    change_set = {"StackName": name, "ChangeSetName": f"drift-{token_hex(4)}"}
+    try:
+        given = cloudformation.describe_stacks(StackName=name)["Stacks"][0].get("Parameters", [])
+        cloudformation.create_change_set(
+            **change_set,
+            UsePreviousTemplate=True,
+            DeploymentMode="REVERT_DRIFT",
+            Parameters=[{"ParameterKey": each["ParameterKey"], "UsePreviousValue": True} for each in given],
+            Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
+        )
+        try:
+            return _drifted(cloudformation, change_set)
+        finally:
+            cloudformation.delete_change_set(**change_set)
+    except (ClientError, BotoCoreError) as error:
+        raise StackError(str(error)) from error
+
+
+def _drifted(cloudformation: Any, change_set: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    """What a change set would revert, once it is complete; one that fails for want of changes has nothing to revert."""
+    try:
+        cloudformation.get_waiter("change_set_create_complete").wait(**change_set, WaiterConfig={"Delay": 2})
+    except WaiterError as error:
+        reason = str(error.last_response.get("StatusReason", ""))
+        if "didn't contain changes" in reason or "No updates" in reason:
+            return []
+        raise StackError(reason or str(error)) from error
+    pages = cloudformation.get_paginator("describe_change_set").paginate(**change_set)
+    changes = [change["ResourceChange"] for page in pages for change in page["Changes"] if "ResourceChange" in change]
+    return sorted(
+        (change["ResourceDriftStatus"], change["ResourceType"], change["LogicalResourceId"])
+        for change in changes
+        if change.get("ResourceDriftStatus") in {"MODIFIED", "DELETED"}
+    )
+
+
 def destroy(name: str, options: Sequence[str], *, region: str | None = None, profile: str | None = None) -> int:
     """
     Say what would be deleted and what stays, and hand over to `sam delete`, which asks; its exit status.
@@ -72,11 +137,7 @@ def destroy(name: str, options: Sequence[str], *, region: str | None = None, pro
     Raises:
         StackError: there is no such stack in that region, or it cannot be read.
     """
-    sam = _sam()
-    try:
-        cloudformation = boto3.Session(region_name=region, profile_name=profile).client("cloudformation")
-    except BotoCoreError as error:
-        raise StackError(str(error)) from error
+    sam, cloudformation = _sam(), _client(region, profile)
     options = [*options, *(["--region", region] if region else []), *(["--profile", profile] if profile else [])]
     for fate in fates(cloudformation, name):
         print(f"{'stays' if fate.kept else 'goes':<7}{fate.kind:<36}{fate.name}")
@@ -110,6 +171,13 @@ def fates(cloudformation: Any, name: str) -> list[Fate]:
     )
 
 
+def _client(region: str | None, profile: str | None) -> Any:
+    try:
+        return boto3.Session(region_name=region, profile_name=profile).client("cloudformation")
+    except BotoCoreError as error:
+        raise StackError(str(error)) from error
+
+
 def _sam() -> str:
     found = shutil.which("sam")
     if found is None:
@@ -132,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         "python -m deploy.stack", description="Make or unmake the stack.", allow_abbrev=False
     )
-    parser.add_argument("verb", choices=("deploy", "destroy"))
+    parser.add_argument("verb", choices=("deploy", "drift", "destroy"))
     parser.add_argument("name", help="name of the stack")
     parser.add_argument("--arch", choices=sorted(MACHINES), default="arm64", help="what the function runs on")
     parser.add_argument("--python", default=PYTHON, help="the function's runtime, such as 3.14")
@@ -141,6 +209,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if known.verb == "deploy":
             return deploy(known.name, options, architecture=known.arch, python=known.python)
         where, options = _place(options)
+        if known.verb == "drift":
+            return drift(known.name, region=where.region, profile=where.profile)
         return destroy(known.name, options, region=where.region, profile=where.profile)
     except AggregatorError as error:
         print(f"{known.verb}: {error}", file=sys.stderr)

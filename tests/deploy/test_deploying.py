@@ -3,13 +3,17 @@
 import json
 import os
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
+from botocore.stub import Stubber
 from moto import mock_aws
 
 from aggregator.operations.doctor.template import read
+from deploy import stack
 from deploy.stack import Fate, StackError, deploy, fates, main, written
 from tests.support.world import CREDENTIALS
 
@@ -139,3 +143,72 @@ def test_without_sam_it_is_said_how_to_get_it(
 
     assert main([verb, "mine"]) == 2
     assert capsys.readouterr().err.startswith(f"{verb}: sam is missing: pip install aws-sam-cli")
+
+
+@pytest.fixture
+def cloudformation(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stubber]:
+    """CloudFormation, as far as its answers are given; the embedded AWS knows no drift-aware change sets."""
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    client = boto3.client("cloudformation")
+    monkeypatch.setattr(stack, "_client", lambda *_: client)
+    monkeypatch.setattr(stack, "token_hex", lambda _: "1")
+    with Stubber(client) as stubber:
+        parameters = [{"ParameterKey": "Memory", "ParameterValue": "2048"}]
+        described = {"StackName": "mine", "CreationTime": datetime(2026, 11, 28, tzinfo=UTC), "StackStatus": "X"}
+        stubber.add_response("describe_stacks", {"Stacks": [{**described, "Parameters": parameters}]})
+        stubber.add_response(
+            "create_change_set",
+            {},
+            {
+                **CHANGE_SET,
+                "UsePreviousTemplate": True,
+                "DeploymentMode": "REVERT_DRIFT",
+                "Parameters": [{"ParameterKey": "Memory", "UsePreviousValue": True}],
+                "Capabilities": ["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
+            },
+        )
+        yield stubber
+        stubber.assert_no_pending_responses()
+
+
+CHANGE_SET = {"StackName": "mine", "ChangeSetName": "drift-1"}
+
+
+def _change(name: str, status: str) -> Any:
+    change = {"LogicalResourceId": name, "ResourceType": "AWS::SQS::Queue", "ResourceDriftStatus": status}
+    return {"Type": "Resource", "ResourceChange": change}
+
+
+def test_what_was_changed_by_hand_is_shown_and_nothing_is_reverted(
+    cloudformation: Stubber, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = [_change("Queue", "MODIFIED"), _change("Gone", "DELETED"), _change("Same", "IN_SYNC")]
+    for _ in range(2):  # for the waiter, and for us
+        cloudformation.add_response("describe_change_set", {"Status": "CREATE_COMPLETE", "Changes": changes})
+    cloudformation.add_response("delete_change_set", {}, CHANGE_SET)
+
+    status = main(["drift", "mine"])
+
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert (status, lines) == (
+        1,
+        [["deleted", "AWS::SQS::Queue", "Gone"], ["modified", "AWS::SQS::Queue", "Queue"]],
+    )
+
+
+@pytest.mark.parametrize(
+    ("reason", "status", "said"),
+    [
+        ("The submitted information didn't contain changes.", 0, "mine is as it was deployed"),
+        ("Access denied", 2, "drift: Access denied"),
+    ],
+)
+def test_a_stack_without_changes_is_told_from_one_that_cannot_be_asked(
+    cloudformation: Stubber, capsys: pytest.CaptureFixture[str], reason: str, status: int, said: str
+) -> None:
+    cloudformation.add_response("describe_change_set", {"Status": "FAILED", "StatusReason": reason})
+    cloudformation.add_response("delete_change_set", {}, CHANGE_SET)
+
+    assert main(["drift", "mine"]) == status
+    assert "".join(capsys.readouterr()).strip() == said
