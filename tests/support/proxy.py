@@ -145,12 +145,19 @@ class _Handler(BaseHTTPRequestHandler):
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
             return b"".join(iter(self._chunk, b""))
-        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        return self._read(int(self.headers.get("Content-Length", 0)))
 
     def _chunk(self) -> bytes:
         size = int(self.rfile.readline().split(b";")[0], 16)
-        data = self.rfile.read(size)
+        data = self._read(size)
         self.rfile.readline()
+        return data
+
+    def _read(self, size: int) -> bytes:
+        """So many bytes; a request that is cut off, because its process was killed, is no call."""
+        data = self.rfile.read(size)
+        if len(data) < size:
+            raise ConnectionError("the request is cut off")
         return data
 
     def _forward(self, body: bytes) -> Answer:
