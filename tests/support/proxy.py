@@ -145,6 +145,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
             return b"".join(iter(self._chunk, b""))
+        if self.command in {"PUT", "POST"} and "Content-Length" not in self.headers:
+            raise ConnectionError("the request is cut off before its length")
         return self._read(int(self.headers.get("Content-Length", 0)))
 
     def _chunk(self) -> bytes:
