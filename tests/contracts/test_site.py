@@ -60,6 +60,7 @@ def test_the_page_and_the_command_line_say_the_same_of_every_example_and_its_mut
 
 
 @pytest.mark.once
+@pytest.mark.chaos
 @node_is_here
 @pytest.mark.parametrize("one", CONTRACTS, ids=lambda one: one.name)
 def test_the_page_lists_many_faults_in_the_order_of_the_command_line(one: Contract, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from tests.support.world import log_lines
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 """The package is built for the Python that the tests run on."""
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.chaos]
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,6 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return client(tmp_path_factory.mktemp("client"))
 
 
-@pytest.mark.chaos
 def test_the_same_commit_lock_and_python_give_the_same_bytes(built: tuple[Path, list[Package]], tmp_path: Path) -> None:
     out, packages = built
 

@@ -52,7 +52,7 @@ class Scene(NamedTuple):
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("scope", ["key", "version"])
+@pytest.mark.parametrize("scope", ["key", pytest.param("version", marks=pytest.mark.chaos)])
 def test_the_function_may_do_what_its_calls_need_and_no_more(
     embedded: str, monkeypatch: pytest.MonkeyPatch, scope: str
 ) -> None:

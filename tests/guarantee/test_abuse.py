@@ -37,6 +37,7 @@ def test_a_mutated_message_is_answered_and_its_neighbours_are_acknowledged(world
     assert world.published()["good"] == [b"1"]
 
 
+@pytest.mark.chaos
 @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(body=st.text() | st.binary().map(lambda raw: raw.decode("latin-1")) | JSON.map(json.dumps) | SCALARS)
 def test_any_body_at_all_is_answered_and_its_neighbours_are_acknowledged(world: World, body: Any) -> None:
