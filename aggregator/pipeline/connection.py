@@ -71,6 +71,18 @@ def connection(session: "boto3.Session", endpoint_url: str, region: str, *, time
     }
 
 
+def may_leak(session: "boto3.Session", endpoint_url: str) -> bool:
+    """
+    Whether a redirect could take a session token to a stranger: obstore follows each, and sends the token along.
+
+    AWS redirects to hosts of its own only. boto3 follows none to a host that it does not know.
+    """
+    host, credentials = urlsplit(endpoint_url).hostname or "", session.get_credentials()
+    if credentials is None or host.endswith((".amazonaws.com", ".amazonaws.com.cn", ".api.aws")):
+        return False
+    return bool(credentials.get_frozen_credentials().token)
+
+
 def _credentials(session: "boto3.Session") -> "Callable[[], S3Credential]":
     """A provider that hands on boto3's credentials."""
     credentials = session.get_credentials()

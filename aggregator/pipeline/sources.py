@@ -2,8 +2,10 @@
 Read objects: any object of any bucket, whole or in parts.
 
 boto3 costs 1.4 ms of CPU an object and holds the interpreter's lock; obstore costs 0.1 ms and releases it, so obstore
-reads. But it cannot name every S3 key: it refuses some and silently reads another object for a few (`/lead` reads
-`lead`), so such keys are recognised first and read with boto3, and so is an object whose headers obstore cannot read.
+reads. But it takes a session token along to wherever a store redirects, so with a token and a store that is not AWS's,
+boto3 reads all. And it cannot name every S3 key: it refuses some and silently reads another object for a few (`/lead`
+reads `lead`), so such keys are recognised first and read with boto3, and so is an object whose headers obstore cannot
+read.
 
 Every request is bounded in size and in time. An object larger than `PART_SIZE` is read in parts, each pinned to the
 entity tag of the first answer, so that a slow, broken or replaced object costs one part and never the invocation.
@@ -43,7 +45,7 @@ from aggregator.exceptions import (
 )
 from aggregator.pipeline.answers import NO_SUCH_RANGE, REDIRECTED, answer_of, fate_of
 from aggregator.pipeline.clients import Clients
-from aggregator.pipeline.connection import connection
+from aggregator.pipeline.connection import connection, may_leak
 from aggregator.pipeline.core import FetchedObject, Reading
 from aggregator.pipeline.deadlines import Deadlines
 from aggregator.pipeline.decoding import MAGIC_SIZE, Chunk, announced, decoded, recognised
@@ -90,6 +92,7 @@ class Sources:
         self._session = clients.session
         self._connected = partial(connection, clients.session, timeout=timedelta(seconds=deadlines.request_timeout))
         self._connection = self._connected(clients.s3.meta.endpoint_url, clients.s3.meta.region_name)
+        self._by_boto3 = may_leak(clients.session, clients.s3.meta.endpoint_url)
         self._most_parts = max(1, window // 2 // PART_SIZE)
         self._parts = ThreadPoolExecutor(self._most_parts, thread_name_prefix="part")
 
@@ -182,7 +185,7 @@ class Sources:
 
     def _get(self, ref: ObjectRef, options: Mapping[str, Any]) -> "_Answer":
         try:
-            if not nameable(ref.key):
+            if self._by_boto3 or not nameable(ref.key):
                 return self._get_with_boto3(ref, options)
             try:
                 return self._get_with_obstore(ref, options)

@@ -1,5 +1,6 @@
 """Reading members: what each answer of S3 means, and what is read ahead; against a small server that misbehaves."""
 
+import gc
 import gzip
 import random
 import threading
@@ -7,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import boto3
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,6 +26,7 @@ from aggregator.exceptions import (
     UnreadableObjectError,
 )
 from aggregator.pipeline.clients import Clients
+from aggregator.pipeline.connection import may_leak
 from aggregator.pipeline.deadlines import Deadlines
 from aggregator.pipeline.sources import PART_SIZE, Sources, nameable
 from aggregator.schemas import ObjectRef
@@ -93,6 +96,52 @@ def test_a_redirect_that_leads_nowhere_is_no_object(server: Server, sources: Cal
         sources().read(ObjectRef("source", key))
 
     assert caught.value.facts["fault"] == "PermanentRedirect"
+
+
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # botocore leaves sockets to the collector
+@pytest.mark.parametrize("status", [301, 307, 308])
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+@pytest.mark.parametrize("key", ["plain", "not//plain"])
+def test_no_redirect_takes_a_session_token_to_a_stranger(
+    server: Server,
+    sources: Callable[..., Sources],
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+    host: str,
+    key: str,
+) -> None:
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "token")
+    stranger = Server()
+    stranger.serve(lambda request: request.answer(b"strange"))
+    server.serve(lambda request: request.answer(b"", status=status, Location=stranger.url.replace("127.0.0.1", host)))
+
+    try:
+        with pytest.raises((UnreadableObjectError, StoreUnavailableError)):
+            sources().read(ObjectRef("source", key))
+    finally:
+        stranger.stop()
+        gc.collect()
+
+    assert stranger.seen == []
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "token", "leaks"),
+    [
+        ("https://s3.eu-west-1.amazonaws.com", "token", False),
+        ("https://s3.dualstack.eu-west-1.api.aws", "token", False),
+        ("https://s3.cn-north-1.amazonaws.com.cn", "token", False),
+        ("https://amazonaws.com.example.org", "token", True),
+        ("http://127.0.0.1:9000", "token", True),
+        ("http://127.0.0.1:9000", None, False),
+    ],
+)
+def test_only_a_token_for_a_store_that_is_not_aws_may_leak(endpoint: str, token: str | None, *, leaks: bool) -> None:
+    session = boto3.session.Session("key", "secret", token)
+
+    assert may_leak(session, endpoint) is leaks
 
 
 @pytest.mark.parametrize("key", ["plain", "not//plain"])
