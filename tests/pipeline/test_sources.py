@@ -101,7 +101,7 @@ def test_a_redirect_that_leads_nowhere_is_no_object(server: Server, sources: Cal
 @pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning"
 )  # botocore leaves sockets to the collector
-@pytest.mark.parametrize("status", [301, 307, 308])
+@pytest.mark.parametrize("status", [301, 307])
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 @pytest.mark.parametrize("key", ["plain", "not//plain"])
 def test_no_redirect_takes_a_session_token_to_a_stranger(
