@@ -66,7 +66,7 @@ def test_where_memory_cannot_be_given_back_the_handler_answers(
 
 
 PROGRAM = f"""
-import multiprocessing, os, shutil, subprocess, sys, tempfile  # Python has its own ways on each platform
+import asyncio, multiprocessing, os, shutil, subprocess, sys, tempfile  # Python has its own ways on each platform
 for name in {UNIX_OS.split()!r}:
     if hasattr(os, name) and name != "statvfs":  # shutil.disk_usage needs it here
         delattr(os, name)
