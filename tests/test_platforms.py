@@ -79,6 +79,7 @@ main()
 """
 
 
+@pytest.mark.once  # the standard library of each Python takes other names for granted here
 @pytest.mark.integration
 def test_the_commands_run_without_what_only_unix_has(tmp_path: Path) -> None:
     files, out = tmp_path / "files", tmp_path / "out"
