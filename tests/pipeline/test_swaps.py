@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from typing import Any
+from uuid import uuid4
 
 import boto3
 import pytest
@@ -259,7 +260,7 @@ def _store(endpoint_url: str, monkeypatch: pytest.MonkeyPatch, *, make: bool = T
     monkeypatch.setattr(swaps, "_PROVEN", {})
     config = Config(connect_timeout=1, read_timeout=5, retries={"total_max_attempts": 1})
     client = boto3.client("dynamodb", endpoint_url=endpoint_url, config=config)
-    table = f"probe-{id(monkeypatch)}"
+    table = f"probe-{uuid4().hex}"
     if make:
         make_ledger(client, table)
     return Records(client, table=table, prefix="distribution", ttl=TTL, clock=lambda: float(NOW))
