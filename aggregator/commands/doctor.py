@@ -76,13 +76,13 @@ def _facts(
         return blueprint.facts(Template(read(template), dict(map(_pair, parameters))))
     if parameters:
         raise CallError("--parameter belongs to --template")
-    from aggregator.operations.doctor import facts_from_aws as deployment
+    from aggregator.operations.doctor import facts_from_aws, places
 
     if stack:
-        place = deployment.of_stack(stack)
+        place = places.of_stack(stack)
     else:
-        place = deployment.of_environment(dict(os.environ), queue_url=queue_url, source=source_bucket)
-    return deployment.facts(place, probe=probe, now=time.time)
+        place = places.of_environment(dict(os.environ), queue_url=queue_url, source=source_bucket)
+    return facts_from_aws.facts(place, probe=probe, now=time.time)
 
 
 def _pair(parameter: str) -> tuple[str, str]:

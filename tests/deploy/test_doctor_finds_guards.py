@@ -9,6 +9,7 @@ import boto3
 import pytest
 
 from aggregator.operations.doctor import facts_from_aws as deployment
+from aggregator.operations.doctor import places
 from aggregator.operations.doctor.checks import CHECKS, State, diagnose
 from aggregator.operations.doctor.facts_from_aws import PROBE
 from tests.support.stack import Stack
@@ -114,9 +115,7 @@ def test_a_replica_without_a_lock_is_found(stack: Stack) -> None:
 
 
 def test_the_copy_of_an_old_probe_says_nothing(stack: Stack) -> None:
-    findings = diagnose(
-        deployment.facts(deployment.of_stack(stack.name), probe=True, now=lambda: time.time() + 3 * 86_400)
-    )
+    findings = diagnose(deployment.facts(places.of_stack(stack.name), probe=True, now=lambda: time.time() + 3 * 86_400))
 
     (finding,) = (each for each in findings if each.check == "replica")
 

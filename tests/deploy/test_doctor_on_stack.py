@@ -13,8 +13,10 @@ import pytest
 from botocore.stub import Stubber
 
 from aggregator.operations.doctor import facts_from_aws as deployment
+from aggregator.operations.doctor import places
 from aggregator.operations.doctor.checks import CHECKS, Finding, State, diagnose
-from aggregator.operations.doctor.facts_from_aws import ACTIONS, FORBIDDEN, PROBE, DeploymentError
+from aggregator.operations.doctor.facts_from_aws import ACTIONS, FORBIDDEN, PROBE
+from aggregator.operations.doctor.places import DeploymentError
 from aggregator.pipeline.swaps import Statements, Swapped, Transactions
 from tests.support import ROOT
 from tests.support.stack import Stack
@@ -272,7 +274,7 @@ def test_what_aws_refuses_to_tell_is_not_checked(stack: Stack, monkeypatch: pyte
 
 def test_what_is_named_and_not_there_is_wrong_and_so_is_what_needs_it(stack: Stack) -> None:
     environment = {**stack.environment, "IDEMPOTENCY_TABLE_NAME": "no-such-table"}
-    place = deployment.of_environment(environment, queue_url=stack.ids["Queue"] + "-not", source="no-such-bucket")
+    place = places.of_environment(environment, queue_url=stack.ids["Queue"] + "-not", source="no-such-bucket")
 
     findings = diagnose(deployment.facts(place._replace(function="nobody"), probe=True, now=time.time))
 
@@ -297,7 +299,7 @@ def test_what_is_named_and_not_there_is_wrong_and_so_is_what_needs_it(stack: Sta
 
 def test_a_bucket_that_is_not_there_is_wrong(stack: Stack) -> None:
     environment = {**stack.environment, "DISTRIBUTION_BUCKET_NAME": "no-such-bucket"}
-    place = deployment.of_environment(environment, queue_url=stack.ids["Queue"], source="no-such-source")
+    place = places.of_environment(environment, queue_url=stack.ids["Queue"], source="no-such-source")
 
     findings = diagnose(deployment.facts(place, probe=True, now=time.time))
 
@@ -317,7 +319,7 @@ def test_an_aws_that_answers_nothing_is_a_call_that_could_not_be_carried_out(
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it remembers credentials
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing") if credentials else monkeypatch.delenv(name, raising=False)
-    place = deployment.of_environment({"DISTRIBUTION_BUCKET_NAME": "d"}, queue_url=None, source=None)
+    place = places.of_environment({"DISTRIBUTION_BUCKET_NAME": "d"}, queue_url=None, source=None)
 
     with pytest.raises(DeploymentError, match="AWS answers none of the questions: ") as refused:
         deployment.facts(place, probe=True, now=time.time)
@@ -341,7 +343,7 @@ def test_copies_that_failed_are_found(stack: Stack, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_clock_that_is_wrong_is_found(stack: Stack) -> None:
-    place = deployment.of_stack(stack.name)
+    place = places.of_stack(stack.name)
 
     findings = diagnose(deployment.facts(place, probe=False, now=lambda: time.time() + 60))
 
@@ -384,7 +386,7 @@ def test_a_ledgers_store_that_ignores_conditions_is_found(
     for way in ignored:
         monkeypatch.setattr(way, "request", lambda _, swaps: Swapped([swap.id for swap in swaps], {}, {}, {}))
     environment = {**stack.environment, "LEDGER_WRITES": writes}
-    place = deployment.of_environment(environment, queue_url=stack.ids["Queue"], source=stack.ids["Source"])
+    place = places.of_environment(environment, queue_url=stack.ids["Queue"], source=stack.ids["Source"])
 
     findings = diagnose(deployment.facts(place, probe=True, now=time.time))
 
@@ -392,7 +394,7 @@ def test_a_ledgers_store_that_ignores_conditions_is_found(
 
 
 def test_what_runs_without_lambda_is_looked_at_by_its_environment(stack: Stack) -> None:
-    place = deployment.of_environment(stack.environment, queue_url=stack.ids["Queue"], source=stack.ids["Source"])
+    place = places.of_environment(stack.environment, queue_url=stack.ids["Queue"], source=stack.ids["Source"])
 
     findings = diagnose(deployment.facts(place, probe=True, now=time.time))
 
@@ -412,7 +414,7 @@ def test_what_runs_without_lambda_is_looked_at_by_its_environment(stack: Stack) 
 
 def test_a_stack_that_is_not_there_is_a_wrong_call(stack: Stack) -> None:
     with pytest.raises(DeploymentError, match="the stack nowhere cannot be looked at"):
-        deployment.of_stack("nowhere")
+        places.of_stack("nowhere")
 
 
 def test_the_command_prints_a_line_for_each_check_and_ends_with_what_it_found(stack: Stack) -> None:

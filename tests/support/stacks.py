@@ -3,9 +3,10 @@
 import time
 
 from aggregator.operations.doctor import facts_from_aws as deployment
+from aggregator.operations.doctor import places
 from aggregator.operations.doctor.checks import Finding, diagnose
 from tests.support.stack import Stack
 
 
 def findings_of(stack: Stack, *, probe: bool = True) -> list[Finding]:
-    return diagnose(deployment.facts(deployment.of_stack(stack.name), probe=probe, now=time.time))
+    return diagnose(deployment.facts(places.of_stack(stack.name), probe=probe, now=time.time))

@@ -12,14 +12,13 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
-from aggregator.aws import error_code, is_missing
-from aggregator.exceptions import AggregatorError, LedgerUnavailableError
+from aggregator.exceptions import LedgerUnavailableError
 from aggregator.operations.doctor import policies, questions
 from aggregator.operations.doctor.checks import CREATED
 from aggregator.operations.doctor.facts import (
@@ -35,7 +34,8 @@ from aggregator.operations.doctor.facts import (
     Unknown,
 )
 from aggregator.operations.doctor.facts_from_template import is_for_all, service_of
-from aggregator.operations.doctor.questions import NotKnownError, unless
+from aggregator.operations.doctor.places import DeploymentError, Place
+from aggregator.operations.doctor.questions import NotKnownError, Unanswered, asked, known, unless
 from aggregator.pipeline.core import empty_bundle
 from aggregator.pipeline.records import Records
 from aggregator.pipeline.swaps import WAYS, honours
@@ -83,68 +83,6 @@ _NOT_ASKED = frozenset({"environment", "source", "wanted"})
 
 _DAY = 86_400
 
-T = TypeVar("T")
-
-
-class DeploymentError(AggregatorError):
-    """There is nothing to look at."""
-
-    reason = "deployment"
-
-
-class Place(NamedTuple):
-    """Where the parts of a deployment are, as far as that is known."""
-
-    environment: Mapping[str, str] | Unknown
-    function: str | Unknown
-    event_source: str | Unknown
-    queue_url: str | Unknown
-    source: str | Unknown
-    prefix: str | None
-    suffix: str | None
-    announcer: str = ""
-
-
-def of_stack(name: str) -> Place:
-    """
-    Where the parts of the stack `name` are.
-
-    Raises:
-        DeploymentError: there is no such stack, or CloudFormation does not tell.
-    """
-    cloudformation = boto3.client("cloudformation")
-    try:
-        stack = cloudformation.describe_stacks(StackName=name)["Stacks"][0]
-        pages = cloudformation.get_paginator("list_stack_resources").paginate(StackName=name)
-        ids = {
-            resource["LogicalResourceId"]: resource.get("PhysicalResourceId", "")
-            for page in pages
-            for resource in page["StackResourceSummaries"]
-        }
-    except (ClientError, BotoCoreError) as error:
-        raise DeploymentError(f"the stack {name} cannot be looked at: {error}") from error
-    given = {each["ParameterKey"]: each.get("ParameterValue", "") for each in stack.get("Parameters", [])}
-    function, event_source, queue = (_id(ids, part) for part in ("Function", "FunctionQueue", "Queue"))
-    environment = _asked(lambda: _variables(_known(function)))
-    source = given.get("SourceBucketName") or Unknown("the stack has no parameter SourceBucketName")
-    filters = given.get("SourcePrefix", ""), given.get("SourceSuffix", "")
-    announcer = given.get("SourceTopicArn") or given.get("SourceRuleArn") or ""
-    return Place(environment, function, event_source, queue, source, *filters, announcer)
-
-
-def of_environment(environment: Mapping[str, str], *, queue_url: str | None, source: str | None) -> Place:
-    """Where the parts are of what runs with `environment`, and not in Lambda."""
-    no_function = Unknown("no function is named: ask with --stack")
-    return Place(
-        environment,
-        no_function,
-        no_function,
-        queue_url or Unknown("--queue-url is not given"),
-        source or Unknown("--source-bucket is not given"),
-        None,
-        None,
-    )
-
 
 def facts(place: Place, *, probe: bool, now: Callable[[], float]) -> Facts:
     """
@@ -154,15 +92,11 @@ def facts(place: Place, *, probe: bool, now: Callable[[], float]) -> Facts:
         DeploymentError: AWS answers none of the questions.
     """
     found = _Inquiry(place).facts(probe=probe, now=now)
-    asked = [fact for name, fact in found._asdict().items() if name not in _NOT_ASKED]
-    unanswered = [fact for fact in asked if isinstance(fact, _Unanswered)]
-    if unanswered and all(isinstance(fact, Unknown) and not isinstance(fact, Missing) for fact in asked):
+    answers = [fact for name, fact in found._asdict().items() if name not in _NOT_ASKED]
+    unanswered = [fact for fact in answers if isinstance(fact, Unanswered)]
+    if unanswered and all(isinstance(fact, Unknown) and not isinstance(fact, Missing) for fact in answers):
         raise DeploymentError(f"AWS answers none of the questions: {unanswered[0].why}")
     return found
-
-
-class _Unanswered(Unknown):
-    """A fact that AWS did not answer."""
 
 
 class _Inquiry:
@@ -180,47 +114,47 @@ class _Inquiry:
 
     def facts(self, *, probe: bool, now: Callable[[], float]) -> Facts:
         place = self._place
-        queue = _asked(lambda: self._queue(_known(place.queue_url)))
-        rules, table = _asked(self._replication_rules), _asked(self._table)
-        wanted = _asked(
-            lambda: Notification(place.announcer or _known(queue).arn, (CREATED,), place.prefix, place.suffix)
+        queue = asked(lambda: self._queue(known(place.queue_url)))
+        rules, table = asked(self._replication_rules), asked(self._table)
+        wanted = asked(
+            lambda: Notification(place.announcer or known(queue).arn, (CREATED,), place.prefix, place.suffix)
         )
-        second_put = _asked(lambda: self._second_put(now())) if probe else Unknown("--no-probe is given")
+        second_put = asked(lambda: self._second_put(now())) if probe else Unknown("--no-probe is given")
         return Facts(
             environment=place.environment,
-            function=_asked(self._function),
-            event_source=_asked(self._event_source),
+            function=asked(self._function),
+            event_source=asked(self._event_source),
             queue=queue,
-            dead_letters=_asked(self._dead_letters),
+            dead_letters=asked(self._dead_letters),
             table=table,
             source=place.source,
             wanted=wanted,
-            notifications=_asked(self._notifications),
-            may_send=_asked(lambda: self._may_send(_known(queue).arn)),
-            arrives=_asked(lambda: questions.sends_to(self._announcer(), _known(queue).arn)),
-            source_bucket=_asked(lambda: questions.source_bucket(self._s3, _known(place.source))),
-            enforced=_asked(lambda: questions.commit_is_enforced(self._s3, self._named("DISTRIBUTION_BUCKET_NAME"))),
-            lock=_asked(lambda: questions.default_lock(self._s3, self._named("ARCHIVE_BUCKET_NAME"))),
-            replica=_asked(lambda: self._replica(_known(second_put), now())),
-            distribution=_asked(lambda: questions.bundle_bucket(self._s3, self._named("DISTRIBUTION_BUCKET_NAME"))),
-            archive=_asked(lambda: questions.bundle_bucket(self._s3, self._named("ARCHIVE_BUCKET_NAME"))),
-            replicas=_asked(lambda: [_bucket_of(rule) for rule in _known(rules) if is_for_all(rule)]),
-            partial=_asked(lambda: [_bucket_of(rule) for rule in _known(rules) if not is_for_all(rule)]),
-            failed_replicas=_asked(lambda: self._failed_replicas(_known(rules), now())),
-            access=_asked(lambda: self._access(_known(queue))),
+            notifications=asked(self._notifications),
+            may_send=asked(lambda: self._may_send(known(queue).arn)),
+            arrives=asked(lambda: questions.sends_to(self._announcer(), known(queue).arn)),
+            source_bucket=asked(lambda: questions.source_bucket(self._s3, known(place.source))),
+            enforced=asked(lambda: questions.commit_is_enforced(self._s3, self._named("DISTRIBUTION_BUCKET_NAME"))),
+            lock=asked(lambda: questions.default_lock(self._s3, self._named("ARCHIVE_BUCKET_NAME"))),
+            replica=asked(lambda: self._replica(known(second_put), now())),
+            distribution=asked(lambda: questions.bundle_bucket(self._s3, self._named("DISTRIBUTION_BUCKET_NAME"))),
+            archive=asked(lambda: questions.bundle_bucket(self._s3, self._named("ARCHIVE_BUCKET_NAME"))),
+            replicas=asked(lambda: [_bucket_of(rule) for rule in known(rules) if is_for_all(rule)]),
+            partial=asked(lambda: [_bucket_of(rule) for rule in known(rules) if not is_for_all(rule)]),
+            failed_replicas=asked(lambda: self._failed_replicas(known(rules), now())),
+            access=asked(lambda: self._access(known(queue))),
             second_put=second_put,
-            honoured=_asked(lambda: self._honoured(_known(table), now)) if probe else Unknown("--no-probe is given"),
-            skew=_asked(lambda: self._skew(now)),
+            honoured=asked(lambda: self._honoured(known(table), now)) if probe else Unknown("--no-probe is given"),
+            skew=asked(lambda: self._skew(now)),
         )
 
     def _named(self, variable: str) -> str:
-        value = _known(self._place.environment).get(variable, "")
+        value = known(self._place.environment).get(variable, "")
         if not value:
             raise NotKnownError(Unknown(f"{variable} is not set"))
         return value
 
     def _function(self) -> Function:
-        name = _known(self._place.function)
+        name = known(self._place.function)
         answer = self._lambda.get_function_configuration(FunctionName=name)
         reserved = self._lambda.get_function_concurrency(FunctionName=name).get("ReservedConcurrentExecutions")
         states = {"State": answer.get("State", ""), "LastUpdateStatus": answer.get("LastUpdateStatus", "")}
@@ -229,7 +163,7 @@ class _Inquiry:
         return Function(answer["Timeout"], storage, "the function's " + ", ".join(faults) if faults else "", reserved)
 
     def _event_source(self) -> EventSource:
-        answer = self._lambda.get_event_source_mapping(UUID=_known(self._place.event_source))
+        answer = self._lambda.get_event_source_mapping(UUID=known(self._place.event_source))
         reports = "ReportBatchItemFailures" in answer.get("FunctionResponseTypes", [])
         enabled = answer["State"] in {"Enabled", "Enabling", "Updating", "Creating"}
         said = answer.get("LastProcessingResult", "")
@@ -259,7 +193,7 @@ class _Inquiry:
 
     def _dead_letters(self) -> Queue:
         """The queue that messages are given up to, as the redrive policy says: it may be any."""
-        redrive = json.loads(self._attributes(_known(self._place.queue_url)).get("RedrivePolicy", "null"))
+        redrive = json.loads(self._attributes(known(self._place.queue_url)).get("RedrivePolicy", "null"))
         if not redrive:
             raise NotKnownError(Unknown("there is no dead-letter queue"))
         *_, account, name = redrive["deadLetterTargetArn"].split(":")
@@ -277,7 +211,7 @@ class _Inquiry:
         return Table(key, ttl.get("AttributeName") if enabled else None)
 
     def _notifications(self) -> Sequence[Notification]:
-        answer = self._s3.get_bucket_notification_configuration(Bucket=_known(self._place.source))
+        answer = self._s3.get_bucket_notification_configuration(Bucket=known(self._place.source))
         found = []
         if answer.get("EventBridgeConfiguration") is not None and service_of(self._announcer()).startswith("events."):
             found.append(
@@ -294,10 +228,10 @@ class _Inquiry:
 
     def _announcer(self) -> str:
         """Who sends to the queue: a topic, a rule, or else the bucket."""
-        return self._place.announcer or f"arn:aws:s3:::{_known(self._place.source)}"
+        return self._place.announcer or f"arn:aws:s3:::{known(self._place.source)}"
 
     def _may_send(self, queue: str) -> bool | None:
-        policy = policies.statements(self._attributes(_known(self._place.queue_url)).get("Policy"))
+        policy = policies.statements(self._attributes(known(self._place.queue_url)).get("Policy"))
         announcer, account = self._announcer(), queue.split(":")[4]
         if announcer.startswith("arn:aws:s3:::"):
             announcer = announcer.replace("arn:aws:", f"arn:{queue.split(':')[1]}:", 1)
@@ -338,9 +272,9 @@ class _Inquiry:
 
     def _access(self, queue: Queue) -> Access:
         """What IAM's simulation says of the function's role; bucket and key policies are not in it."""
-        role = self._lambda.get_function_configuration(FunctionName=_known(self._place.function))["Role"]
+        role = self._lambda.get_function_configuration(FunctionName=known(self._place.function))["Role"]
         s3 = f"arn:{role.split(':')[1]}:s3:::"
-        bucket, source = self._named("DISTRIBUTION_BUCKET_NAME"), _known(self._place.source)
+        bucket, source = self._named("DISTRIBUTION_BUCKET_NAME"), known(self._place.source)
         table = self._dynamodb.describe_table(TableName=self._named("IDEMPOTENCY_TABLE_NAME"))["Table"]["TableArn"]
         arns = {
             "queue": queue.arn,
@@ -351,7 +285,7 @@ class _Inquiry:
             "table": table,
         }
         needed = dict(ACTIONS)
-        if _known(self._place.environment).get("IDEMPOTENCY_SCOPE") == "version":
+        if known(self._place.environment).get("IDEMPOTENCY_SCOPE") == "version":
             needed["members"] = (*needed["members"], VERSIONS)
         keys = {
             "source key": (questions.default_key(self._s3, source), KEYS[:1]),
@@ -410,7 +344,7 @@ class _Inquiry:
             except LedgerUnavailableError as error:
                 unknown = error
         if unknown and not honoured:
-            raise NotKnownError(_Unanswered(str(unknown)))
+            raise NotKnownError(Unanswered(str(unknown)))
         return honoured
 
     def _skew(self, now: Callable[[], float]) -> float:
@@ -418,33 +352,5 @@ class _Inquiry:
         return now() - parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"]).timestamp()
 
 
-def _variables(function: str) -> dict[str, str]:
-    answer = boto3.client("lambda").get_function_configuration(FunctionName=function)
-    return dict(answer.get("Environment", {}).get("Variables", {}))
-
-
-def _id(ids: Mapping[str, str], part: str) -> str | Unknown:
-    return ids.get(part) or Unknown(f"the stack has no resource {part}")
-
-
 def _bucket_of(rule: Mapping[str, Any]) -> str:
     return str(rule["Destination"]["Bucket"].rpartition(":")[2])
-
-
-def _known(fact: T | Unknown) -> T:
-    if isinstance(fact, Unknown):
-        raise NotKnownError(fact)
-    return fact
-
-
-def _asked(question: Callable[[], T]) -> T | Unknown:
-    """The answer, or why there is none."""
-    try:
-        return question()
-    except NotKnownError as error:
-        return error.unknown
-    except ClientError as error:
-        kind = Missing if is_missing(error) else _Unanswered
-        return kind(f"{error.operation_name} is answered {error_code(error)}")
-    except BotoCoreError as error:
-        return _Unanswered(str(error))

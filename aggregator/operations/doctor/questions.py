@@ -1,23 +1,26 @@
 """
 Single questions to AWS about a bucket, a topic or a rule, each with one answer.
 
-They raise what boto3 raises; who asks makes an unknown fact of it.
+They raise what boto3 raises; `asked` makes an unknown fact of it.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import boto3
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
-from aggregator.aws import error_code
+from aggregator.aws import error_code, is_missing
 from aggregator.operations.doctor import policies
-from aggregator.operations.doctor.facts import Bucket, Replica, SourceBucket, Unknown
+from aggregator.operations.doctor.facts import Bucket, Missing, Replica, SourceBucket, Unknown
 from aggregator.operations.doctor.facts_from_template import is_for_bundles
 from aggregator.pipeline.settings import SECONDS_PER_DAY
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
+
+
+T = TypeVar("T")
 
 
 class NotKnownError(Exception):
@@ -26,6 +29,35 @@ class NotKnownError(Exception):
     def __init__(self, unknown: Unknown) -> None:
         super().__init__(unknown.why)
         self.unknown = unknown
+
+
+class Unanswered(Unknown):
+    """A fact that AWS did not answer."""
+
+
+def known(fact: T | Unknown) -> T:
+    """
+    The fact.
+
+    Raises:
+        NotKnownError: it is not known.
+    """
+    if isinstance(fact, Unknown):
+        raise NotKnownError(fact)
+    return fact
+
+
+def asked(question: Callable[[], T]) -> T | Unknown:
+    """The answer, or why there is none."""
+    try:
+        return question()
+    except NotKnownError as error:
+        return error.unknown
+    except ClientError as error:
+        kind = Missing if is_missing(error) else Unanswered
+        return kind(f"{error.operation_name} is answered {error_code(error)}")
+    except BotoCoreError as error:
+        return Unanswered(str(error))
 
 
 def source_bucket(s3: "S3Client", name: str) -> SourceBucket:
