@@ -32,17 +32,7 @@ def test_every_member_arrives_once_and_its_bytes_with_it(server: Server, sources
 
 
 def test_of_many_readers_one_finds_out_the_region_of_a_bucket(server: Server, sources: Callable[..., Sources]) -> None:
-    asked: list[str] = []
-
-    def serve(request: Request) -> None:
-        asked.append(request.command)
-        if "/eu-west-1/s3/" in request.headers["Authorization"]:
-            request.answer(b"there", x_amz_bucket_region="eu-west-1")
-        else:
-            error = b"<Error><Code>PermanentRedirect</Code></Error>"
-            request.answer(error, status=301, x_amz_bucket_region="eu-west-1")
-
-    server.serve(serve)
+    asked = server.serve_in("eu-west-1")
     members = [ObjectRef("source", f"{at}", 5) for at in range(20)]
 
     arrivals = list(sources().read_ahead(_wanted(members), _going_on))

@@ -73,14 +73,7 @@ def test_with_the_scope_version_a_failed_condition_means_superseded(
 
 @pytest.mark.parametrize("key", ["plain", "not//plain"])
 def test_a_bucket_of_another_region_is_read_there(server: Server, sources: Callable[..., Sources], key: str) -> None:
-    def serve(request: Request) -> None:
-        if "/eu-west-1/s3/" in request.headers["Authorization"]:
-            request.answer(b"there", x_amz_bucket_region="eu-west-1")
-        else:
-            error = b"<Error><Code>PermanentRedirect</Code></Error>"
-            request.answer(error, status=301, x_amz_bucket_region="eu-west-1")
-
-    server.serve(serve)
+    server.serve_in("eu-west-1")
     reading = sources()
 
     first, second = (reading.read(ObjectRef("source", key)) for _ in range(2))

@@ -69,6 +69,21 @@ class Server:
         """Answer every request with `serve`."""
         self.handler.serve = staticmethod(serve)
 
+    def serve_in(self, region: str) -> list[str]:
+        """Be a bucket in `region`, which says so to whoever asks elsewhere; the methods of all requests."""
+        asked: list[str] = []
+
+        def serve(request: Request) -> None:
+            asked.append(request.command)
+            if f"/{region}/s3/" in request.headers["Authorization"]:
+                request.answer(b"there", x_amz_bucket_region=region)
+            else:
+                error = b"<Error><Code>PermanentRedirect</Code></Error>"
+                request.answer(error, status=301, x_amz_bucket_region=region)
+
+        self.serve(serve)
+        return asked
+
     def stop(self) -> None:
         """End the server."""
         self._server.shutdown()
