@@ -66,7 +66,7 @@ class Destination:
         A file at `parts` to be written and read; it takes its name when the block ends well, else it leaves nothing.
 
         Raises:
-            ExtractionError: something is there already, or a link or a file is in the place of a folder.
+            ExtractionError: something is there already, or a link or a file has the name of a folder.
             OSError: it cannot be written.
         """
         place = self

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from aggregator.bundles.destination import MOST_EXTRACTED
 from aggregator.commands.console import (
     FINDING,
     WRONG_CALL,
@@ -134,7 +135,7 @@ def extract(
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there already.")] = False,
-    max_bytes: MaxBytes = 16 * 1024**3,
+    max_bytes: MaxBytes = MOST_EXTRACTED,
     as_json: AsJson = False,
 ) -> None:
     """
@@ -221,14 +222,7 @@ def verify(
 
         def fail(target: str, error: Exception) -> None:
             verdict = "bad" if isinstance(error, BundleFormatError) else "unread"
-            note(
-                {
-                    **dict.fromkeys(_CHECKED),
-                    "target": without_secrets(target),
-                    "verdict": verdict,
-                    "says": without_secrets(str(error)),
-                }
-            )
+            note({**dict.fromkeys(_CHECKED), "target": target, "verdict": verdict, "says": without_secrets(str(error))})
 
         status = _each(targets, check, fail)
     if as_json:
@@ -246,7 +240,7 @@ def repack(
     distribution: Annotated[
         str | None, typer.Option(envvar="DISTRIBUTION_BUCKET_NAME", help="Where bundles are published: never to there.")
     ] = None,
-    max_bytes: MaxBytes = 16 * 1024**3,
+    max_bytes: MaxBytes = MOST_EXTRACTED,
     as_json: AsJson = False,
 ) -> None:
     """
@@ -313,15 +307,17 @@ def _damage_is_a_finding(where: str = "") -> Iterator[None]:
 
 
 def _each(targets: list[str], act: Callable[[str, "Bundle"], object], fail: Callable[[str, Exception], object]) -> int:
-    """Do something with each bundle, whatever became of the others; the exit status."""
+    """Do something with each bundle, whatever became of the others, under a name to show; the exit status."""
+    from aggregator.bundles.opening import without_secrets
     from aggregator.bundles.targets import bundle_at, expanded
 
     statuses = [0]
     for given in targets:
-        with _noted(given, fail, statuses):
+        with _noted(without_secrets(given), fail, statuses):
             for target in expanded([given]):
-                with _noted(target, fail, statuses), closing(bundle_at(target)) as bundle:
-                    act(target, bundle)
+                shown = without_secrets(target)
+                with _noted(shown, fail, statuses), closing(bundle_at(target)) as bundle:
+                    act(shown, bundle)
     return max(statuses)
 
 
@@ -350,11 +346,9 @@ def _matching(bundle: "Bundle", patterns: list[str]) -> list["Member"]:
 
 def _described(target: str, bundle: "Bundle") -> dict[str, Any]:
     """All that a bundle's index says, as --json prints it; sizes in bytes."""
-    from aggregator.bundles.opening import without_secrets
-
     index = bundle.index
     return {
-        "target": without_secrets(target),
+        "target": target,
         "bundle": index.bundle,
         "created": index.created,
         "request_id": index.request_id,
@@ -381,8 +375,6 @@ def _checked(
     target: str, bundle: "Bundle", cross_check: "CrossCheck | None", report: Callable[[int], object]
 ) -> dict[str, Any]:
     """What verifying a bundle found, as --json prints it; sizes in bytes."""
-    from aggregator.bundles.opening import without_secrets
-
     proof = bundle.verify(report)
     checks = cross_check.check(bundle, proof) if cross_check else []
     if proof.other_etags and not cross_check:
@@ -395,7 +387,7 @@ def _checked(
         "members": len(bundle),
         "size": bundle.size,
         "etags": proof.etags,
-        "target": without_secrets(target),
+        "target": target,
         "says": "; ".join(one.words for one in checks),
         "bundle": bundle.index.bundle,
         "text_size": bundle.index.text_size,
