@@ -180,10 +180,14 @@ class Attempt:
     def _take_in(self, arrival: Arrival) -> None:
         """One object into the bundle, or a reason why not."""
         reading, wanted = arrival.reading, arrival.wanted
-        if isinstance(reading, Reading) and (identified := self._identified(wanted, reading)):
+        failure: NotStarted | Exception | None
+        if not isinstance(reading, Reading):
+            failure = reading
+        elif identified := self._identified(wanted, reading):
             self.identified[wanted.id] = identified
             return
-        failure = self._added(reading) if isinstance(reading, Reading) else reading
+        else:
+            failure = self._added(reading)
         if failure is None:
             self._packed[wanted.id] = wanted
         elif isinstance(failure, BundleFullError):
