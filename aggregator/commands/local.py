@@ -35,8 +35,8 @@ def local(
 
     An AWS is started on a free port of this machine. The files are uploaded to its S3 under their relative paths, the
     notifications go through its queue to the handler, and the bundles come back under their keys. Files in the
-    output folder are left out, links to folders are not followed. A second run into a folder needs --replace or --keep.
-    Exit status 1 says that some file ended in the dead-letter queue.
+    output folder are left out, and so are links to folders and links out of DIR. A second run into a folder needs
+    --replace or --keep. Exit status 1 says that some file ended in the dead-letter queue.
     """
     with ExitStack() as stack:
         from aggregator.runtimes.local.embedded import EmbeddedAws
@@ -70,7 +70,7 @@ def local(
     else:
         _print(summary, out)
     if left_out:
-        words().print(f"left out {left_out:,} linked folders, links to nowhere, pipes and the like")
+        words().print(f"left out {left_out:,}: links to folders, to nowhere or out of DIR, pipes and the like")
     raise typer.Exit(FINDING if summary.failures else 0)
 
 

@@ -176,7 +176,7 @@ def test_what_is_no_file_is_passed_over_and_counted(folder: Path, tmp_path: Path
 
     assert ran.status == 0
     assert "files       4 (" in ran.out
-    assert ran.err == "left out 4 linked folders, links to nowhere, pipes and the like\n"
+    assert ran.err == "left out 4: links to folders, to nowhere or out of DIR, pipes and the like\n"
 
 
 def test_settings_of_the_environment_are_kept(folder: Path, tmp_path: Path, embedded: str) -> None:
