@@ -45,7 +45,7 @@ def folder(tmp_path: Path) -> Path:
 def test_the_program_prints_each_check_and_finds_nothing_in_this_checkout(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(str(FOLDER)) == 0
 
-    lines = capsys.readouterr().out.splitlines()
+    lines = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("  not installed: ")]
     assert [line.split()[0] for line in lines] == [name for name in NAMES if name != "corpus"]
 
 
