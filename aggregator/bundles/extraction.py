@@ -53,7 +53,7 @@ _DEVICE = re.compile(
 class Extracted(NamedTuple):
     """What became of a member: where it was written, whether its key had to be changed, or why it was not written."""
 
-    entry: Member
+    member: Member
     path: Path
     renamed: bool
     fault: str | None
@@ -61,7 +61,7 @@ class Extracted(NamedTuple):
 
 def extract_members(
     bundle: Bundle,
-    entries: Iterable[Member],
+    members: Iterable[Member],
     folder: Path,
     *,
     overwrite: bool = False,
@@ -69,7 +69,7 @@ def extract_members(
     report: Callable[[int], object] = lambda _: None,
 ) -> Iterator[Extracted]:
     """
-    Write `entries` below `folder`, which is made if it is not there; says of each what became of it, as it goes.
+    Write `members` below `folder`, which is made if it is not there; says of each what became of it, as it goes.
 
     A member that is damaged, or whose place is taken, does not keep the others from being written. `report` is told of
     each run of bytes written how long it is.
@@ -78,15 +78,15 @@ def extract_members(
         ExtractionError: the members have more bytes than `max_bytes`, or than there is room for.
         OSError: the folder cannot be made.
     """
-    wanted = list(dict.fromkeys(entries))
+    wanted = list(dict.fromkeys(members))
     folder.mkdir(parents=True, exist_ok=True)
-    check_room(folder, sum(entry.length for entry in wanted), max_bytes=max_bytes)
-    names = dict(zip(bundle.entries, safe_names([entry.key for entry in bundle.entries]), strict=True))
+    check_room(folder, sum(member.length for member in wanted), max_bytes=max_bytes)
+    names = dict(zip(bundle.entries, safe_names([member.key for member in bundle.entries]), strict=True))
     with Destination.at(folder) as destination:
-        for entry, chunks in bundle.walk(wanted):
+        for member, chunks in bundle.walk(wanted):
             fault = None
             try:
-                with destination.new_file(names[entry], overwrite=overwrite) as file:
+                with destination.new_file(names[member], overwrite=overwrite) as file:
                     for chunk in chunks:
                         file.write(chunk)
                         report(len(chunk))
@@ -94,7 +94,7 @@ def extract_members(
                 fault = str(error)
             except OSError as error:
                 fault = error.strerror or str(error)
-            yield Extracted(entry, folder.joinpath(*names[entry]), "/".join(names[entry]) != entry.key, fault)
+            yield Extracted(member, folder.joinpath(*names[member]), "/".join(names[member]) != member.key, fault)
 
 
 def safe_names(keys: Sequence[str], *, windows: bool = os.name == "nt") -> list[tuple[str, ...]]:

@@ -64,7 +64,7 @@ def _keys(context: typer.Context, incomplete: str) -> list[str]:
 
     try:
         with bundle_at(context.params["target"]) as bundle:
-            return [entry.key for entry in bundle if entry.key.startswith(incomplete)]
+            return [member.key for member in bundle if member.key.startswith(incomplete)]
     except (AggregatorError, OSError):
         return []
 
@@ -111,9 +111,9 @@ def cat(
     """
     with _opened(target) as bundle:
         wanted = [
-            entry
-            for entry in bundle
-            if entry.key == key and bucket in {None, entry.bucket} and version_id in {None, entry.version_id}
+            member
+            for member in bundle
+            if member.key == key and bucket in {None, member.bucket} and version_id in {None, member.version_id}
         ]
         if not wanted:
             raise AggregatorError("no member has that key", key=key)
@@ -148,12 +148,12 @@ def extract(
     from aggregator.bundles.extraction import extract_members
 
     with _opened(target) as bundle, progress(of_bytes=True) as bar:
-        entries = _matching(bundle, patterns or [])
-        task = bar.add_task("extracting", total=sum(entry.length for entry in entries))
+        members = _matching(bundle, patterns or [])
+        task = bar.add_task("extracting", total=sum(member.length for member in members))
         done = list(
             extract_members(
                 bundle,
-                entries,
+                members,
                 to,
                 overwrite=overwrite,
                 max_bytes=max_bytes,
@@ -161,9 +161,9 @@ def extract(
             )
         )
     written = [one for one in done if one.fault is None]
-    renamed = [(one.entry.key, str(one.path)) for one in written if one.renamed]
-    failed = [(one.entry.key, one.fault or "") for one in done if one.fault is not None]
-    size = sum(one.entry.length for one in written)
+    renamed = [(one.member.key, str(one.path)) for one in written if one.renamed]
+    failed = [(one.member.key, one.fault or "") for one in done if one.fault is not None]
+    size = sum(one.member.length for one in written)
     if as_json:
         print_json(
             {
@@ -258,7 +258,7 @@ def repack(
         every = list(expanded(targets))
         plan = repacking.plan_repack(every)
         bar.reset(
-            task, description="repacking", total=sum(entry.length for one in plan.inputs for entry in one.entries)
+            task, description="repacking", total=sum(member.length for one in plan.inputs for member in one.entries)
         )
         place, packed = repacking.store_repacked(
             plan,
@@ -336,12 +336,12 @@ def _matching(bundle: "Bundle", patterns: list[str]) -> list["Member"]:
     """The members that the patterns name; a pattern that is a key means that key alone. All, if there are none."""
     named = set[str]()
     for pattern in patterns:
-        matching = (entry.key for entry in bundle if fnmatch.fnmatchcase(entry.key, pattern))
+        matching = (member.key for member in bundle if fnmatch.fnmatchcase(member.key, pattern))
         found = {pattern} if pattern in bundle else set(matching)
         if not found:
             raise AggregatorError("no member has such a key", pattern=pattern)
         named |= found
-    return [entry for entry in bundle if not patterns or entry.key in named]
+    return [member for member in bundle if not patterns or member.key in named]
 
 
 def _described(target: str, bundle: "Bundle") -> dict[str, Any]:
@@ -355,18 +355,18 @@ def _described(target: str, bundle: "Bundle") -> dict[str, Any]:
         "framing": index.framing,
         "size": bundle.size,
         "text_size": index.text_size,
-        "object_size": sum(entry.size for entry in bundle),
+        "object_size": sum(member.size for member in bundle),
         "ratio": round(index.text_size / bundle.size, 2),
         "repacked": [origin.model_dump() for origin in bundle.origins],
         "members": [
             {
-                **{name: getattr(entry, name) for name in ("bucket", "key", "version_id", "etag", "size", "encoding")},
-                "start": entry.start,
-                "length": entry.length,
-                "crc32": f"{entry.crc32:08x}",
+                **{name: getattr(member, name) for name in ("bucket", "key", "version_id", "etag", "size", "encoding")},
+                "start": member.start,
+                "length": member.length,
+                "crc32": f"{member.crc32:08x}",
                 "origin": origin,
             }
-            for entry, origin in zip(bundle, bundle.provenance(), strict=True)
+            for member, origin in zip(bundle, bundle.provenance(), strict=True)
         ],
     }
 
@@ -392,7 +392,7 @@ def _checked(
         "bundle": bundle.index.bundle,
         "text_size": bundle.index.text_size,
         "sha256": proof.sha256,
-        "other_etags": [{"bucket": entry.bucket, "key": entry.key} for entry in proof.other_etags],
+        "other_etags": [{"bucket": member.bucket, "key": member.key} for member in proof.other_etags],
         "checks": [one._asdict() for one in checks],
     }
 

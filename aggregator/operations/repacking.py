@@ -99,7 +99,7 @@ def plan_repack(targets: Iterable[str], *, bundle: str | None = None) -> Repack:
         raise RepackingError("bundles are framed in different ways: repack those with `lines` and `none` apart")
     seen, duplicates, kept = dict[tuple[object, ...], Member](), list[Member](), list[Input]()
     for found in inputs:
-        entries = [entry for entry in found.entries if not _is_repeated(entry, seen, duplicates)]
+        entries = [member for member in found.entries if not _is_repeated(member, seen, duplicates)]
         kept.append(_taking(found, entries))
     created = inputs[-1].listing.created
     return Repack(bundle or _name(inputs, created), created, tuple(kept), tuple(duplicates))
@@ -125,8 +125,8 @@ def write_repacked(
             with _named(found.target), closing(bundle_at(found.target)) as bundle:
                 if bundle.sha256 != found.sha256:
                     raise RepackingError("the bundle was replaced while it was read", target=found.target)
-                for entry, chunks in bundle.walk(found.entries):
-                    packer.add(_source(entry), _reported(chunks, report))
+                for member, chunks in bundle.walk(found.entries):
+                    packer.add(_source(member), _reported(chunks, report))
         packed = packer.finish(Plan(repack.bundle, repack.created, _request_id(repack), ()))
     _check_readable(spool)
     return packed
@@ -156,7 +156,7 @@ def store_repacked(
     """
     if out == "-":
         raise RepackingError("a bundle is not written to standard output: name a file")
-    needed = sum(entry.length for found in repack.inputs for entry in found.entries)
+    needed = sum(member.length for found in repack.inputs for member in found.entries)
     if out.startswith("s3://"):
         check_room(Path(gettempdir()), needed, max_bytes=max_bytes)
         location = Location.parsed(out)
@@ -253,29 +253,29 @@ def _named(target: str) -> Iterator[None]:
         raise BundleFormatError(str(error.args[0]), target=target, **error.facts) from error
 
 
-def _is_repeated(entry: Member, seen: dict[tuple[object, ...], Member], duplicates: list[Member]) -> bool:
+def _is_repeated(member: Member, seen: dict[tuple[object, ...], Member], duplicates: list[Member]) -> bool:
     """
     Whether a member was met before, to the byte.
 
     Raises:
         RepackingError: the same version or eTag was met with other bytes.
     """
-    identity: tuple[object, ...] = (entry.bucket, entry.key, entry.version_id, entry.etag)
-    bytes_ = (entry.size, entry.encoding, entry.length, entry.crc32)
-    if entry.version_id is None and entry.etag is None:
+    identity: tuple[object, ...] = (member.bucket, member.key, member.version_id, member.etag)
+    bytes_ = (member.size, member.encoding, member.length, member.crc32)
+    if member.version_id is None and member.etag is None:
         identity = (*identity, *bytes_)
-    before = seen.setdefault(identity, entry)
-    if before is entry:
+    before = seen.setdefault(identity, member)
+    if before is member:
         return False
     if (before.size, before.encoding, before.length, before.crc32) != bytes_:
-        raise RepackingError("the bundles hold one object with different bytes", bucket=entry.bucket, key=entry.key)
-    duplicates.append(entry)
+        raise RepackingError("the bundles hold one object with different bytes", bucket=member.bucket, key=member.key)
+    duplicates.append(member)
     return True
 
 
 def _taking(found: Input, entries: Sequence[Member]) -> Input:
     """The input without the members that another one has, and its origins counted again."""
-    taken = {id(entry) for entry in entries}
+    taken = {id(member) for member in entries}
     rest, origins = iter(found.entries), []
     for origin in found.origins:
         members = sum(id(next(rest)) in taken for _ in range(origin.members))
@@ -296,10 +296,10 @@ def _request_id(repack: Repack) -> str:
     return ids.pop() if len(ids) == 1 else "repacked"
 
 
-def _source(entry: Member) -> FetchedObject:
-    ref = ObjectRef(entry.bucket, entry.key, entry.size, entry.etag, entry.version_id)
+def _source(member: Member) -> FetchedObject:
+    ref = ObjectRef(member.bucket, member.key, member.size, member.etag, member.version_id)
     return FetchedObject(
-        ref, entry.size, entry.etag, entry.version_id, encoding=cast("Encoding | None", entry.encoding)
+        ref, member.size, member.etag, member.version_id, encoding=cast("Encoding | None", member.encoding)
     )
 
 
