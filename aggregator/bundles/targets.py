@@ -6,6 +6,7 @@ The bundles that a command is called with: a file, a folder, an object or a pref
 """
 
 import io
+import os
 import shutil
 import sys
 import tempfile
@@ -87,19 +88,45 @@ def expanded(targets: Iterable[str]) -> Iterator[str]:
 
     Raises:
         OpeningError: a folder or prefix holds none, or cannot be listed.
+        OSError: a folder cannot be listed.
     """
     for target in targets:
-        if target.startswith("s3://") and Location.parsed(target).key[-1:] in {"", "/"}:
-            found = _listed(Location.parsed(target))
-        elif "://" not in target and Path(target).is_dir():
-            found = map(str, sorted(path for path in Path(target).rglob("*.gz") if path.is_file()))
-        else:
-            found = iter([target])
+        if not is_folder(target):
+            yield target
+            continue
+        found = _listed(Location.parsed(target)) if target.startswith("s3://") else iter(files_below(Path(target)))
         first = next(found, None)
         if first is None:
             raise OpeningError("no .gz file found", target=target)
         yield first
         yield from found
+
+
+def is_folder(target: str) -> bool:
+    """
+    Whether a target is a folder, or an S3 prefix that ends in a slash: there may be many bundles below it.
+
+    Raises:
+        OpeningError: it begins with `s3://` and names no bucket.
+    """
+    if target.startswith("s3://"):
+        return Location.parsed(target).key[-1:] in {"", "/"}
+    return "://" not in target and Path(target).is_dir()
+
+
+def files_below(folder: Path) -> list[str]:
+    """
+    The files below `folder` whose names end in `.gz`, in their order.
+
+    Raises:
+        OSError: it, or a folder in it, cannot be listed.
+    """
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    paths = (Path(parent, name) for parent, _, names in os.walk(folder, onerror=fail) for name in names)
+    return [str(path) for path in sorted(paths) if path.suffix == ".gz" and path.is_file()]
 
 
 def buckets_of(targets: Iterable[str]) -> set[str]:

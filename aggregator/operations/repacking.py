@@ -24,8 +24,9 @@ from aggregator.bundles.bundle import Bundle
 from aggregator.bundles.destination import MOST_EXTRACTED, check_room, new_file
 from aggregator.bundles.index import BundleIndex, Member, Origin
 from aggregator.bundles.opening import Location
-from aggregator.bundles.targets import bundle_at
+from aggregator.bundles.targets import bundle_at, is_folder
 from aggregator.exceptions import AggregatorError, AmbiguousPutError, BundleFormatError, UnpublishedError
+from aggregator.operations.indexes import read_targets
 from aggregator.pipeline.core import FetchedObject, Packed, Packer
 from aggregator.pipeline.distribution import CONDITION_FAILED, DistributionBucket
 from aggregator.pipeline.planning import Plan
@@ -73,7 +74,9 @@ class RepackedIndex(BundleIndex):
 
 def plan_repack(targets: Iterable[str], *, bundle: str | None = None) -> Repack:
     """
-    Read the indexes of the bundles that `targets` name; the new one is called `bundle`, or by what it is made of.
+    Read the indexes of the bundles that `targets` name: files, folders, URLs, prefixes in S3.
+
+    The new one is called `bundle`, or by what it is made of.
 
     A bundle without members is left out. A member that is listed several times, with the same version, eTag and bytes,
     is taken once.
@@ -90,7 +93,7 @@ def plan_repack(targets: Iterable[str], *, bundle: str | None = None) -> Repack:
         raise RepackingError(
             "repack reads every bundle twice, so it cannot read from standard input: save the bundle to a file first"
         )
-    read = {found.sha256: found for found in map(_input, targets) if found.entries}
+    read = {found.sha256: found for found in _inputs(targets) if found.entries}
     inputs = sorted(read.values(), key=lambda found: (found.listing.created, found.listing.bundle, found.sha256))
     if not inputs:
         raise RepackingError("there are no members to repack")
@@ -138,6 +141,7 @@ def store_repacked(
     *,
     level: int,
     published: Iterable[str],
+    targets: Iterable[str] = (),
     max_bytes: int = MOST_EXTRACTED,
     report: Callable[[int], object] = lambda _: None,
 ) -> tuple[str, Packed]:
@@ -146,7 +150,7 @@ def store_repacked(
 
     A folder is made if it is not there.
 
-    Bundles are published in the buckets `published`.
+    Bundles are published in the buckets `published`; `targets` are what was repacked.
 
     Raises:
         ExtractionError: there is a file of that name, or the members have more bytes than `max_bytes` or the disk.
@@ -168,8 +172,10 @@ def store_repacked(
         return f"s3://{location.bucket}/{key}", packed
     path = Path(out)
     if out.endswith("/") or path.is_dir():
-        path.mkdir(parents=True, exist_ok=True)
         path /= Path(repack.bundle).name
+    _check_folder(path, targets)
+    if out.endswith("/"):
+        path.parent.mkdir(parents=True, exist_ok=True)
     with new_file(path) as file:
         check_room(path.parent, needed, max_bytes=max_bytes)
         return str(path), write_repacked(repack, file, level=level, report=report)
@@ -204,6 +210,21 @@ def _check(repack: Repack, bucket: str, key: str, published: Iterable[str]) -> N
         raise RepackingError("the pipeline gives its bundles such names: the ledger could take it for one", key=key)
 
 
+def _check_folder(path: Path, targets: Iterable[str]) -> None:
+    """
+    Return, if a file is below none of the folders that were repacked.
+
+    Raises:
+        RepackingError: it would be among the bundles that are read.
+    """
+    folders = [Path(target) for target in targets if not target.startswith("s3://") and is_folder(target)]
+    for folder in folders:
+        if path.suffix == ".gz" and path.resolve().is_relative_to(folder.resolve()):
+            raise RepackingError(
+                "bundles are read from that folder: its readers would get every member twice", folder=str(folder)
+            )
+
+
 def _check_readable(spool: IO[bytes]) -> None:
     """
     Return, if the bundle is one that readers open: they bound what an index may claim.
@@ -231,17 +252,24 @@ class _Packer(Packer):
         return RepackedIndex(**super()._index(plan).model_dump(), repacked=self.origins)
 
 
-def _input(target: str) -> Input:
-    with _named(target), bundle_at(target) as bundle:
-        index, entries = bundle.index, bundle.entries
-        itself = Origin(
-            bundle=index.bundle,
-            created=index.created,
-            request_id=index.request_id,
-            sha256=bundle.sha256,
-            members=len(entries),
-        )
-        return Input(target, index, bundle.sha256, tuple(bundle.origins) or (itself,), tuple(entries))
+def _inputs(targets: Iterable[str]) -> Iterator[Input]:
+    for target, found in read_targets(targets, _input):
+        if isinstance(found, Exception):
+            with _named(target):
+                raise found
+        yield found._replace(target=target)
+
+
+def _input(bundle: Bundle) -> Input:
+    index, members = bundle.index, bundle.entries
+    itself = Origin(
+        bundle=index.bundle,
+        created=index.created,
+        request_id=index.request_id,
+        sha256=bundle.sha256,
+        members=len(members),
+    )
+    return Input("", index, bundle.sha256, tuple(bundle.origins) or (itself,), tuple(members))
 
 
 @contextmanager
