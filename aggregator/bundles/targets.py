@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from aggregator.bundles.bundle import Bundle
 from aggregator.bundles.layout import HEADER
@@ -82,6 +82,13 @@ def _check_size(size: int, *, is_bundle: bool) -> None:
         raise OpeningError("the disk has no room for standard input: save the bundle to a file first", bytes=size)
 
 
+class Found(NamedTuple):
+    """A bundle that was found, and the bytes that it has where it is listed; None, where that was not said."""
+
+    target: str
+    size: int | None
+
+
 def expanded(targets: Iterable[str]) -> Iterator[str]:
     """
     The bundles that `targets` name: below a folder, or an S3 prefix that ends in a slash, every `.gz`, in their order.
@@ -90,11 +97,22 @@ def expanded(targets: Iterable[str]) -> Iterator[str]:
         OpeningError: a folder or prefix holds none, or cannot be listed.
         OSError: a folder cannot be listed.
     """
+    return (found.target for found in found_at(targets))
+
+
+def found_at(targets: Iterable[str]) -> Iterator[Found]:
+    """
+    The bundles of `expanded`, and what is known of them without a look at them.
+
+    Raises:
+        OpeningError: a folder or prefix holds none, or cannot be listed.
+        OSError: a folder cannot be listed.
+    """
     for target in targets:
         if not is_folder(target):
-            yield target
+            yield Found(target, None)
             continue
-        found = _listed(Location.parsed(target)) if target.startswith("s3://") else iter(files_below(Path(target)))
+        found = _listed(Location.parsed(target)) if target.startswith("s3://") else _files(Path(target))
         first = next(found, None)
         if first is None:
             raise OpeningError("no .gz file found", target=target)
@@ -134,7 +152,11 @@ def buckets_of(targets: Iterable[str]) -> set[str]:
     return {Location.parsed(target).bucket for target in targets if target.startswith("s3://")}
 
 
-def _listed(location: Location) -> Iterator[str]:
+def _files(folder: Path) -> Iterator[Found]:
+    return (Found(path, Path(path).stat().st_size) for path in files_below(folder))
+
+
+def _listed(location: Location) -> Iterator[Found]:
     from aggregator.aws import translated  # noqa: PLC0415 - brings boto3
 
     client = s3_client()
@@ -144,6 +166,6 @@ def _listed(location: Location) -> Iterator[str]:
             for page in pages:
                 for found in page.get("Contents", []):
                     if found["Key"].endswith(".gz"):
-                        yield f"s3://{location.bucket}/{found['Key']}"
+                        yield Found(f"s3://{location.bucket}/{found['Key']}", found["Size"])
     finally:
         client.close()

@@ -13,6 +13,7 @@ import typer
 from aggregator.commands import (
     backfill,
     bundle,
+    catalog,
     contract,
     doctor,
     find,
@@ -86,6 +87,10 @@ app.command(
     epilog="Example: aggregator find 'orders/08/*' s3://bundles/2026/11/",
     short_help="Find the bundles that hold a key.",
 )(find.find)
+app.command(
+    epilog="Example: aggregator catalog s3://bundles/2026/11/ --to catalog.parquet",
+    short_help="List the members of many bundles in one file.",
+)(catalog.catalog)
 app.command(
     epilog="Example: aggregator where s3://orders/08/order-1.json",
     short_help="Say which bundle holds an object, or what became of it.",

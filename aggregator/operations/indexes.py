@@ -17,7 +17,7 @@ from aggregator.aws import THREADS
 from aggregator.bundles.bundle import Bundle
 from aggregator.bundles.index import Member
 from aggregator.bundles.opening import Location, open_object, s3_client
-from aggregator.bundles.targets import bundle_at, expanded
+from aggregator.bundles.targets import Found, bundle_at, found_at
 from aggregator.exceptions import AggregatorError, BundleFormatError
 from aggregator.operations.listings import in_parallel
 
@@ -55,9 +55,13 @@ def read_indexes(
     return in_parallel(read, places, threads=threads)
 
 
-def read_targets(targets: Iterable[str], take: Callable[[Bundle], R]) -> Iterator[tuple[str, R | Fault]]:
+def read_targets(
+    targets: Iterable[str], take: Callable[[Bundle], R], *, wanted: Callable[[Found], bool] = lambda _: True
+) -> Iterator[tuple[str, R | Fault]]:
     """
     Each bundle that `targets` name, and what `take` takes of it, or why it cannot be read, which ends nothing.
+
+    A bundle that is not `wanted` is left out, and nothing is read of it.
 
     Raises:
         OpeningError: boto3 is not installed, or its configuration is wrong.
@@ -72,7 +76,9 @@ def read_targets(targets: Iterable[str], take: Callable[[Bundle], R]) -> Iterato
         return _bundle_in(s3, target) if s3 and target.startswith("s3://") else bundle_at(target)
 
     try:
-        for (target, _), found in read_indexes(_places(targets), opened, take, faults=(AggregatorError, OSError)):
+        for (target, _), found in read_indexes(
+            _places(targets, wanted), opened, take, faults=(AggregatorError, OSError)
+        ):
             yield target, found
     finally:
         if s3:
@@ -87,12 +93,12 @@ def matching(bundle: Bundle, pattern: str) -> list[Member]:
     return [member for member in bundle if matches(member.key)]
 
 
-def _places(targets: Iterable[str]) -> Iterator[tuple[str, Fault | None]]:
+def _places(targets: Iterable[str], wanted: Callable[[Found], bool]) -> Iterator[tuple[str, Fault | None]]:
     """The bundles that `targets` name; a target that cannot be listed, and why."""
     for given in targets:
         try:
-            for target in expanded([given]):
-                yield target, None
+            for found in filter(wanted, found_at([given])):
+                yield found.target, None
         except (AggregatorError, OSError) as error:
             yield given, error
 
