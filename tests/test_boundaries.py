@@ -74,7 +74,7 @@ ONLY_IN = {
         "operations.replay.inventories",
         "operations.rows",
     },
-    "fsspec": {"bundles.opening"},
+    "fsspec": {"bundles.filesystem", "bundles.opening"},
 }
 """Third-party packages (and subprocess), and who may import them; a package's name stands for all its modules."""
 

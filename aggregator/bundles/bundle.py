@@ -170,6 +170,23 @@ class Bundle:
         """
         return self._chunks(member, self._until(member))
 
+    def part(self, member: Member, begin: int, end: int) -> bytes:
+        """
+        The bytes of a member from `begin` to before `end`, as of a slice; only the blocks that hold them are read.
+
+        They are not proven: the CRC-32 of a member is of all of its bytes.
+
+        Raises:
+            BundleFormatError: the bundle is damaged there.
+            ClosedBundleError: the bundle was closed.
+        """
+        begin, end, _ = slice(begin, end).indices(member.length)
+        at, until = member.start + begin, member.start + max(begin, end)
+        data = b"".join(self._pieces(member.key, at, until, 0))
+        if len(data) != until - at:
+            raise BundleFormatError("a member is not what the index says", key=member.key)
+        return data
+
     def walk(self, members: Iterable[Member] | None = None) -> Iterator[tuple[Member, Iterator[bytes]]]:
         """
         Members and their `chunks`, in their order in the bundle; all, if none are named.
@@ -213,17 +230,23 @@ class Bundle:
         return self._at[min(last + 1, len(self._at) - 1)] if member.length else member.block
 
     def _chunks(self, member: Member, until: int) -> Iterator[bytes]:
-        crc, at, end = 0, member.start, member.start + member.length
+        crc, left = 0, member.length
+        for chunk in self._pieces(member.key, member.start, member.start + member.length, until):
+            crc, left = zlib.crc32(chunk, crc), left - len(chunk)
+            if left or crc == member.crc32:
+                yield chunk
+        if left or crc != member.crc32:
+            raise BundleFormatError("a member is not what the index says", key=member.key)
+
+    def _pieces(self, key: str, at: int, end: int, until: int) -> Iterator[bytes]:
+        """The text from `at` to `end`, a block at a time, as far as there is any."""
         while at < end:
             number, offset = divmod(at, self.index.block_size)
-            chunk = self._text(number, offset + end - at, until, member.key)[offset : offset + end - at]
-            if not chunk:
-                break
-            crc, at = zlib.crc32(chunk, crc), at + len(chunk)
-            if at < end or crc == member.crc32:
-                yield chunk
-        if at != end or crc != member.crc32:
-            raise BundleFormatError("a member is not what the index says", key=member.key)
+            piece = self._text(number, offset + end - at, until, key)[offset : offset + end - at]
+            if not piece:
+                return
+            at += len(piece)
+            yield piece
 
     def _text(self, number: int, needed: int, until: int, key: str) -> bytes:
         """The text of a block; if it does not inflate as a whole, the `needed` bytes of it that do."""

@@ -170,11 +170,21 @@ class _Object:
 
 
 def _file(url: str) -> Opened:
-    """A file that fsspec opens, without the read-ahead that would read more than was asked for."""
     with _translated_from_fsspec(url):
         from fsspec.core import url_to_fs  # type: ignore[import-untyped]  # noqa: PLC0415
 
         system, path = url_to_fs(url)
+    return open_file(system, path, url)
+
+
+def open_file(system: Any, path: str, url: str) -> Opened:
+    """
+    Open a file on a file system of fsspec's, without the read-ahead that would read more than was asked for.
+
+    Raises:
+        OpeningError: it cannot be opened; `url` is what it is called.
+    """
+    with _translated_from_fsspec(url):
         file = system.open(path, "rb", cache_type="none")
         size = file.seek(0, 2)
 
