@@ -168,22 +168,24 @@ class Bundle:
             BundleFormatError: the bundle is damaged there.
             ClosedBundleError: the bundle was closed.
         """
-        return self._chunks(member, self._until(member))
+        return self._chunks(member, self._until(member.start, member.length))
 
-    def part(self, member: Member, begin: int, end: int) -> bytes:
+    def part(self, member: Member, begin: int, end: int, *, ahead: bool = False) -> bytes:
         """
         The bytes of a member from `begin` to before `end`, as of a slice; only the blocks that hold them are read.
 
-        They are not proven: the CRC-32 of a member is of all of its bytes.
+        If `ahead`, those after them too, up to `WINDOW`, because they are asked for next. The bytes are not proven: the
+        CRC-32 of a member is of all of its bytes.
 
         Raises:
             BundleFormatError: the bundle is damaged there.
             ClosedBundleError: the bundle was closed.
         """
         begin, end, _ = slice(begin, end).indices(member.length)
-        at, until = member.start + begin, member.start + max(begin, end)
-        data = b"".join(self._pieces(member.key, at, until, 0))
-        if len(data) != until - at:
+        at, length = member.start + begin, max(end - begin, 0)
+        until = self._until(member.start, member.length) if ahead else self._until(at, length)
+        data = b"".join(self._pieces(member.key, at, at + length, until))
+        if len(data) != length:
             raise BundleFormatError("a member is not what the index says", key=member.key)
         return data
 
@@ -197,7 +199,7 @@ class Bundle:
             BundleFormatError: the bundle is damaged; raised by the chunks, so that others can still be had.
         """
         ordered = sorted(self.entries if members is None else members, key=lambda member: member.start)
-        ends = [self._until(member) for member in ordered]
+        ends = [self._until(member.start, member.length) for member in ordered]
         for at in reversed(range(1, len(ordered))):
             if ordered[at].block - ends[at - 1] <= _APART:
                 ends[at - 1] = max(ends[at - 1], ends[at])
@@ -224,10 +226,10 @@ class Bundle:
     def _by_key(self) -> dict[str, Member]:
         return {member.key: member for member in self.entries}
 
-    def _until(self, member: Member) -> int:
-        """Where in the file the last block ends in which a member lies."""
-        last = (member.start + member.length - 1) // self.index.block_size
-        return self._at[min(last + 1, len(self._at) - 1)] if member.length else member.block
+    def _until(self, start: int, length: int) -> int:
+        """Where in the file the last block ends that holds some of this text; without text, where its block begins."""
+        block = (start + length - 1) // self.index.block_size + 1 if length else start // self.index.block_size
+        return self._at[min(block, len(self._at) - 1)]
 
     def _chunks(self, member: Member, until: int) -> Iterator[bytes]:
         crc, left = 0, member.length

@@ -261,7 +261,7 @@ class BundleFileSystem(fsspec.AbstractFileSystem):  # type: ignore[misc]
     @staticmethod
     @contextmanager
     def _kept(path: str, found: dict[str, Any], on_error: str) -> Iterator[None]:
-        """What goes wrong with one of several paths: raised, left out, or kept where its bytes would be."""
+        """An error of one of several paths is raised, or left out, or kept where the bytes would be."""
         try:
             yield
         except (AggregatorError, OSError) as error:
@@ -339,7 +339,8 @@ class _MemberFile(io.RawIOBase):
         return at
 
     def readinto(self, buffer: Any) -> int:
-        data = self._system.bundle.part(self._member, self._at, self._at + min(len(buffer), BLOCK_SIZE))
+        is_next = self._at == self._proven > 0
+        data = self._system.bundle.part(self._member, self._at, self._at + min(len(buffer), BLOCK_SIZE), ahead=is_next)
         if self._at == self._proven:
             self._crc, self._proven = zlib.crc32(data, self._crc), self._proven + len(data)
             if self._proven == self._member.length and self._crc != self._member.crc32:

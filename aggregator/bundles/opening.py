@@ -105,7 +105,9 @@ def open_object(client: "S3Client", location: Location) -> Opened:
         fault = error.facts.get("fault")
         if fault == "NoSuchKey" and _is_prefix(client, location):
             folder = f"s3://{location.bucket}/{location.key}/"
-            raise OpeningError("there is no such object, but a prefix: end it with a slash", target=folder) from error
+            raise OpeningError(
+                "there is no such object, but a prefix of that name: add a slash", target=folder
+            ) from error
         if fault != "InvalidRange":  # S3's answer where there is not even a first byte
             raise
         return Opened(lambda *_: b"", 0, lambda: None)

@@ -40,7 +40,8 @@ def catalog(
     if as_json:
         print_json({"catalog": str(to), **made._asdict(), "failed": len(statuses) - 1})
     else:
-        print(printable(str(to)))
+        if made.members:
+            print(printable(str(to)))
         say(
             f"{counted(made.read, 'bundle')} read, {made.known:,} known before:"
             f" {made.added:,} of {counted(made.members, 'member')} added"

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple, TypeVar
 
@@ -35,6 +36,9 @@ MaxBytes = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
+_COMPLETED = 20
+"""Bundles of a folder or prefix whose keys the shell completes: somebody waits."""
+
 R = TypeVar("R")
 
 
@@ -51,8 +55,9 @@ def _keys(context: typer.Context, incomplete: str) -> list[str]:
     from aggregator.operations.indexes import read_targets
 
     found = dict[str, None]()
+    read = read_targets([context.params["target"]], lambda bundle: [member.key for member in bundle])
     try:
-        for _, keys in read_targets([context.params["target"]], lambda bundle: [member.key for member in bundle]):
+        for _, keys in islice(read, _COMPLETED):
             found |= {} if isinstance(keys, Exception) else dict.fromkeys(keys)
     except AggregatorError:
         return []

@@ -4,8 +4,8 @@ Many bundles by their indexes: the one way to read them, many tails at once, in 
     for target, found in read_targets(["s3://distribution/2026/11/"], lambda bundle: matching(bundle, "orders/*")):
         ...
 
-From each bundle its tail is read. All that is held are the bundles under way: of a bundle that was read, only what the
-caller takes of it. What cannot be read is handed out where it would have been, as the error that says why.
+From each bundle its tail is read. Memory holds the indexes that are being read, and of the others only the part that
+the caller takes. A bundle that cannot be read does not end the reading: the error comes in its place.
 """
 
 import fnmatch

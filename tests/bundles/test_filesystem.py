@@ -55,7 +55,7 @@ Open = Callable[..., BundleFileSystem]
 
 @pytest.fixture(autouse=True)
 def _registered() -> Iterator[None]:
-    """What the entry point does where the package is installed again."""
+    """Register it, as the entry point does once the package is installed."""
     fsspec.register_implementation("bundle", BundleFileSystem, clobber=True)
     yield
     _registry.pop("bundle")
@@ -98,7 +98,7 @@ def test_s3_without_options_is_read_as_bundle_open_does(
     opened: Open, tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Named(fsspec.AbstractFileSystem):  # type: ignore[misc]
-        """Who splits a chain looks for a file system of each protocol (s3fs); it is not asked for anything."""
+        """fsspec looks for a file system of each protocol of a chain (s3fs); nothing is read with it."""
 
         protocol = "s3"
 
@@ -269,7 +269,7 @@ def test_a_large_member_is_a_seekable_file(large: tuple[BundleFileSystem, bytes]
     assert system.cat_file("large", 9, 3) == b""
 
 
-def test_a_range_of_a_large_member_reads_its_block_and_no_other(
+def test_a_range_of_a_large_member_reads_its_blocks_and_no_other_and_who_reads_on_reads_ahead(
     large: tuple[BundleFileSystem, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     system, body = large
@@ -282,11 +282,13 @@ def test_a_range_of_a_large_member_reads_its_block_and_no_other(
 
     monkeypatch.setattr(system.bundle._fetch, "_fetch", counted)
 
-    data = system.cat_file("large", BLOCK_SIZE + 5, BLOCK_SIZE + 10)
+    alone = system.cat_file("large", BLOCK_SIZE + 5, BLOCK_SIZE + 10)
+    both = system.cat_file("large", 5, BLOCK_SIZE + 10)
+    with system.open("large") as file:
+        whole = file.read(10) + file.read()
 
-    assert data == body[BLOCK_SIZE + 5 : BLOCK_SIZE + 10]
-    assert len(fetched) == 1
-    assert fetched[0] <= BLOCK_SIZE + 64
+    assert (alone, both, whole) == (body[BLOCK_SIZE + 5 : BLOCK_SIZE + 10], body[5 : BLOCK_SIZE + 10], body)
+    assert [length // BLOCK_SIZE for length in fetched] == [1, 2, 1]  # of four, the last of which has two bytes
 
 
 def test_damage_is_an_error_before_the_last_byte_of_a_file(

@@ -154,5 +154,5 @@ def test_a_prefix_costs_one_listing_and_the_tail_of_each_bundle(world: World, ru
 
     assert (ran.exit_code, len(ran.stdout.splitlines())) == (0, 3)
     assert calls == ["ListObjectsV2", "GetObject", "GetObject"]
-    assert "there is no such object, but a prefix: end it with a slash" in hinted.stderr
+    assert "there is no such object, but a prefix of that name: add a slash" in hinted.stderr
     assert f"s3://{world.distribution}/2026/" in hinted.stderr
