@@ -72,6 +72,7 @@ class BundleFileSystem(fsspec.AbstractFileSystem):  # type: ignore[misc]
         self.bundle = _opened(fo, target_protocol, target_options or {})
         weakref.finalize(self, self.bundle.close)
         self._keys = sorted({member.key for member in self.bundle})
+        self._held: tuple[Member | None, bytes] = (None, b"")  # of which a range was read last
         self._hidden = {self._strip_protocol(key) for key in self._keys if key.startswith(_SCHEME)}
 
     @classmethod
@@ -226,7 +227,11 @@ class BundleFileSystem(fsspec.AbstractFileSystem):  # type: ignore[misc]
         if (begin, stop) == (0, member.length):
             return self.bundle.read(member)
         if member.length <= WINDOW:
-            return self.bundle.read(member)[begin:stop]
+            held, data = self._held
+            if held != member:
+                data = self.bundle.read(member)
+                self._held = (member, data)
+            return data[begin:stop]
         return self.bundle.part(member, begin, max(begin, stop))
 
     def get_file(self, rpath: str, lpath: Any, **options: Any) -> None:

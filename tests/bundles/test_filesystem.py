@@ -19,6 +19,7 @@ from aggregator.bundles import filesystem
 from aggregator.bundles.filesystem import BundleFileSystem
 from aggregator.bundles.layout import BLOCK_SIZE
 from aggregator.exceptions import BundleFormatError, OpeningError
+from aggregator.reader import Bundle, Member
 from tests.support import ROOT
 from tests.support.bundles import write_bundle
 from tests.support.world import World
@@ -150,6 +151,16 @@ def test_several_members_come_at_once(opened: Open) -> None:
     assert system.cat("orders/08/*") == {key: MEMBERS[key] for key in ("orders/08/1.json", "orders/08/2.json")}
     assert system.cat("orders", recursive=True) == {key: body for key, body in MEMBERS.items() if key[:2] == "or"}
     assert system.cat_ranges(["größe", "größe", "data1.json"], [0, 1, -3], [1, 9, None]) == [b"4", b"2", b"her"]
+
+
+def test_ranges_of_one_member_read_it_once(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    system = opened()
+    read: list[str] = []
+    monkeypatch.setattr(Bundle, "_chunks", _noting(Bundle._chunks, read))
+
+    found = system.cat_ranges(["data1.json"] * 3 + ["größe"], [0, 1, 2, 1], [1, 2, 3, 2])
+
+    assert (found, read) == ([b"a", b"n", b"o", b"2"], ["data1.json", "größe"])
 
 
 def test_a_path_that_names_nothing_is_an_error_of_its_own(opened: Open) -> None:
@@ -339,3 +350,11 @@ def test_what_is_not_a_bundle_is_said(tmp_path: Path) -> None:
             fsspec.open(f"bundle://a::{chained}").open()
     with pytest.raises(OpeningError, match="there is no such file"):
         fsspec.open("bundle://a::memory://missing.gz").open()
+
+
+def _noting(chunks: Callable[..., Iterator[bytes]], read: list[str]) -> Callable[..., Iterator[bytes]]:
+    def noting(bundle: Bundle, member: Member, until: int) -> Iterator[bytes]:
+        read.append(member.key)
+        return chunks(bundle, member, until)
+
+    return noting

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import duckdb
 import pytest
 import typer
 from fsspec.registry import _registry  # type: ignore[import-untyped]
@@ -119,6 +120,7 @@ def test_the_python_of_the_page_runs_on_what_its_commands_make(
 
     scope = _run_python_of_the_page()
 
+    duckdb.unregister_filesystem("bundle")
     assert f"\n{local}\n" in (ROOT / "README.md").read_text(encoding="utf-8")
     assert scope["text"] == (SAMPLES / ORDERS[0]).read_bytes()
     assert len(scope["members"]) == len(scope["sizes"]) == 122
