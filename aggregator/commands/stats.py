@@ -78,7 +78,7 @@ def _bundles(target: str) -> "Iterator[tuple[str, Bundle | Fault]]":
     if target.startswith("s3://"):
         from aggregator.aws import s3_client
 
-        s3, (bucket, prefix) = s3_client(), address(target, option="TARGET")
+        (bucket, prefix), s3 = address(target, option="TARGET"), s3_client()
         stored = read_indexes(versions(s3, bucket, prefix), partial(open_bundle, s3), lambda bundle: bundle)
         return ((place.url, found) for place, found in stored)
     if not Path(target).is_dir():
