@@ -143,22 +143,22 @@ class Bundle:
         """
         if bucket is None and version_id is None:
             return self._by_key[key]
-        for entry in reversed(self.entries):
-            if entry.key == key and bucket in {None, entry.bucket} and version_id in {None, entry.version_id}:
-                return entry
+        for member in reversed(self.entries):
+            if member.key == key and bucket in {None, member.bucket} and version_id in {None, member.version_id}:
+                return member
         raise KeyError(key)
 
-    def read(self, entry: Member) -> bytes:
+    def read(self, member: Member) -> bytes:
         """
-        The bytes of one member, `entry.length` of them, as they were in S3 (inflated, where `encoding` says so).
+        The bytes of one member, `member.length` of them, as they were in S3 (inflated, where `encoding` says so).
 
         Raises:
             BundleFormatError: the bundle is damaged there.
             ClosedBundleError: the bundle was closed.
         """
-        return b"".join(self.chunks(entry))
+        return b"".join(self.chunks(member))
 
-    def chunks(self, entry: Member) -> Iterator[bytes]:
+    def chunks(self, member: Member) -> Iterator[bytes]:
         """
         The bytes of one member, at most a block (256 KiB) at a time, so that one larger than memory can be had.
 
@@ -168,9 +168,28 @@ class Bundle:
             BundleFormatError: the bundle is damaged there.
             ClosedBundleError: the bundle was closed.
         """
-        return self._chunks(entry, self._until(entry))
+        return self._chunks(member, self._until(member.start, member.length))
 
-    def walk(self, entries: Iterable[Member] | None = None) -> Iterator[tuple[Member, Iterator[bytes]]]:
+    def part(self, member: Member, begin: int, end: int, *, ahead: bool = False) -> bytes:
+        """
+        The bytes of a member from `begin` to before `end`, as of a slice; only the blocks that hold them are read.
+
+        If `ahead`, those after them too, up to `WINDOW`, because they are asked for next. The bytes are not proven: the
+        CRC-32 of a member is of all of its bytes.
+
+        Raises:
+            BundleFormatError: the bundle is damaged there.
+            ClosedBundleError: the bundle was closed.
+        """
+        begin, end, _ = slice(begin, end).indices(member.length)
+        at, length = member.start + begin, max(end - begin, 0)
+        until = self._until(member.start, member.length) if ahead else self._until(at, length)
+        data = b"".join(self._pieces(member.key, at, at + length, until))
+        if len(data) != length:
+            raise BundleFormatError("a member is not what the index says", key=member.key)
+        return data
+
+    def walk(self, members: Iterable[Member] | None = None) -> Iterator[tuple[Member, Iterator[bytes]]]:
         """
         Members and their `chunks`, in their order in the bundle; all, if none are named.
 
@@ -179,12 +198,12 @@ class Bundle:
         Raises:
             BundleFormatError: the bundle is damaged; raised by the chunks, so that others can still be had.
         """
-        ordered = sorted(self.entries if entries is None else entries, key=lambda entry: entry.start)
-        ends = [self._until(entry) for entry in ordered]
+        ordered = sorted(self.entries if members is None else members, key=lambda member: member.start)
+        ends = [self._until(member.start, member.length) for member in ordered]
         for at in reversed(range(1, len(ordered))):
             if ordered[at].block - ends[at - 1] <= _APART:
                 ends[at - 1] = max(ends[at - 1], ends[at])
-        return ((entry, self._chunks(entry, end)) for entry, end in zip(ordered, ends, strict=True))
+        return ((member, self._chunks(member, end)) for member, end in zip(ordered, ends, strict=True))
 
     def verify(self, report: Callable[[int], object] = lambda _: None) -> Proof:
         """
@@ -205,25 +224,31 @@ class Bundle:
 
     @cached_property
     def _by_key(self) -> dict[str, Member]:
-        return {entry.key: entry for entry in self.entries}
+        return {member.key: member for member in self.entries}
 
-    def _until(self, entry: Member) -> int:
-        """Where in the file the last block ends in which a member lies."""
-        last = (entry.start + entry.length - 1) // self.index.block_size
-        return self._at[min(last + 1, len(self._at) - 1)] if entry.length else entry.block
+    def _until(self, start: int, length: int) -> int:
+        """Where in the file the last block ends that holds some of this text; without text, where its block begins."""
+        block = (start + length - 1) // self.index.block_size + 1 if length else start // self.index.block_size
+        return self._at[min(block, len(self._at) - 1)]
 
-    def _chunks(self, entry: Member, until: int) -> Iterator[bytes]:
-        crc, at, end = 0, entry.start, entry.start + entry.length
+    def _chunks(self, member: Member, until: int) -> Iterator[bytes]:
+        crc, left = 0, member.length
+        for chunk in self._pieces(member.key, member.start, member.start + member.length, until):
+            crc, left = zlib.crc32(chunk, crc), left - len(chunk)
+            if left or crc == member.crc32:
+                yield chunk
+        if left or crc != member.crc32:
+            raise BundleFormatError("a member is not what the index says", key=member.key)
+
+    def _pieces(self, key: str, at: int, end: int, until: int) -> Iterator[bytes]:
+        """The text from `at` to `end`, a block at a time, as far as there is any."""
         while at < end:
             number, offset = divmod(at, self.index.block_size)
-            chunk = self._text(number, offset + end - at, until, entry.key)[offset : offset + end - at]
-            if not chunk:
-                break
-            crc, at = zlib.crc32(chunk, crc), at + len(chunk)
-            if at < end or crc == entry.crc32:
-                yield chunk
-        if at != end or crc != entry.crc32:
-            raise BundleFormatError("a member is not what the index says", key=entry.key)
+            piece = self._text(number, offset + end - at, until, key)[offset : offset + end - at]
+            if not piece:
+                return
+            at += len(piece)
+            yield piece
 
     def _text(self, number: int, needed: int, until: int, key: str) -> bytes:
         """The text of a block; if it does not inflate as a whole, the `needed` bytes of it that do."""

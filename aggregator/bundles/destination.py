@@ -38,6 +38,10 @@ class ExtractionError(AggregatorError):
     reason = "extraction"
 
 
+class TakenError(ExtractionError):
+    """There is something of that name already."""
+
+
 class Destination:
     """A folder that files are written to: its path, for messages, and a handle of it where the system has those."""
 
@@ -173,8 +177,8 @@ class Destination:
         except FileNotFoundError:
             return
 
-    def _taken(self, name: str) -> ExtractionError:
-        return ExtractionError("the name is taken already", path=str(self._path / name))
+    def _taken(self, name: str) -> TakenError:
+        return TakenError("the name is taken already", path=str(self._path / name))
 
     def _place(self, name: str) -> str:
         return name if self._handle is not None else str(self._path / name)

@@ -13,13 +13,13 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
 from aggregator.bundles.bundle import Bundle
-from aggregator.bundles.destination import MOST_EXTRACTED, Destination, ExtractionError, check_room
+from aggregator.bundles.destination import MOST_EXTRACTED, Destination, ExtractionError, TakenError, check_room
 from aggregator.bundles.index import Member
 from aggregator.exceptions import BundleFormatError
 
@@ -51,50 +51,89 @@ _DEVICE = re.compile(
 
 
 class Extracted(NamedTuple):
-    """What became of a member: where it was written, whether its key had to be changed, or why it was not written."""
+    """
+    What became of a member: where it was written, whether its key had to be changed, or why it was not written.
 
-    entry: Member
+    `is_taken` says that the fault is a file that was there before.
+    """
+
+    member: Member
     path: Path
     renamed: bool
     fault: str | None
+    is_taken: bool = False
+
+
+Names = Mapping[Member, tuple[str, ...]]
+"""A path for each member, as its parts."""
 
 
 def extract_members(
     bundle: Bundle,
-    entries: Iterable[Member],
+    members: Iterable[Member],
     folder: Path,
     *,
+    names: Names | None = None,
     overwrite: bool = False,
     max_bytes: int = MOST_EXTRACTED,
     report: Callable[[int], object] = lambda _: None,
 ) -> Iterator[Extracted]:
     """
-    Write `entries` below `folder`, which is made if it is not there; says of each what became of it, as it goes.
+    Write `members` below `folder`, which is made if it is not there; says of each what became of it, as it goes.
 
-    A member that is damaged, or whose place is taken, does not keep the others from being written. `report` is told of
-    each run of bytes written how long it is.
+    A member that is damaged, or whose place is taken, does not keep the others from being written. `names` are those of
+    `names_across`, if this is one of several bundles. `report` gets the length of each run of bytes written.
 
     Raises:
         ExtractionError: the members have more bytes than `max_bytes`, or than there is room for.
         OSError: the folder cannot be made.
     """
-    wanted = list(dict.fromkeys(entries))
+    wanted = list(dict.fromkeys(members))
     folder.mkdir(parents=True, exist_ok=True)
-    check_room(folder, sum(entry.length for entry in wanted), max_bytes=max_bytes)
-    names = dict(zip(bundle.entries, safe_names([entry.key for entry in bundle.entries]), strict=True))
+    check_room(folder, sum(member.length for member in wanted), max_bytes=max_bytes)
+    if names is None:
+        (names,) = names_across([bundle.entries])
     with Destination.at(folder) as destination:
-        for entry, chunks in bundle.walk(wanted):
-            fault = None
+        for member, chunks in bundle.walk(wanted):
+            fault: str | None = None
+            is_taken = False
             try:
-                with destination.new_file(names[entry], overwrite=overwrite) as file:
+                with destination.new_file(names[member], overwrite=overwrite) as file:
                     for chunk in chunks:
                         file.write(chunk)
                         report(len(chunk))
             except (BundleFormatError, ExtractionError) as error:
-                fault = str(error)
+                fault, is_taken = str(error), isinstance(error, TakenError)
             except OSError as error:
                 fault = error.strerror or str(error)
-            yield Extracted(entry, folder.joinpath(*names[entry]), "/".join(names[entry]) != entry.key, fault)
+            path, renamed = folder.joinpath(*names[member]), "/".join(names[member]) != member.key
+            yield Extracted(member, path, renamed, fault, is_taken)
+
+
+def names_across(bundles: Sequence[Sequence[Member]]) -> list[Names]:
+    """
+    For the members of each bundle, oldest bundle first, names that no two of all of them share.
+
+    A member of which a later bundle has the bucket and key has no name: the later bundle wins. Names are
+    given in the order in which keys come first, so that keys that are known keep theirs when a bundle is added.
+    """
+    first, latest = dict[tuple[str, str], int](), dict[tuple[str, str], int]()
+    for at, members in enumerate(bundles):
+        for member in members:
+            first.setdefault((member.bucket, member.key), len(first))
+            latest[member.bucket, member.key] = at
+    kept = [
+        (at, member)
+        for at, members in enumerate(bundles)
+        for member in members
+        if latest[member.bucket, member.key] == at
+    ]
+    if len(bundles) > 1:
+        kept.sort(key=lambda one: first[one[1].bucket, one[1].key])
+    names: list[dict[Member, tuple[str, ...]]] = [{} for _ in bundles]
+    for (at, member), name in zip(kept, safe_names([member.key for _, member in kept]), strict=True):
+        names[at][member] = name
+    return list(names)
 
 
 def safe_names(keys: Sequence[str], *, windows: bool = os.name == "nt") -> list[tuple[str, ...]]:

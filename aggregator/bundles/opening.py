@@ -82,19 +82,48 @@ def open_url(url: str) -> Opened:
     Raises:
         OpeningError: it cannot be opened, or what it takes is not installed.
     """
-    return _object(Location.parsed(url)) if url.startswith("s3://") else _file(url)
-
-
-def _object(location: Location) -> Opened:
+    if not url.startswith("s3://"):
+        return _file(url)
     client = s3_client()
+    try:
+        return open_object(client, Location.parsed(url))._replace(close=client.close)
+    except BaseException:
+        client.close()
+        raise
+
+
+def open_object(client: "S3Client", location: Location) -> Opened:
+    """
+    Open an object with a client of S3, which stays open.
+
+    Raises:
+        OpeningError: it cannot be opened.
+    """
     try:
         found = _Object(client, location)
     except OpeningError as error:
-        client.close()
-        if error.facts.get("fault") != "InvalidRange":  # S3's answer where there is not even a first byte
+        fault = error.facts.get("fault")
+        if fault == "NoSuchKey" and _is_prefix(client, location):
+            folder = f"s3://{location.bucket}/{location.key}/"
+            raise OpeningError(
+                "there is no such object, but a prefix of that name: add a slash", target=folder
+            ) from error
+        if fault != "InvalidRange":  # S3's answer where there is not even a first byte
             raise
         return Opened(lambda *_: b"", 0, lambda: None)
-    return Opened(found.fetch, found.size, client.close)
+    return Opened(found.fetch, found.size, lambda: None)
+
+
+def _is_prefix(client: "S3Client", location: Location) -> bool:
+    """Whether objects have this key and a slash as their prefix; not, if that may not be asked."""
+    from aggregator.aws import translated  # noqa: PLC0415 - brings boto3
+
+    try:
+        with translated():
+            found = client.list_objects_v2(Bucket=location.bucket, Prefix=f"{location.key}/", MaxKeys=1)
+    except OpeningError:
+        return False
+    return "Contents" in found
 
 
 def s3_client() -> "S3Client":
@@ -143,11 +172,21 @@ class _Object:
 
 
 def _file(url: str) -> Opened:
-    """A file that fsspec opens, without the read-ahead that would read more than was asked for."""
     with _translated_from_fsspec(url):
         from fsspec.core import url_to_fs  # type: ignore[import-untyped]  # noqa: PLC0415
 
         system, path = url_to_fs(url)
+    return open_file(system, path, url)
+
+
+def open_file(system: Any, path: str, url: str) -> Opened:
+    """
+    Open a file on a file system of fsspec's, without the read-ahead that would read more than was asked for.
+
+    Raises:
+        OpeningError: it cannot be opened; `url` is what it is called.
+    """
+    with _translated_from_fsspec(url):
         file = system.open(path, "rb", cache_type="none")
         size = file.seek(0, 2)
 

@@ -6,12 +6,13 @@ The bundles that a command is called with: a file, a folder, an object or a pref
 """
 
 import io
+import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from aggregator.bundles.bundle import Bundle
 from aggregator.bundles.layout import HEADER
@@ -81,20 +82,37 @@ def _check_size(size: int, *, is_bundle: bool) -> None:
         raise OpeningError("the disk has no room for standard input: save the bundle to a file first", bytes=size)
 
 
+class Found(NamedTuple):
+    """A bundle that was found, and the bytes that it has where it is listed; None, where that was not said."""
+
+    target: str
+    size: int | None
+
+
 def expanded(targets: Iterable[str]) -> Iterator[str]:
     """
     The bundles that `targets` name: below a folder, or an S3 prefix that ends in a slash, every `.gz`, in their order.
 
     Raises:
         OpeningError: a folder or prefix holds none, or cannot be listed.
+        OSError: a folder cannot be listed.
+    """
+    return (found.target for found in found_at(targets))
+
+
+def found_at(targets: Iterable[str]) -> Iterator[Found]:
+    """
+    The bundles of `expanded`, and what is known of them without a look at them.
+
+    Raises:
+        OpeningError: a folder or prefix holds none, or cannot be listed.
+        OSError: a folder cannot be listed.
     """
     for target in targets:
-        if target.startswith("s3://") and Location.parsed(target).key[-1:] in {"", "/"}:
-            found = _listed(Location.parsed(target))
-        elif "://" not in target and Path(target).is_dir():
-            found = map(str, sorted(path for path in Path(target).rglob("*.gz") if path.is_file()))
-        else:
-            found = iter([target])
+        if not is_folder(target):
+            yield Found(target, None)
+            continue
+        found = _listed(Location.parsed(target)) if target.startswith("s3://") else _files(Path(target))
         first = next(found, None)
         if first is None:
             raise OpeningError("no .gz file found", target=target)
@@ -102,12 +120,43 @@ def expanded(targets: Iterable[str]) -> Iterator[str]:
         yield from found
 
 
+def is_folder(target: str) -> bool:
+    """
+    Whether a target is a folder, or an S3 prefix that ends in a slash: there may be many bundles below it.
+
+    Raises:
+        OpeningError: it begins with `s3://` and names no bucket.
+    """
+    if target.startswith("s3://"):
+        return Location.parsed(target).key[-1:] in {"", "/"}
+    return "://" not in target and Path(target).is_dir()
+
+
+def files_below(folder: Path) -> list[str]:
+    """
+    The files below `folder` whose names end in `.gz`, in their order.
+
+    Raises:
+        OSError: it, or a folder in it, cannot be listed.
+    """
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    paths = (Path(parent, name) for parent, _, names in os.walk(folder, onerror=fail) for name in names)
+    return [str(path) for path in sorted(paths) if path.suffix == ".gz" and path.is_file()]
+
+
 def buckets_of(targets: Iterable[str]) -> set[str]:
     """The buckets of those targets that are in S3."""
     return {Location.parsed(target).bucket for target in targets if target.startswith("s3://")}
 
 
-def _listed(location: Location) -> Iterator[str]:
+def _files(folder: Path) -> Iterator[Found]:
+    return (Found(path, Path(path).stat().st_size) for path in files_below(folder))
+
+
+def _listed(location: Location) -> Iterator[Found]:
     from aggregator.aws import translated  # noqa: PLC0415 - brings boto3
 
     client = s3_client()
@@ -117,6 +166,6 @@ def _listed(location: Location) -> Iterator[str]:
             for page in pages:
                 for found in page.get("Contents", []):
                     if found["Key"].endswith(".gz"):
-                        yield f"s3://{location.bucket}/{found['Key']}"
+                        yield Found(f"s3://{location.bucket}/{found['Key']}", found["Size"])
     finally:
         client.close()

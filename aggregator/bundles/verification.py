@@ -44,7 +44,7 @@ def verify_bundle(
     fetch: Callable[[int, int, int], bytes],
     size: int,
     index: BundleIndex,
-    entries: "Sequence[Member]",
+    members: "Sequence[Member]",
     *,
     sha256: bytes,
     report: Callable[[int], object],
@@ -55,7 +55,7 @@ def verify_bundle(
     Raises:
         BundleFormatError: says what is wrong.
     """
-    file, text = _File(fetch, size, report), _Text(entries, index.framing)
+    file, text = _File(fetch, size, report), _Text(members, index.framing)
     if file.read(len(HEADER)) != HEADER:
         raise BundleFormatError("the gzip header is not a bundle's")
     for number, length in enumerate(index.blocks):
@@ -96,54 +96,54 @@ class _File:
 class _Text:
     """The text of a bundle as it goes by, held against the members that should be in it one after the other."""
 
-    def __init__(self, entries: "Sequence[Member]", framing: str) -> None:
+    def __init__(self, members: "Sequence[Member]", framing: str) -> None:
         self.size = self.crc = self.etags = self._end = 0
         self.other_etags: list[Member] = []
         self._gaps = (0, 1) if framing == "lines" else (0,)
-        self._entries = iter(entries)
+        self._members = iter(members)
         self._next()
 
     def feed(self, text: bytes) -> None:
         begin, self.size = self.size, self.size + len(text)
         self.crc = zlib.crc32(text, self.crc)
-        while self._entry is not None:
-            if self._entry.start - self._end not in self._gaps:
-                raise BundleFormatError("members overlap, or leave a gap", key=self._entry.key)
-            low, high = max(self._entry.start, begin), min(self._entry.start + self._entry.length, self.size)
+        while self._member is not None:
+            if self._member.start - self._end not in self._gaps:
+                raise BundleFormatError("members overlap, or leave a gap", key=self._member.key)
+            low, high = max(self._member.start, begin), min(self._member.start + self._member.length, self.size)
             if low < high:
                 self._read(text[low - begin : high - begin])
-            if self._entry.start + self._entry.length > self.size:
+            if self._member.start + self._member.length > self.size:
                 return
-            self._check(self._entry)
+            self._check(self._member)
             self._next()
 
     def finish(self) -> None:
         self.feed(b"")  # the members of a bundle without a block
-        if self._entry is not None:
-            raise BundleFormatError("a member starts after the end of the text", key=self._entry.key)
+        if self._member is not None:
+            raise BundleFormatError("a member starts after the end of the text", key=self._member.key)
         if self.size - self._end not in self._gaps:
             raise BundleFormatError("text after the last member belongs to no member")
 
     def _next(self) -> None:
-        self._entry = next(self._entries, None)
+        self._member = next(self._members, None)
         self._member_crc = 0
-        self._md5 = hashlib.md5(usedforsecurity=False) if self._entry and _may_be_md5(self._entry) else None
+        self._md5 = hashlib.md5(usedforsecurity=False) if self._member and _may_be_md5(self._member) else None
 
     def _read(self, text: bytes) -> None:
         self._member_crc = zlib.crc32(text, self._member_crc)
         if self._md5:
             self._md5.update(text)
 
-    def _check(self, entry: "Member") -> None:
-        if self._member_crc != entry.crc32:
-            raise BundleFormatError("a member does not have the CRC that the index names", key=entry.key)
-        if entry.encoding is None and entry.length != entry.size:
-            raise BundleFormatError("a member is not as long as its object was", key=entry.key)
-        if self._md5 and self._md5.hexdigest() == entry.etag:
+    def _check(self, member: "Member") -> None:
+        if self._member_crc != member.crc32:
+            raise BundleFormatError("a member does not have the CRC that the index names", key=member.key)
+        if member.encoding is None and member.length != member.size:
+            raise BundleFormatError("a member is not as long as its object was", key=member.key)
+        if self._md5 and self._md5.hexdigest() == member.etag:
             self.etags += 1
         elif self._md5:
-            self.other_etags.append(entry)
-        self._end = entry.start + entry.length
+            self.other_etags.append(member)
+        self._end = member.start + member.length
 
 
 def _inflated(deflated: bytes, block_size: int, at: int) -> bytes:
@@ -158,6 +158,6 @@ def _inflated(deflated: bytes, block_size: int, at: int) -> bytes:
     return text
 
 
-def _may_be_md5(entry: "Member") -> bool:
+def _may_be_md5(member: "Member") -> bool:
     """Not the eTag of a multipart upload (it has a hyphen), nor of what was decoded on its way in."""
-    return entry.encoding is None and _MD5.fullmatch(entry.etag or "") is not None
+    return member.encoding is None and _MD5.fullmatch(member.etag or "") is not None

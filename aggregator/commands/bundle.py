@@ -1,31 +1,21 @@
 """`aggregator bundle`: list, read, prove and repack bundles, on disk or in S3."""
 
-import fnmatch
 import shutil
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import closing
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from aggregator.bundles.destination import MOST_EXTRACTED
-from aggregator.commands.console import (
-    FINDING,
-    WRONG_CALL,
-    bytes_in_words,
-    print_json,
-    print_table,
-    printable,
-    progress,
-    to_people,
-)
+from aggregator.commands import members
+from aggregator.commands.console import FINDING, bytes_in_words, print_json, print_table, printable, progress
+from aggregator.commands.members import AsJson, MaxBytes, counted, damage_is_a_finding, noted, say, say_fault
 from aggregator.exceptions import AggregatorError, BundleFormatError
 
 if TYPE_CHECKING:
     from aggregator.bundles.bundle import Bundle
-    from aggregator.bundles.index import Member
     from aggregator.operations.audit.cross_check import CrossCheck
 
 app = typer.Typer(
@@ -40,15 +30,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Target = Annotated[str, typer.Argument(metavar="TARGET", help="A bundle: file, URL, or - for standard input.")]
 Targets = Annotated[
     list[str], typer.Argument(metavar="TARGET...", help="Bundles: files, folders, URLs, or - for standard input.")
 ]
-MaxBytes = Annotated[
-    int, typer.Option("--max-bytes", min=0, metavar="BYTES", help="Most bytes of members; more is an error.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
 _BRIEF = ("size", "crc32", "etag", "version_id", "key")
 _WIDE = 100
 """Characters of a line that has room for an eTag."""
@@ -56,17 +40,6 @@ _WIDE = 100
 _TOTALS = ("members", "object_size", "text_size", "size", "ratio", "target")
 _CHECKED = ("verdict", "members", "size", "etags", "target", "says")
 _LONG = ("size", "length", "encoding", "crc32", "etag", "version_id", "origin", "target", "bucket", "key")
-
-
-def _keys(context: typer.Context, incomplete: str) -> list[str]:
-    """The keys that the shell may complete, once the target is there."""
-    from aggregator.bundles.targets import bundle_at
-
-    try:
-        with bundle_at(context.params["target"]) as bundle:
-            return [entry.key for entry in bundle if entry.key.startswith(incomplete)]
-    except (AggregatorError, OSError):
-        return []
 
 
 @app.command("list", epilog="Example: aggregator bundle list bundle.gz")
@@ -82,8 +55,16 @@ def list_(
     Totals go to standard error. A narrow terminal shows no eTags, but with --long. From S3 the tail of each bundle is
     read, in one request or two, however large it is.
     """
-    found: list[dict[str, Any]] = []
-    status = _each(targets, lambda target, bundle: found.append(_described(target, bundle)), _say_fault)
+    from aggregator.bundles.opening import without_secrets
+    from aggregator.operations.indexes import read_targets
+
+    found, status = list[dict[str, Any]](), 0
+    for target, listed in read_targets(targets, _described):
+        shown = without_secrets(target)
+        if isinstance(listed, Exception):
+            status = max(status, say_fault(shown, listed))
+        else:
+            found.append({"target": shown, **listed})
     if as_json:
         print_json([listed | {"members": len(listed["members"])} if totals else listed for listed in found])
     elif totals:
@@ -97,88 +78,8 @@ def list_(
     raise typer.Exit(status)
 
 
-@app.command(epilog="Example: aggregator bundle cat bundle.gz 'orders/08/order 001.json'")
-def cat(
-    target: Target,
-    key: Annotated[str, typer.Argument(metavar="KEY", help="Key of the member.", autocompletion=_keys)],
-    bucket: Annotated[str | None, typer.Option(metavar="NAME", help="Bucket, if several have that key.")] = None,
-    version_id: Annotated[str | None, typer.Option(metavar="ID", help="Version, if there are several.")] = None,
-) -> None:
-    """
-    Write the bytes of one member to standard output.
-
-    Of several members with that key, the last. From S3 the tail of the bundle and the blocks of the member are read.
-    """
-    with _opened(target) as bundle:
-        wanted = [
-            entry
-            for entry in bundle
-            if entry.key == key and bucket in {None, entry.bucket} and version_id in {None, entry.version_id}
-        ]
-        if not wanted:
-            raise AggregatorError("no member has that key", key=key)
-        if len(wanted) > 1:
-            _say(f"{len(wanted)} members have that key: this is the last; --bucket and --version-id choose another")
-        for chunk in bundle.chunks(wanted[-1]):
-            sys.stdout.buffer.write(chunk)
-        sys.stdout.buffer.flush()
-
-
-@app.command(epilog="Example: aggregator bundle extract bundle.gz 'orders/08/*' --to files")
-def extract(
-    target: Target,
-    to: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write to; made if it is not there.")],
-    patterns: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[PATTERN...]", help="Keys, or else patterns of *, ?, [abc] and [!abc]. All, if none is given."
-        ),
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there already.")] = False,
-    max_bytes: MaxBytes = MOST_EXTRACTED,
-    as_json: AsJson = False,
-) -> None:
-    """
-    Write members to files below DIR, byte for byte. No key can make a file outside of DIR.
-
-    A key that is not a safe file name, or that meets another on a disk that ignores case, is changed, and the change is
-    printed. So is one that begins with a dot or a hyphen, or has invisible characters. Links below DIR are not
-    followed. Exit status 1 says that some member could not be written.
-    """
-    from aggregator.bundles.extraction import extract_members
-
-    with _opened(target) as bundle, progress(of_bytes=True) as bar:
-        entries = _matching(bundle, patterns or [])
-        task = bar.add_task("extracting", total=sum(entry.length for entry in entries))
-        done = list(
-            extract_members(
-                bundle,
-                entries,
-                to,
-                overwrite=overwrite,
-                max_bytes=max_bytes,
-                report=lambda length: bar.advance(task, length),
-            )
-        )
-    written = [one for one in done if one.fault is None]
-    renamed = [(one.entry.key, str(one.path)) for one in written if one.renamed]
-    failed = [(one.entry.key, one.fault or "") for one in done if one.fault is not None]
-    size = sum(one.entry.length for one in written)
-    if as_json:
-        print_json(
-            {
-                "extracted": len(written),
-                "bytes": size,
-                "renamed": [{"key": key, "path": path} for key, path in renamed],
-                "failed": [{"key": key, "fault": fault} for key, fault in failed],
-            }
-        )
-    else:
-        print_table(("renamed", "to"), renamed)
-        _say(f"{_counted(len(written), 'member')} ({bytes_in_words(size)}) extracted, {len(renamed):,} renamed")
-        for key, fault in failed:
-            _say(f"{key!r}: {fault}")
-    raise typer.Exit(FINDING if failed else 0)
+app.command(epilog="Example: aggregator bundle cat bundle.gz 'orders/08/order 001.json'")(members.cat)
+app.command(epilog="Example: aggregator bundle extract bundle.gz 'orders/08/*' --to files")(members.extract)
 
 
 @app.command(epilog="Example: aggregator bundle verify bundle.gz")
@@ -248,23 +149,24 @@ def repack(
 
     The new index says which bundle each member was published in (`list --long`). The same bundles give the same bytes,
     in any order. A member that several bundles hold is taken once. The bundles themselves are not changed, and no file
-    is overwritten. The command does not write to a bucket that bundles are published in or that members come from.
+    is overwritten. The command does not write to a bucket that bundles are published in or that members come from, nor
+    to a folder that it reads.
     """
-    from aggregator.bundles.targets import buckets_of, expanded
+    from aggregator.bundles.targets import buckets_of
     from aggregator.operations import repacking
 
-    with _damage_is_a_finding(), progress(of_bytes=True) as bar:
+    with damage_is_a_finding(), progress(of_bytes=True) as bar:
         task = bar.add_task("reading indexes", total=None)
-        every = list(expanded(targets))
-        plan = repacking.plan_repack(every)
+        plan = repacking.plan_repack(targets)
         bar.reset(
-            task, description="repacking", total=sum(entry.length for one in plan.inputs for entry in one.entries)
+            task, description="repacking", total=sum(member.length for one in plan.inputs for member in one.entries)
         )
         place, packed = repacking.store_repacked(
             plan,
             out,
             level=level,
-            published=[*filter(None, [distribution]), *buckets_of(every)],
+            published=[*filter(None, [distribution]), *buckets_of(targets)],
+            targets=targets,
             max_bytes=max_bytes,
             report=lambda length: bar.advance(task, length),
         )
@@ -282,28 +184,10 @@ def repack(
         )
     else:
         print(printable(place))
-        bundles, members = _counted(len(plan.inputs), "bundle"), _counted(len(packed.index.members.key), "member")
-        _say(f"{bundles} repacked: {members}, {bytes_in_words(packed.size)}")
+        bundles, members = counted(len(plan.inputs), "bundle"), counted(len(packed.index.members.key), "member")
+        say(f"{bundles} repacked: {members}, {bytes_in_words(packed.size)}")
         if plan.duplicates:
-            _say(f"{_counted(len(plan.duplicates), 'member')} is in the bundles more than once, and is taken once")
-
-
-@contextmanager
-def _opened(target: str) -> Iterator["Bundle"]:
-    from aggregator.bundles.targets import bundle_at
-
-    with _damage_is_a_finding(f"{target}: "), bundle_at(target) as bundle:
-        yield bundle
-
-
-@contextmanager
-def _damage_is_a_finding(where: str = "") -> Iterator[None]:
-    """End the command with one line, and `FINDING` where it is the bundle that is wrong, not the call."""
-    try:
-        yield
-    except BundleFormatError as error:
-        _say(f"aggregator: {where}{error}")
-        raise typer.Exit(FINDING) from None
+            say(f"{counted(len(plan.duplicates), 'member')} is in the bundles more than once, and is taken once")
 
 
 def _each(targets: list[str], act: Callable[[str, "Bundle"], object], fail: Callable[[str, Exception], object]) -> int:
@@ -313,60 +197,36 @@ def _each(targets: list[str], act: Callable[[str, "Bundle"], object], fail: Call
 
     statuses = [0]
     for given in targets:
-        with _noted(without_secrets(given), fail, statuses):
+        with noted(without_secrets(given), fail, statuses):
             for target in expanded([given]):
                 shown = without_secrets(target)
-                with _noted(shown, fail, statuses), closing(bundle_at(target)) as bundle:
+                with noted(shown, fail, statuses), closing(bundle_at(target)) as bundle:
                     act(shown, bundle)
     return max(statuses)
 
 
-@contextmanager
-def _noted(target: str, fail: Callable[[str, Exception], object], statuses: list[int]) -> Iterator[None]:
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except (AggregatorError, OSError) as error:
-        fail(target, error)
-        statuses.append(FINDING if isinstance(error, BundleFormatError) else WRONG_CALL)
-
-
-def _matching(bundle: "Bundle", patterns: list[str]) -> list["Member"]:
-    """The members that the patterns name; a pattern that is a key means that key alone. All, if there are none."""
-    named = set[str]()
-    for pattern in patterns:
-        matching = (entry.key for entry in bundle if fnmatch.fnmatchcase(entry.key, pattern))
-        found = {pattern} if pattern in bundle else set(matching)
-        if not found:
-            raise AggregatorError("no member has such a key", pattern=pattern)
-        named |= found
-    return [entry for entry in bundle if not patterns or entry.key in named]
-
-
-def _described(target: str, bundle: "Bundle") -> dict[str, Any]:
+def _described(bundle: "Bundle") -> dict[str, Any]:
     """All that a bundle's index says, as --json prints it; sizes in bytes."""
     index = bundle.index
     return {
-        "target": target,
         "bundle": index.bundle,
         "created": index.created,
         "request_id": index.request_id,
         "framing": index.framing,
         "size": bundle.size,
         "text_size": index.text_size,
-        "object_size": sum(entry.size for entry in bundle),
+        "object_size": sum(member.size for member in bundle),
         "ratio": round(index.text_size / bundle.size, 2),
         "repacked": [origin.model_dump() for origin in bundle.origins],
         "members": [
             {
-                **{name: getattr(entry, name) for name in ("bucket", "key", "version_id", "etag", "size", "encoding")},
-                "start": entry.start,
-                "length": entry.length,
-                "crc32": f"{entry.crc32:08x}",
+                **{name: getattr(member, name) for name in ("bucket", "key", "version_id", "etag", "size", "encoding")},
+                "start": member.start,
+                "length": member.length,
+                "crc32": f"{member.crc32:08x}",
                 "origin": origin,
             }
-            for entry, origin in zip(bundle, bundle.provenance(), strict=True)
+            for member, origin in zip(bundle, bundle.provenance(), strict=True)
         ],
     }
 
@@ -378,7 +238,7 @@ def _checked(
     proof = bundle.verify(report)
     checks = cross_check.check(bundle, proof) if cross_check else []
     if proof.other_etags and not cross_check:
-        _say(
+        say(
             f"{target}: eTags that could be an MD5 and are not the member's, as under SSE-KMS (--deep asks S3):"
             f" {len(proof.other_etags):,}"
         )
@@ -392,7 +252,7 @@ def _checked(
         "bundle": bundle.index.bundle,
         "text_size": bundle.index.text_size,
         "sha256": proof.sha256,
-        "other_etags": [{"bucket": entry.bucket, "key": entry.key} for entry in proof.other_etags],
+        "other_etags": [{"bucket": member.bucket, "key": member.key} for member in proof.other_etags],
         "checks": [one._asdict() for one in checks],
     }
 
@@ -410,7 +270,7 @@ def _say_totals(found: list[dict[str, Any]]) -> None:
     text, size = (sum(listed[name] for listed in found) for name in ("text_size", "size"))
     where = f" in {len(found):,} bundles" if len(found) > 1 else ""
     compressed = f"{bytes_in_words(text)} of text in {bytes_in_words(size)}, ratio {text / size:.2f}"
-    _say(f"{_counted(members, 'member')}{where}: {compressed}")
+    say(f"{counted(members, 'member')}{where}: {compressed}")
 
 
 def _brief(width: int | None) -> tuple[str, ...]:
@@ -420,15 +280,3 @@ def _brief(width: int | None) -> tuple[str, ...]:
 
 def _row(fields: dict[str, Any], columns: tuple[str, ...]) -> list[str]:
     return ["" if fields[column] is None else str(fields[column]) for column in columns]
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
-def _say_fault(target: str, error: Exception) -> None:
-    _say(f"{target}: {error}")
-
-
-def _say(text: str) -> None:
-    print(to_people(text), file=sys.stderr)  # above the bar, if there is one

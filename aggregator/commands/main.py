@@ -13,8 +13,10 @@ import typer
 from aggregator.commands import (
     backfill,
     bundle,
+    catalog,
     contract,
     doctor,
+    find,
     local,
     plan,
     reconcile,
@@ -81,6 +83,14 @@ app.command(
 )(worker.worker)
 app.add_typer(contract.app, name="contract", short_help="Show the contracts, and check messages against them.")
 app.add_typer(bundle.app, name="bundle", short_help="List, read, prove and repack bundles.")
+app.command(
+    epilog="Example: aggregator find 'orders/08/*' s3://bundles/2026/11/",
+    short_help="Find the bundles that hold a key.",
+)(find.find)
+app.command(
+    epilog="Example: aggregator catalog s3://bundles/2026/11/ --to catalog.parquet",
+    short_help="List the members of many bundles in one file.",
+)(catalog.catalog)
 app.command(
     epilog="Example: aggregator where s3://orders/08/order-1.json",
     short_help="Say which bundle holds an object, or what became of it.",

@@ -1,7 +1,7 @@
 """`aggregator stats`: how bundles fill over time."""
 
-import os
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from aggregator.bundles.bundle import Bundle
-    from aggregator.exceptions import BundleFormatError
-    from aggregator.operations.listings import Stored
+    from aggregator.operations.indexes import Fault
     from aggregator.operations.statistics import Figures
 
 
@@ -46,17 +45,16 @@ def stats(
     Only listings and the tails of bundles are read, so it is cheap. Bundles that consumers have deleted count. Exit
     status 1 says that one of the files is not a bundle.
     """
-    from aggregator.exceptions import BundleFormatError
     from aggregator.operations.statistics import Figures
 
     figures, unreadable = Figures(limit=limit * MEGABYTE, depth=depth), 0
     with progress() as bar:
         task = bar.add_task("reading indexes", total=None)
-        for read in _bundles(target):
+        for place, read in _bundles(target):
             bar.advance(task)
-            if isinstance(read, BundleFormatError):
+            if isinstance(read, Exception):
                 unreadable += 1
-                bar.console.print(f"aggregator: {read}", markup=False)
+                bar.console.print(f"aggregator: {place}: {read}", markup=False)
             else:
                 figures.add(read)
     if html:
@@ -70,43 +68,22 @@ def stats(
     raise typer.Exit(FINDING if unreadable else 0)
 
 
-def _bundles(target: str) -> "Iterator[Bundle | BundleFormatError]":
-    """Each bundle, or why a file is not one."""
-    return _stored(*address(target, option="TARGET")) if target.startswith("s3://") else _local(Path(target))
-
-
-def _stored(bucket: str, prefix: str) -> "Iterator[Bundle | BundleFormatError]":
-    from aggregator.aws import THREADS, s3_client
-    from aggregator.exceptions import BundleFormatError
-    from aggregator.operations.listings import in_parallel, open_bundle, versions
-
-    s3 = s3_client()
-
-    def opened(stored: "Stored") -> "Bundle | BundleFormatError":
-        try:
-            return open_bundle(s3, stored)
-        except BundleFormatError as error:
-            return BundleFormatError(f"{stored.url}: {error}")
-
-    return in_parallel(opened, versions(s3, bucket, prefix), threads=THREADS)
-
-
-def _local(folder: Path) -> "Iterator[Bundle | BundleFormatError]":
+def _bundles(target: str) -> "Iterator[tuple[str, Bundle | Fault]]":
+    """Each bundle, or why a file is not one; in S3, those too that were deleted."""
     from aggregator.bundles.bundle import Bundle
-    from aggregator.exceptions import BundleFormatError
+    from aggregator.bundles.targets import files_below
+    from aggregator.operations.indexes import read_indexes
+    from aggregator.operations.listings import open_bundle, versions
 
-    def refuse(error: OSError) -> None:
-        raise error
+    if target.startswith("s3://"):
+        from aggregator.aws import s3_client
 
-    if not folder.is_dir():
-        raise NotADirectoryError(f"{folder} is not a folder")
-    found = [Path(parent, name) for parent, _, names in os.walk(folder, onerror=refuse) for name in names]
-    for path in sorted(path for path in found if path.suffix == ".gz"):
-        try:
-            with Bundle.open(path) as bundle:
-                yield bundle
-        except BundleFormatError as error:
-            yield BundleFormatError(f"{path}: {error}")
+        (bucket, prefix), s3 = address(target, option="TARGET"), s3_client()
+        stored = read_indexes(versions(s3, bucket, prefix), partial(open_bundle, s3), lambda bundle: bundle)
+        return ((place.url, found) for place, found in stored)
+    if not Path(target).is_dir():
+        raise NotADirectoryError(f"{target} is not a folder")
+    return read_indexes(files_below(Path(target)), Bundle.open, lambda bundle: bundle)
 
 
 def _write(figures: "Figures", target: str, path: Path, top: int) -> None:

@@ -24,8 +24,9 @@ from aggregator.bundles.bundle import Bundle
 from aggregator.bundles.destination import MOST_EXTRACTED, check_room, new_file
 from aggregator.bundles.index import BundleIndex, Member, Origin
 from aggregator.bundles.opening import Location
-from aggregator.bundles.targets import bundle_at
+from aggregator.bundles.targets import bundle_at, is_folder
 from aggregator.exceptions import AggregatorError, AmbiguousPutError, BundleFormatError, UnpublishedError
+from aggregator.operations.indexes import read_targets
 from aggregator.pipeline.core import FetchedObject, Packed, Packer
 from aggregator.pipeline.distribution import CONDITION_FAILED, DistributionBucket
 from aggregator.pipeline.planning import Plan
@@ -73,7 +74,9 @@ class RepackedIndex(BundleIndex):
 
 def plan_repack(targets: Iterable[str], *, bundle: str | None = None) -> Repack:
     """
-    Read the indexes of the bundles that `targets` name; the new one is called `bundle`, or by what it is made of.
+    Read the indexes of the bundles that `targets` name: files, folders, URLs, prefixes in S3.
+
+    The new one is called `bundle`, or by what it is made of.
 
     A bundle without members is left out. A member that is listed several times, with the same version, eTag and bytes,
     is taken once.
@@ -90,7 +93,7 @@ def plan_repack(targets: Iterable[str], *, bundle: str | None = None) -> Repack:
         raise RepackingError(
             "repack reads every bundle twice, so it cannot read from standard input: save the bundle to a file first"
         )
-    read = {found.sha256: found for found in map(_input, targets) if found.entries}
+    read = {found.sha256: found for found in _inputs(targets) if found.entries}
     inputs = sorted(read.values(), key=lambda found: (found.listing.created, found.listing.bundle, found.sha256))
     if not inputs:
         raise RepackingError("there are no members to repack")
@@ -99,7 +102,7 @@ def plan_repack(targets: Iterable[str], *, bundle: str | None = None) -> Repack:
         raise RepackingError("bundles are framed in different ways: repack those with `lines` and `none` apart")
     seen, duplicates, kept = dict[tuple[object, ...], Member](), list[Member](), list[Input]()
     for found in inputs:
-        entries = [entry for entry in found.entries if not _is_repeated(entry, seen, duplicates)]
+        entries = [member for member in found.entries if not _is_repeated(member, seen, duplicates)]
         kept.append(_taking(found, entries))
     created = inputs[-1].listing.created
     return Repack(bundle or _name(inputs, created), created, tuple(kept), tuple(duplicates))
@@ -125,8 +128,8 @@ def write_repacked(
             with _named(found.target), closing(bundle_at(found.target)) as bundle:
                 if bundle.sha256 != found.sha256:
                     raise RepackingError("the bundle was replaced while it was read", target=found.target)
-                for entry, chunks in bundle.walk(found.entries):
-                    packer.add(_source(entry), _reported(chunks, report))
+                for member, chunks in bundle.walk(found.entries):
+                    packer.add(_source(member), _reported(chunks, report))
         packed = packer.finish(Plan(repack.bundle, repack.created, _request_id(repack), ()))
     _check_readable(spool)
     return packed
@@ -138,6 +141,7 @@ def store_repacked(
     *,
     level: int,
     published: Iterable[str],
+    targets: Iterable[str] = (),
     max_bytes: int = MOST_EXTRACTED,
     report: Callable[[int], object] = lambda _: None,
 ) -> tuple[str, Packed]:
@@ -146,7 +150,7 @@ def store_repacked(
 
     A folder is made if it is not there.
 
-    Bundles are published in the buckets `published`.
+    Bundles are published in the buckets `published`; `targets` are what was repacked.
 
     Raises:
         ExtractionError: there is a file of that name, or the members have more bytes than `max_bytes` or the disk.
@@ -156,7 +160,7 @@ def store_repacked(
     """
     if out == "-":
         raise RepackingError("a bundle is not written to standard output: name a file")
-    needed = sum(entry.length for found in repack.inputs for entry in found.entries)
+    needed = sum(member.length for found in repack.inputs for member in found.entries)
     if out.startswith("s3://"):
         check_room(Path(gettempdir()), needed, max_bytes=max_bytes)
         location = Location.parsed(out)
@@ -168,8 +172,10 @@ def store_repacked(
         return f"s3://{location.bucket}/{key}", packed
     path = Path(out)
     if out.endswith("/") or path.is_dir():
-        path.mkdir(parents=True, exist_ok=True)
         path /= Path(repack.bundle).name
+    _check_folder(path, targets)
+    if out.endswith("/"):
+        path.parent.mkdir(parents=True, exist_ok=True)
     with new_file(path) as file:
         check_room(path.parent, needed, max_bytes=max_bytes)
         return str(path), write_repacked(repack, file, level=level, report=report)
@@ -204,6 +210,21 @@ def _check(repack: Repack, bucket: str, key: str, published: Iterable[str]) -> N
         raise RepackingError("the pipeline gives its bundles such names: the ledger could take it for one", key=key)
 
 
+def _check_folder(path: Path, targets: Iterable[str]) -> None:
+    """
+    Return, if a file is below none of the folders that were repacked.
+
+    Raises:
+        RepackingError: it would be among the bundles that are read.
+    """
+    folders = [Path(target) for target in targets if not target.startswith("s3://") and is_folder(target)]
+    for folder in folders:
+        if path.suffix == ".gz" and path.resolve().is_relative_to(folder.resolve()):
+            raise RepackingError(
+                "bundles are read from that folder: its readers would get every member twice", folder=str(folder)
+            )
+
+
 def _check_readable(spool: IO[bytes]) -> None:
     """
     Return, if the bundle is one that readers open: they bound what an index may claim.
@@ -231,17 +252,24 @@ class _Packer(Packer):
         return RepackedIndex(**super()._index(plan).model_dump(), repacked=self.origins)
 
 
-def _input(target: str) -> Input:
-    with _named(target), bundle_at(target) as bundle:
-        index, entries = bundle.index, bundle.entries
-        itself = Origin(
-            bundle=index.bundle,
-            created=index.created,
-            request_id=index.request_id,
-            sha256=bundle.sha256,
-            members=len(entries),
-        )
-        return Input(target, index, bundle.sha256, tuple(bundle.origins) or (itself,), tuple(entries))
+def _inputs(targets: Iterable[str]) -> Iterator[Input]:
+    for target, found in read_targets(targets, _input):
+        if isinstance(found, Exception):
+            with _named(target):
+                raise found
+        yield found._replace(target=target)
+
+
+def _input(bundle: Bundle) -> Input:
+    index, members = bundle.index, bundle.entries
+    itself = Origin(
+        bundle=index.bundle,
+        created=index.created,
+        request_id=index.request_id,
+        sha256=bundle.sha256,
+        members=len(members),
+    )
+    return Input("", index, bundle.sha256, tuple(bundle.origins) or (itself,), tuple(members))
 
 
 @contextmanager
@@ -253,29 +281,29 @@ def _named(target: str) -> Iterator[None]:
         raise BundleFormatError(str(error.args[0]), target=target, **error.facts) from error
 
 
-def _is_repeated(entry: Member, seen: dict[tuple[object, ...], Member], duplicates: list[Member]) -> bool:
+def _is_repeated(member: Member, seen: dict[tuple[object, ...], Member], duplicates: list[Member]) -> bool:
     """
     Whether a member was met before, to the byte.
 
     Raises:
         RepackingError: the same version or eTag was met with other bytes.
     """
-    identity: tuple[object, ...] = (entry.bucket, entry.key, entry.version_id, entry.etag)
-    bytes_ = (entry.size, entry.encoding, entry.length, entry.crc32)
-    if entry.version_id is None and entry.etag is None:
+    identity: tuple[object, ...] = (member.bucket, member.key, member.version_id, member.etag)
+    bytes_ = (member.size, member.encoding, member.length, member.crc32)
+    if member.version_id is None and member.etag is None:
         identity = (*identity, *bytes_)
-    before = seen.setdefault(identity, entry)
-    if before is entry:
+    before = seen.setdefault(identity, member)
+    if before is member:
         return False
     if (before.size, before.encoding, before.length, before.crc32) != bytes_:
-        raise RepackingError("the bundles hold one object with different bytes", bucket=entry.bucket, key=entry.key)
-    duplicates.append(entry)
+        raise RepackingError("the bundles hold one object with different bytes", bucket=member.bucket, key=member.key)
+    duplicates.append(member)
     return True
 
 
 def _taking(found: Input, entries: Sequence[Member]) -> Input:
     """The input without the members that another one has, and its origins counted again."""
-    taken = {id(entry) for entry in entries}
+    taken = {id(member) for member in entries}
     rest, origins = iter(found.entries), []
     for origin in found.origins:
         members = sum(id(next(rest)) in taken for _ in range(origin.members))
@@ -296,10 +324,10 @@ def _request_id(repack: Repack) -> str:
     return ids.pop() if len(ids) == 1 else "repacked"
 
 
-def _source(entry: Member) -> FetchedObject:
-    ref = ObjectRef(entry.bucket, entry.key, entry.size, entry.etag, entry.version_id)
+def _source(member: Member) -> FetchedObject:
+    ref = ObjectRef(member.bucket, member.key, member.size, member.etag, member.version_id)
     return FetchedObject(
-        ref, entry.size, entry.etag, entry.version_id, encoding=cast("Encoding | None", entry.encoding)
+        ref, member.size, member.etag, member.version_id, encoding=cast("Encoding | None", member.encoding)
     )
 
 

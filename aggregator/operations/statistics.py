@@ -83,10 +83,10 @@ class Figures:
         packed, objects = sum(index.members.length), sum(index.members.size)
         created = datetime.fromisoformat(index.created)
         self.bundles.append(Measured(created, len(bundle), bundle.size, index.text_size, packed, objects))
-        for entry in bundle:
-            name = self._prefix(entry.bucket, entry.key)
+        for member in bundle:
+            name = self._prefix(member.bucket, member.key)
             self._members[name] += 1
-            self._bytes[name] += entry.size
+            self._bytes[name] += member.size
 
     @property
     def members(self) -> int:

@@ -237,8 +237,8 @@ def test_hostile_keys_are_written_below_the_folder_byte_for_byte(tmp_path: Path,
     assert [one.path.read_bytes() for one in done] == bodies
     assert all(one.path.resolve().is_relative_to(folder.resolve()) for one in done)
     assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == len(HOSTILE)
-    assert {one.entry.key for one in done if not one.renamed} >= {"Same", "Stra\u00dfe", "caf\u00e9", "file"}
-    assert {one.entry.key for one in done if one.renamed} >= {
+    assert {one.member.key for one in done if not one.renamed} >= {"Same", "Stra\u00dfe", "caf\u00e9", "file"}
+    assert {one.member.key for one in done if one.renamed} >= {
         "../../etc/passwd",
         "CON",
         "same",

@@ -123,7 +123,7 @@ def test_patterns_choose_members(published: Published, tmp_path: Path) -> None:
     again = _bundle("extract", published.url, "orders/b*", "--to", tmp_path, "--json")
     none = _bundle("extract", published.url, "orders/*", "invoices/*", "--to", tmp_path)
 
-    assert ran.document == {"extracted": 2, "bytes": 17, "renamed": [], "failed": []}
+    assert ran.document == {"extracted": 2, "bytes": 17, "renamed": [], "failed": [], "in_newer_bundles": 0}
     assert (again.status, [one["key"] for one in again.document["failed"]]) == (1, ["orders/b+c.json"])
     assert (none.status, none.err) == (2, "aggregator: no member has such a key (pattern='invoices/*')\n")
 

@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import click
+import duckdb
 import pytest
 import typer
+from fsspec.registry import _registry  # type: ignore[import-untyped]
 from typer.testing import CliRunner
 
+from aggregator.bundles.filesystem import BundleFileSystem
 from aggregator.commands.main import app
 from aggregator.pipeline.core import FetchedObject, Packer
 from aggregator.pipeline.planning import Plan
@@ -60,7 +63,8 @@ def test_each_command_of_the_page_prints_what_stands_below_it(folder: Path) -> N
         printed.append((commands, "".join(map(_run, commands.splitlines()))))
 
     assert printed == LOCAL
-    assert {commands.split()[2] for commands, _ in LOCAL} == {"list", "cat", "extract", "verify", "repack"}
+    shown = {re.split(r"aggregator (?:bundle )?(\w+)", commands)[1] for commands, _ in LOCAL}
+    assert shown == {"list", "cat", "extract", "verify", "repack", "find"}
 
 
 @pytest.mark.integration
@@ -111,14 +115,20 @@ def test_the_python_of_the_page_runs_on_what_its_commands_make(
     bundle.parent.mkdir(parents=True)
     bundle.write_bytes(samples_bundle)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(_registry, "bundle", BundleFileSystem)  # as the entry point does, once it is installed
     _run(repack)
 
     scope = _run_python_of_the_page()
 
+    duckdb.unregister_filesystem("bundle")
     assert f"\n{local}\n" in (ROOT / "README.md").read_text(encoding="utf-8")
     assert scope["text"] == (SAMPLES / ORDERS[0]).read_bytes()
     assert len(scope["members"]) == len(scope["sizes"]) == 122
     assert scope["orders"][0][0] == len(gzip.decompress(samples_bundle).splitlines()) - 1  # the note is not JSON
+    assert scope["bodies"] == {key: (SAMPLES / key).read_bytes() for key in scope["keys"]}
+    assert scope["beginnings"] == [body[:10] for body in scope["bodies"].values()]
+    assert (len(scope["first"]), len(scope["second"])) == (4, len(scope["bodies"][scope["keys"][1]].splitlines()))
+    assert [name for name, _ in scope["by_member"]] == [f"bundle://{key}" for key in scope["keys"]]
     assert scope["by_bucket"] == [("samples", 122, sum(scope["sizes"].values()))]
 
 
@@ -139,7 +149,7 @@ def _run_python_of_the_page() -> dict[str, Any]:
     scope: dict[str, Any] = {}
     for block in blocks:
         exec(compile(block, "docs/reading-bundles.md", "exec"), scope)
-    assert len(blocks) == 8
+    assert len(blocks) == 9
     return scope
 
 

@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+import shlex
 import shutil
 import time
 from codecs import BOM_UTF8
@@ -12,7 +13,10 @@ from typing import Any
 
 import duckdb
 import pytest
+from typer.testing import CliRunner
 
+from aggregator.commands.main import app
+from aggregator.operations.catalog import COLUMNS
 from aggregator.pipeline.core import empty_bundle
 from aggregator.pipeline.planning import bundle_key
 from fixtures import generate
@@ -87,6 +91,29 @@ def test_each_query_of_the_readme_and_the_page_reads_the_bundle_that_the_readme_
         ("2026/11/23/16", len(orders), sum(order["cents"] for order in orders))
     ]
     assert duckdb.execute(raw).fetchall() == [(line,) for line in sorted(lines)]
+
+
+def test_the_catalog_of_the_page_answers_its_queries_and_has_the_columns_that_the_page_names(
+    samples_bundle: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("15/bundle-copy.gz", "16/bundle-samples.gz"):
+        _write(f"bundles/2026/11/23/{name}", samples_bundle)
+    (command,) = _blocks("A catalog of all members", "sh")
+    latest, repeated = _blocks("A catalog of all members", "sql")
+    (table,) = re.findall(r"^\| column .*?(?=\n\n)", PAGE, flags=re.MULTILINE | re.DOTALL)
+
+    made = CliRunner().invoke(app, shlex.split(command)[1:])
+
+    columns = [
+        name for cell in re.findall(r"^\| (`.*?) \|", table, flags=re.MULTILINE) for name in re.findall(r"\w+", cell)
+    ]
+    assert (made.exit_code, made.stdout) == (0, "catalog.parquet\n")
+    assert [row[1] for row in duckdb.execute(latest).fetchall()] == ["orders/08/order 000.json.gz"] * 2 + [
+        "orders/08/order 001.json"
+    ]
+    assert len(duckdb.execute(repeated).fetchall()) == len(generate.samples())
+    assert columns == list(COLUMNS)
 
 
 def test_spark_reads_each_line_once(bundles: dict[str, list[str]]) -> None:

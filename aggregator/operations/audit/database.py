@@ -14,7 +14,6 @@ Numbers count from 0 and join the tables; `version` is empty where a key is bund
 Times are seconds since the epoch.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +30,7 @@ from aggregator.operations.audit.queries import (
     VERDICTS,
     Parameters,
 )
+from aggregator.operations.rows import add_rows
 
 PAGE = 10_000
 """Rows handed out at once."""
@@ -79,8 +79,6 @@ _TABLES = {
 _THREADS = 2
 """Each costs DuckDB some memory of its own."""
 
-_BATCH_BYTES = 32 * 1024 * 1024
-
 
 class Database:
     """The tables of one audit, in a database below `folder` that uses no more than about `memory` (`256MB`)."""
@@ -104,16 +102,7 @@ class Database:
 
     def add(self, table: str, rows: Iterable[tuple[Any, ...]]) -> int:
         """Add rows, whose fields are in the order of the table's columns; how many they were."""
-        columns, path, count = list(_TABLES[table]), self._folder / f"{table}.json", 0
-        lines = (json.dumps(dict(zip(columns, row, strict=True))) + "\n" for row in rows)
-        batch = _next(lines, path)
-        while batch:
-            count += batch
-            query = f"INSERT INTO {table} SELECT * FROM read_json($path, format = 'nd', columns = $columns)"  # noqa: S608 - our own names
-            self._run(query, path=str(path), columns=_TABLES[table])
-            batch = _next(lines, path)
-        path.unlink()
-        return count
+        return add_rows(self._connection, table, _TABLES[table], rows, self._folder)
 
     def objects(self) -> Iterator[list[tuple[int, str, str | None, str]]]:
         """Number, key, version id and entity tag of the objects without a claim so far, a page at a time."""
@@ -197,18 +186,6 @@ class Database:
 
     def _run(self, query: str, **values: Any) -> None:
         self._connection.execute(query, values)
-
-
-def _next(lines: Iterator[str], path: Path) -> int:
-    """Write the next lines into the file; how many they are."""
-    count = size = 0
-    with path.open("w", encoding="ascii") as file:
-        for line in lines:
-            file.write(line)
-            count, size = count + 1, size + len(line)
-            if size > _BATCH_BYTES:
-                break
-    return count
 
 
 def _chosen(query: str, parameters: Parameters) -> Mapping[str, Any]:

@@ -11,14 +11,16 @@ It looks at a system that runs. What is younger than the grace may be on its way
 
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeVar
 
-from aggregator.exceptions import BundleFormatError
+from aggregator.bundles.bundle import Bundle
 from aggregator.operations.audit.database import Database
 from aggregator.operations.audit.queries import Parameters
+from aggregator.operations.indexes import Fault, read_indexes
 from aggregator.operations.ledger_reader import MOST_READS, LedgerReader
 from aggregator.operations.listings import Stored, in_parallel, objects, open_bundle, prefixes, versions, versions_of
 
@@ -207,8 +209,8 @@ class _Gathering:
         faults: list[tuple[str, str]] = []
 
         def entries() -> Iterator[tuple[Any, ...]]:
-            for stored, read in self._counted(doing, in_parallel(self._index, bundles, threads=_THREADS)):
-                if isinstance(read, BundleFormatError):
+            for stored, read in self._counted(doing, self._indexes(bundles)):
+                if isinstance(read, Exception):
                     faults.append((stored.url, str(read)))
                     continue
                 created, members, rows = read
@@ -222,19 +224,25 @@ class _Gathering:
         self._database.add("bundles", headings)
         self._database.add("unreadable", faults)
 
-    def _index(self, stored: Stored) -> tuple[Stored, tuple[float, int, list[Any]] | BundleFormatError]:
-        """When a bundle was made, how many members it has, and those of them that come from where we look."""
-        try:
-            bundle = open_bundle(self._locations.s3, stored)
-        except BundleFormatError as error:
-            return stored, error
+    def _indexes(self, bundles: Iterable[Stored]) -> Iterator[tuple[Stored, tuple[float, int, list[Any]] | Fault]]:
+        """When each bundle was made, how many members it has, and those of them that come from where we look."""
         audited = self._audited
-        rows = [
-            (entry.key, audited.version(entry.version_id, entry.etag), entry.version_id, entry.etag, entry.size)
-            for entry in bundle
-            if entry.bucket == audited.bucket and entry.key.startswith(audited.prefix)
-        ]
-        return stored, (datetime.fromisoformat(bundle.index.created).timestamp(), len(bundle), rows)
+
+        def take(bundle: Bundle) -> tuple[float, int, list[Any]]:
+            rows = [
+                (
+                    member.key,
+                    audited.version(member.version_id, member.etag),
+                    member.version_id,
+                    member.etag,
+                    member.size,
+                )
+                for member in bundle
+                if member.bucket == audited.bucket and member.key.startswith(audited.prefix)
+            ]
+            return datetime.fromisoformat(bundle.index.created).timestamp(), len(bundle), rows
+
+        return read_indexes(bundles, partial(open_bundle, self._locations.s3), take, threads=_THREADS)
 
     def _ask(self, ledger: LedgerReader) -> None:
         """Take down the claims."""
