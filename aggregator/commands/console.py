@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import sys
+import textwrap
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
@@ -19,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.text import Text
 from typer.core import TyperGroup
 
 from aggregator.exceptions import AggregatorError
@@ -39,6 +41,25 @@ UNREAD = 141
 
 _HIDDEN = re.compile(r"[^\n\x20-\x7e]")
 """What may have to be escaped in a JSON text."""
+
+_NUMBER = re.compile(r"-?|[-+]?[0-9][0-9,]*(\.[0-9]+)?( ?(%|bytes|[kMG]B))?")
+"""What stands at the right of its column."""
+
+_SENTENCES = frozenset({"found", "for", "says", "why", "for example"})
+"""Columns whose fields may be broken between words."""
+
+_NARROWEST = 24
+"""Characters that a sentence needs at least; where there are fewer, it runs over the line."""
+
+_COLOURS = {
+    "green": frozenset({"ok", "once", "bundled"}),
+    "yellow": frozenset({"not checked", "unread", "in flight", "claimed", "in doubt", "not compared"}),
+    "red": frozenset(
+        {"wrong", "bad", "overwritten", "lost", "gone", "rejected"}
+        | {"missing", "twice", "altered", "unrecorded", "unreplicated", "unreadable"}
+    ),
+}
+"""Words that judge, by the colour in which a terminal shows them."""
 
 _REMEDIES = {
     "ProfileNotFound": "AWS_PROFILE names one of ~/.aws/config",
@@ -207,20 +228,66 @@ def _escape(found: re.Match[str]) -> str:
     return letter if letter.isprintable() else json.dumps(letter)[1:-1]
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on a terminal; elsewhere one line a row, fields separated by tabs, without a heading."""
-    rows = [[printable(field) for field in row] for row in rows]
-    console = Console(highlight=False, force_terminal=sys.stdout.isatty())  # whatever FORCE_COLOR says
-    if not console.is_terminal:
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, sizes: Sequence[str] = ()) -> None:
+    """
+    A table on a terminal; elsewhere one line per row, fields separated by tabs, without a heading.
+
+    The columns `sizes` have numbers of bytes, which people get in kB or MB. The last column is never broken, so that
+    an address in it can be copied; a sentence in it is, between words.
+    """
+    if not sys.stdout.isatty():
         for row in rows:
-            print("\t".join(row))
+            print(printable_row(*row))
         return
-    table = Table(box=None, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    console.print(table, markup=False)
+    console = _terminal()
+    shown = [
+        [_in_words(field) if name in sizes else printable(field) for name, field in zip(columns, row, strict=True)]
+        for row in rows
+    ]
+    for line in _lines(columns, shown, console.width):
+        console.print(line)
+
+
+def _lines(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Iterator[Text]:
+    """The lines of a table that may be `width` wide."""
+    widths = [max(cell_len(field) for field in column) for column in zip(columns, *rows, strict=True)]
+    right = [bool(rows) and all(map(_NUMBER.fullmatch, column)) for column in zip(*rows, strict=True)]
+    right = right or [False] * len(columns)
+    indent = sum(widths[:-1]) + 2 * (len(columns) - 1)
+    for at, row in enumerate([columns, *rows]):
+        last = [row[-1]]
+        if columns[-1] in _SENTENCES and width - indent >= _NARROWEST:
+            last = textwrap.wrap(row[-1], width - indent, break_long_words=False, break_on_hyphens=False) or [""]
+        line = Text(style="bold" if at == 0 else "")
+        for place, field in enumerate(row[:-1]):
+            blanks = " " * (widths[place] - cell_len(field))
+            line.append(blanks + field if right[place] else field + blanks, style_of(field)).append("  ")
+        if right[-1]:
+            line.append(" " * (widths[-1] - cell_len(row[-1])))
+        line.append(f"\n{' ' * indent}".join(last))
+        yield line
+
+
+def print_styled(label: str, value: str, style: str) -> None:
+    """A label and a value, which has a colour on a terminal."""
+    if sys.stdout.isatty():
+        _terminal().print(Text.assemble(label, (printable(value), style)))
+    else:
+        print(label + printable(value))
+
+
+def _terminal() -> Console:
+    """The console for results; it has colours, unless NO_COLOR is set or the terminal has none."""
+    return Console(highlight=False, soft_wrap=True, force_terminal=sys.stdout.isatty())  # whatever FORCE_COLOR says
+
+
+def style_of(word: str) -> str:
+    """The colour of a word that judges, for a terminal: green, yellow for what nobody knows yet, red."""
+    return next((colour for colour, words_ in _COLOURS.items() if word in words_), "")
+
+
+def _in_words(field: str) -> str:
+    return bytes_in_words(int(field)) if field.isdecimal() else printable(field)
 
 
 def printable_row(*fields: object) -> str:
@@ -247,6 +314,11 @@ def bytes_in_words(size: float) -> str:
             return f"{size:,.0f} {unit}" if unit == "bytes" else f"{size:,.1f} {unit}"
         size /= 1_000
     raise AssertionError
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things for people: `1 object`, `2,000 objects`."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def is_of_aws(error: BaseException) -> bool:

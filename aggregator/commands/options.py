@@ -55,7 +55,7 @@ Table = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-_SECONDS = {"m": 60, "h": 3_600, "d": 86_400}
+_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 _FIRST, _LAST = 0.0, datetime(9999, 1, 1, tzinfo=UTC).timestamp()
 """What is before counts as 1970, what is after as 9999: nothing in S3 is older or newer, and dates end there."""
@@ -97,6 +97,6 @@ def moment(text: str, now: float, *, option: str) -> float:
 
 
 def duration(text: str) -> float | None:
-    """Seconds of `90m`, `24h` or `7d`; None, if it is something else."""
-    found = re.fullmatch(r"(\d{1,12})([mhd])", text)
+    """Seconds of `30s`, `90m`, `24h` or `7d`; None, if it is something else."""
+    found = re.fullmatch(r"(\d{1,12})([smhd])", text)
     return int(found[1]) * _SECONDS[found[2]] if found else None

@@ -7,7 +7,7 @@ from urllib.parse import unquote_plus
 
 import typer
 
-from aggregator.commands.console import FINDING, print_json, printable, words
+from aggregator.commands.console import FINDING, print_json, print_styled, style_of, words
 from aggregator.commands.options import (
     ArchiveBucket,
     DistributionBucket,
@@ -111,9 +111,9 @@ def _print(found: "list[Located]") -> None:
         shown = {name.replace("_", " "): value for name, value in _document(one).items() if value is not None}
         width = max(12, *(len(name) + 2 for name in shown))
         for name, value in shown.items():
-            print(f"{name:<{width}}{_text(value)}")
+            print_styled(f"{name:<{width}}", _text(value), style_of(str(value)) if name == "state" else "")
         words().print(one.meaning, markup=False)
 
 
 def _text(value: object) -> str:
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else printable(str(value))
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)

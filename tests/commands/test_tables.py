@@ -1,0 +1,100 @@
+"""Tables, numbers and colours: for people on a terminal, for programs elsewhere."""
+
+import io
+import re
+from contextlib import redirect_stdout
+from typing import Self
+
+import pytest
+
+from aggregator.commands.console import counted, print_styled, print_table
+
+
+class Terminal(io.StringIO):
+    """A standard output that is a terminal, while a test prints to it."""
+
+    def __enter__(self) -> Self:
+        self._redirected = redirect_stdout(self)
+        self._redirected.__enter__()
+        return self
+
+    def __exit__(self, *given: object) -> None:
+        self._redirected.__exit__(None, None, None)
+
+    def isatty(self) -> bool:
+        return True
+
+    @property
+    def plain(self) -> list[str]:
+        """Its lines without colours."""
+        return re.sub(r"\x1b\[[0-9;]*m", "", self.getvalue()).splitlines()
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """A terminal of 60 columns."""
+    for name in ("NO_COLOR", "FORCE_COLOR", "COLORTERM"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "60")
+    return Terminal()
+
+
+ROWS = [("7", "1500", "s3://b/a"), ("1,234", "0", "s3://b/" + "long/" * 20)]
+
+
+def test_a_terminal_gets_numbers_at_the_right_in_units_of_people_and_addresses_whole(terminal: Terminal) -> None:
+    with terminal:
+        print_table(("members", "size", "target"), ROWS, sizes=("size",))
+
+    assert terminal.plain == [
+        "members     size  target",
+        "      7   1.5 kB  s3://b/a",
+        "  1,234  0 bytes  s3://b/" + "long/" * 20,
+    ]
+
+
+def test_a_program_gets_exact_numbers_and_tabs(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(("members", "size", "target"), ROWS, sizes=("size",))
+
+    assert capsys.readouterr().out.splitlines() == ["\t".join(row) for row in ROWS]
+
+
+def test_a_sentence_is_broken_between_words_under_its_column(terminal: Terminal) -> None:
+    with terminal:
+        print_table(
+            ("check", "found"), [("ledger", "a sentence that is longer than what is left of the line; fix: this")]
+        )
+
+    assert terminal.plain[1:] == [
+        "ledger  a sentence that is longer than what is left of the",
+        "        line; fix: this",
+    ]
+
+
+@pytest.mark.usefixtures("terminal")
+@pytest.mark.parametrize(("variable", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
+def test_a_word_that_judges_has_a_colour_unless_none_is_wanted(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    coloured, plain = list[str](), list[str]()
+    for found in (coloured, plain):
+        with Terminal() as output:
+            print_table(("check", "", "found"), [("a", "ok", "x"), ("b", "wrong", "y"), ("c", "not checked", "z")])
+            print_styled("state  ", "bundled", "green")
+        found.append(output.getvalue())
+        monkeypatch.setenv(variable, value)
+
+    assert all(f"\x1b[3{colour}m" in coloured[0] for colour in (1, 2, 3))
+    assert not re.search(r"\x1b\[3[0-9]", plain[0])
+
+
+def test_a_table_without_rows_has_its_heading(terminal: Terminal) -> None:
+    with terminal:
+        print_table(("a", "key"), [])
+
+    assert terminal.plain == ["a  key"]
+
+
+def test_one_thing_is_singular() -> None:
+    assert [counted(number, "object") for number in (0, 1, 2_000)] == ["0 objects", "1 object", "2,000 objects"]
