@@ -26,8 +26,6 @@ from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progres
 from rich.text import Text
 from typer.core import TyperGroup
 
-from aggregator.exceptions import AggregatorError
-
 FINDING, WRONG_CALL = 1, 2
 
 BUG = 70
@@ -61,15 +59,6 @@ _COLOURS = {
 }
 """Words that judge, by the colour in which a terminal shows them."""
 
-_REMEDIES = {
-    "ProfileNotFound": "AWS_PROFILE names one of ~/.aws/config",
-    "NoRegionError": "set AWS_DEFAULT_REGION, or the region of your profile",
-    "NoCredentialsError": "set AWS_PROFILE, or log in (aws sso login)",
-    "EndpointConnectionError": "look at the network, and at the endpoint",
-    "ValueError": "AWS_ENDPOINT_URL and --endpoint-url are such as http://127.0.0.1:4566",
-}
-"""What to do about errors of botocore that say only what is missing, by their names."""
-
 
 @contextmanager
 def mistakes_are_printed() -> Iterator[None]:
@@ -85,7 +74,9 @@ def mistakes_are_printed() -> Iterator[None]:
     except Exception as error:
         if isinstance(error, typer.Abort) or hasattr(error, "exit_code"):  # typer's own, which say how they end
             raise
-        said, status = _said(error), WRONG_CALL
+        from aggregator.operations.faults import explain  # botocore takes long to import
+
+        said, status = " ".join(explain(error).split()), WRONG_CALL
         if not said:
             print("\n".join(map(to_people, traceback.format_exc().splitlines())), file=sys.stderr)
             said, status = "unexpected error: please report it together with the traceback above", BUG
@@ -144,14 +135,6 @@ def streams() -> Iterator[None]:
 
 def _nowhere() -> io.TextIOWrapper:
     return Path(os.devnull).open("w", encoding="utf-8")
-
-
-def _said(error: Exception) -> str:
-    """One line on an expected error; nothing on any other."""
-    if not (isinstance(error, (AggregatorError, OSError)) or is_of_aws(error)):
-        return ""
-    advice = remedy(error)
-    return " ".join(f"{error}{f': {advice}' if advice else ''}".split())
 
 
 @contextmanager
@@ -319,18 +302,3 @@ def bytes_in_words(size: float) -> str:
 def counted(number: int, noun: str) -> str:
     """A number of things for people: `1 object`, `2,000 objects`."""
     return f"{number:,} {noun}{'s' * (number != 1)}"
-
-
-def is_of_aws(error: BaseException) -> bool:
-    """Whether botocore says so: AWS refused, did not answer, or could not even be asked."""
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    if isinstance(error, ValueError) and str(error).startswith("Invalid endpoint"):
-        return True  # botocore has no error of its own for it
-    return isinstance(error, (BotoCoreError, ClientError))
-
-
-def remedy(error: BaseException) -> str:
-    """What to do about an error, or about what it came from; nothing, if only the error itself can say."""
-    cause = error if is_of_aws(error) else error.__cause__
-    return _REMEDIES.get(type(cause).__name__, "") if cause and is_of_aws(cause) else ""

@@ -1,5 +1,6 @@
 """The options by which commands find the system, and how they read times and addresses."""
 
+import os
 import re
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -7,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from aggregator.exceptions import OpeningError
+from aggregator.exceptions import AggregatorError, OpeningError
 
 
 class Scope(StrEnum):
@@ -55,6 +56,13 @@ Table = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
+
+class OptionError(AggregatorError):
+    """Options contradict each other, or one is missing."""
+
+    reason = "option"
+
+
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 _FIRST, _LAST = 0.0, datetime(9999, 1, 1, tzinfo=UTC).timestamp()
@@ -74,6 +82,29 @@ def address(url: str, *, option: str) -> tuple[str, str]:
         return s3_address(url)
     except OpeningError:
         raise typer.BadParameter(f"{url!r} is not s3://bucket/…", param_hint=option) from None
+
+
+def require_both(table: str | None, distribution: str | None) -> None:
+    """
+    Return, unless only one of `--table` and `--distribution` is given, by which option or variable ever.
+
+    Raises:
+        OptionError: with the name of both.
+    """
+    if bool(table) == bool(distribution):
+        return
+    options = {
+        "--table": ("IDEMPOTENCY_TABLE_NAME", table),
+        "--distribution": ("DISTRIBUTION_BUCKET_NAME", distribution),
+    }
+    (given,) = (option for option, (_, value) in options.items() if value)
+    (missing,) = set(options) - {given}
+    variable, value = options[given]
+    by = variable if os.environ.get(variable) == value else given
+    raise OptionError(
+        f"--table and --distribution belong together: {by} gives {value!r}; "
+        f"give {missing} ({options[missing][0]}) too, or leave out {by}"
+    )
 
 
 def moment(text: str, now: float, *, option: str) -> float:

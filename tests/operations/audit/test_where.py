@@ -341,11 +341,8 @@ def test_a_bucket_that_does_not_exist_is_said_and_not_that_no_message_came(world
 
     ran = CliRunner().invoke(app, ["where", f"s3://{bucket}/a", *options])
 
-    assert (ran.exit_code, ran.stdout, ran.stderr) == (
-        2,
-        "",
-        f"aggregator: there is no such bucket (bucket='{world.name}-not')\n",
-    )
+    assert (ran.exit_code, ran.stdout) == (2, "")
+    assert ran.stderr.startswith(f"aggregator: there is no such bucket (bucket='{world.name}-not'): check the name")
 
 
 def test_a_key_commands_no_terminal_and_stays_on_its_line(world: World) -> None:
@@ -365,8 +362,8 @@ def test_a_table_that_cannot_be_asked_is_named_with_what_to_do(world: World, mon
         2,
         "",
         (
-            f"aggregator: the ledger cannot be read (table='{world.table}', fault='EndpointConnectionError'): "
-            "look at the network, and at the endpoint\n"
+            f"aggregator: the ledger cannot be read (table='{world.table}'): "
+            "no connection to http://127.0.0.1:9/: check the network, AWS_DEFAULT_REGION and AWS_ENDPOINT_URL\n"
         ),
     )
 

@@ -88,7 +88,7 @@ def test_messages_are_shown_by_the_reason_that_the_ledger_kept_and_stay_where_th
         (("--reason", "missing_object", "--pattern", "in/*"), ["missing"]),
         (("--reason", "corrupt_member", "--reason", "not_rejected"), ["corrupt", "patient"]),
         (("--pattern", "*too.json"), ["missing too"]),
-        (("--all",), ALL),
+        (("--all", "--yes"), ALL),
     ],
 )
 def test_what_is_chosen_goes_back_and_the_rest_stays(office: Office, options: tuple[str, ...], back: list[str]) -> None:
@@ -153,8 +153,17 @@ def test_more_than_is_looked_at_is_said(office: Office) -> None:
     ("options", "said"),
     [
         (("--send-back",), "--send-back needs a choice: --reason, --message-id, --pattern or --all"),
-        (("--distribution", ""), "--table and --distribution belong together"),
-        (("--distribution", "no-such-bucket"), "there is no such bucket (bucket='no-such-bucket')"),
+        (
+            ("--send-back", "--all"),
+            "--all sends back messages too that cannot succeed: add --yes, or choose by --reason",
+        ),
+        (("--distribution", ""), "--table and --distribution belong together: IDEMPOTENCY_TABLE_NAME gives"),
+        (("--table", ""), "--table and --distribution belong together: DISTRIBUTION_BUCKET_NAME gives"),
+        (
+            ("--reason", "corrupt_membre"),
+            "there is no reason 'corrupt_membre': --reason is archived_object, binary_content",
+        ),
+        (("--distribution", "no-such-bucket"), "there is no such bucket (bucket='no-such-bucket'): check the name"),
         (
             ("--table", "", "--distribution", "", "--reason", "missing_object"),
             "--reason needs --table and --distribution: it is the ledger that knows",
@@ -166,8 +175,17 @@ def test_a_wrong_call_is_one_clear_line_and_changes_nothing(
 ) -> None:
     ran = office.redrive(*options)
 
-    assert (ran.exit_code, ran.stdout, ran.stderr) == (2, "", f"aggregator: {said}\n")
+    assert (ran.exit_code, ran.stdout, ran.stderr.count("\n")) == (2, "", 1)
+    assert ran.stderr.startswith(f"aggregator: {said}")
     assert office.left(office.dlq) == ALL
+
+
+def test_a_queue_without_messages_is_said_to_be_empty(world: World) -> None:
+    empty = boto3.client("sqs").create_queue(QueueName=f"{world.name}-empty")["QueueUrl"]
+
+    ran = CliRunner().invoke(app, ["redrive", "--dlq", empty])
+
+    assert (ran.exit_code, ran.stdout, ran.stderr) == (0, "", "the dead-letter queue is empty\n")
 
 
 def test_a_fifo_queue_is_a_wrong_call(office: Office) -> None:
