@@ -14,17 +14,17 @@ import sys
 import textwrap
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import typer
 from rich.cells import cell_len
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
-from typer.core import TyperGroup
 
 FINDING, WRONG_CALL = 1, 2
 
@@ -65,7 +65,7 @@ def mistakes_are_printed() -> Iterator[None]:
     """
     End the command by what became of it: with one line where a call cannot be carried out, and never as a finding.
 
-    Every command passes through here (`Group`), so what AWS or the system says need not be caught in each.
+    Every command passes through here (`groups.py`), so what AWS or the system says need not be caught in each.
     """
     try:
         yield
@@ -82,23 +82,6 @@ def mistakes_are_printed() -> Iterator[None]:
             said, status = "unexpected error: please report it together with the traceback above", BUG
         print(f"aggregator: {to_people(said)}", file=sys.stderr)
         raise typer.Exit(status) from None
-
-
-class Group(TyperGroup):
-    """All commands: the error that ends one of them is printed, also where its output cannot be written."""
-
-    def make_context(self, *args: Any, **options: Any) -> Any:
-        """Read the call, or print the help that it asks for."""
-        with mistakes_are_printed():
-            return super().make_context(*args, **options)
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command that was called."""
-        with mistakes_are_printed():
-            try:
-                return super().invoke(ctx)
-            finally:
-                sys.stdout.flush()
 
 
 class _Closed(io.RawIOBase):
@@ -184,8 +167,7 @@ def words() -> Console:
 
 def progress(*, of_bytes: bool = False) -> Progress:
     """A bar for long work; nothing where nobody watches. Other output stays on stdout."""
-    done = DownloadColumn() if of_bytes else MofNCompleteColumn()
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), done, TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), _Figures(of_bytes=of_bytes))
     console = words()
     return Progress(
         *columns,
@@ -194,6 +176,23 @@ def progress(*, of_bytes: bool = False) -> Progress:
         disable=not console.is_terminal,
         redirect_stdout=sys.stdout.isatty(),  # rich would print it to stderr
     )
+
+
+class _Figures(ProgressColumn):
+    """How much is done, of how much if that is known, how fast, and the time that is left or else that has passed."""
+
+    def __init__(self, *, of_bytes: bool) -> None:
+        super().__init__()
+        self._shown: Callable[[float], str] = bytes_in_words if of_bytes else lambda number: f"{number:,.0f}"
+
+    def render(self, task: Task) -> Text:
+        """The figures of a task."""
+        done = self._shown(task.completed) if task.completed or task.total else ""
+        of = f" of {self._shown(task.total)}" if task.total else ""
+        rate = f"{self._shown(task.speed)}/s" if task.speed else ""
+        left = task.time_remaining if task.total else None
+        time = f"{timedelta(seconds=left)} left" if left else f"{timedelta(seconds=int(task.elapsed or 0))}"
+        return Text("  ".join(filter(None, (f"{done}{of}", rate, time))))
 
 
 def print_json(data: Any) -> None:

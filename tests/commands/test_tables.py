@@ -6,8 +6,9 @@ from contextlib import redirect_stdout
 from typing import Self
 
 import pytest
+from rich.progress import Progress
 
-from aggregator.commands.console import counted, print_styled, print_table
+from aggregator.commands.console import counted, print_styled, print_table, progress
 
 
 class Terminal(io.StringIO):
@@ -98,3 +99,31 @@ def test_a_table_without_rows_has_its_heading(terminal: Terminal) -> None:
 
 def test_one_thing_is_singular() -> None:
     assert [counted(number, "object") for number in (0, 1, 2_000)] == ["0 objects", "1 object", "2,000 objects"]
+
+
+@pytest.mark.parametrize(
+    ("of_bytes", "total", "shown"),
+    [
+        (False, None, r"1,500  [\d,]+/s  0:00:\d\d"),
+        (False, 6_000, r"1,500 of 6,000  [\d,]+/s  0:00:\d\d left"),
+        (True, 6_000, r"1\.5 kB of 6\.0 kB  [\d.,]+ (bytes|[kM]B)/s  0:00:\d\d left"),
+    ],
+)
+def test_progress_says_how_much_how_fast_and_how_long(of_bytes: bool, total: int | None, shown: str) -> None:
+    now = [0.0]
+    (*_, figures) = progress(of_bytes=of_bytes).columns
+    bar = Progress(get_time=lambda: now[0])
+    task = bar.add_task("reading", total=total)
+    for _ in range(3):
+        now[0] += 1
+        bar.advance(task, 500)
+
+    assert re.fullmatch(shown, str(figures.render(bar.tasks[0])))  # type: ignore[union-attr]
+
+
+def test_progress_that_has_not_begun_has_no_question_mark() -> None:
+    (*_, figures) = progress().columns
+    bar = Progress()
+    bar.add_task("listing", total=None)
+
+    assert str(figures.render(bar.tasks[0])) == "0:00:00"  # type: ignore[union-attr]
