@@ -5,7 +5,9 @@ On a terminal the help is in panels and colours; elsewhere it is plain text. No 
 """
 
 import os
+import re
 import sys
+from collections.abc import Callable, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,10 @@ _PANELS = (TRY, READ, OPERATE, CONTRACTS)
 
 _METAVARS: dict[Any, str] = {int: "N", float: "N", str: "TEXT", Path: "FILE"}
 """What stands for a value in the help, by the type of the value."""
+
+
+_SPECIAL = re.compile(r"[\s!\"#$&'()*;<>?\[\\\]^`{|}~]")
+"""What bash does not take for itself."""
 
 
 class Group(TyperGroup):
@@ -76,11 +82,27 @@ def _summary(command: Any) -> str:
     return " ".join(text.split())
 
 
+def keep_last_blank(environment: MutableMapping[str, str]) -> None:
+    """Put a blank that ends an unfinished word in quotes: after a backslash, typer takes the word for a whole one."""
+    typed = environment.get("_TYPER_COMPLETE_ARGS", "")
+    if re.search(r"(?<!\\)(\\\\)*\\ $", typed):
+        environment["_TYPER_COMPLETE_ARGS"] = f'{typed[:-2]}" "'
+
+
 def _dress(command: Any) -> None:
-    """Name values as people do; on a terminal, let rich print the help, in which brackets are brackets."""
+    """
+    Name values as people do, and quote those that bash completes.
+
+    On a terminal rich prints the help, in which brackets are brackets.
+    """
+    if getattr(command, "is_dressed", False):
+        return
+    command.is_dressed = True
     for parameter in command.params:
         if isinstance(parameter, TyperArgument):
             parameter.display_type_rich = lambda **_: None  # type: ignore[method-assign]  # its name says enough
+            complete: Any = _fitting(parameter.shell_complete, os.environ)
+            parameter.shell_complete = complete  # type: ignore[method-assign]
         elif parameter.metavar is None:
             annotation = getattr(getattr(parameter, "type_descriptor", None), "annotation", None)
             parameter.metavar = "" if parameter.is_flag else _METAVARS.get(annotation)
@@ -89,6 +111,27 @@ def _dress(command: Any) -> None:
         for one in (command, *command.params):
             one.help = escape(_paragraphs(one.help)) if getattr(one, "help", None) else None
         command.epilog = escape(command.epilog) if command.epilog else None
+
+
+def _fitting(complete: Callable[[Any, str], list[Any]], environment: Mapping[str, str]) -> Callable[..., list[Any]]:
+    """
+    Completions such that the shell inserts each as it is, which leaves out those that are not one line.
+
+    bash inserts them unquoted, unless a quote is open; typer cannot write a quote or a backslash for zsh.
+    """
+    shell = environment.get("_AGGREGATOR_COMPLETE", "").removeprefix("complete_")
+    words, at = environment.get("COMP_WORDS", "").split("\n"), environment.get("COMP_CWORD", "")
+    is_open = at.isdecimal() and "".join(words[int(at) : int(at) + 1]).startswith(("'", '"'))
+
+    def fitting(ctx: Any, incomplete: str) -> list[Any]:
+        items = [item for item in complete(ctx, incomplete) if str(item.value).isprintable()]
+        if shell == "zsh":
+            return [item for item in items if not set("\\'\"") & set(str(item.value))]
+        for item in items if shell == "bash" and not is_open else ():
+            item.value = _SPECIAL.sub(r"\\\g<0>", str(item.value))
+        return items
+
+    return fitting
 
 
 def _paragraphs(text: str) -> str:

@@ -4,6 +4,7 @@ The command line: noun verb, data on stdout, words on stderr, exit status 0 / 1 
 Each command is a module of `commands/`; what takes long to import, it imports when it is called.
 """
 
+import os
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Annotated
@@ -24,7 +25,7 @@ from aggregator.commands import (
     worker,
 )
 from aggregator.commands.console import streams
-from aggregator.commands.groups import CONTRACTS, OPERATE, READ, TRY, Group
+from aggregator.commands.groups import CONTRACTS, OPERATE, READ, TRY, Group, keep_last_blank
 
 app = typer.Typer(
     cls=Group,
@@ -128,6 +129,7 @@ app.command(
 def main(ready: Callable[[], object] = lambda: None) -> None:
     """Run the command line; `ready` is called when nothing is left to be built, and an interrupt is the command's."""
     command = typer.main.get_command(app)
+    keep_last_blank(os.environ)
     with streams():
         ready()
         command()
