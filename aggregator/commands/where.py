@@ -1,5 +1,6 @@
 """`aggregator where`: which bundle holds an object, or what became of it."""
 
+import sys
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
@@ -7,7 +8,7 @@ from urllib.parse import unquote_plus
 
 import typer
 
-from aggregator.commands.console import FINDING, print_json, print_styled, style_of, words
+from aggregator.commands.console import FINDING, bytes_in_words, print_json, print_styled, style_of, words
 from aggregator.commands.options import (
     ArchiveBucket,
     DistributionBucket,
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aggregator.operations.audit.locating import Located
+
+_MANY = 1_000
+"""Bytes from which a larger unit is easier to read."""
 
 
 def where(
@@ -111,9 +115,14 @@ def _print(found: "list[Located]") -> None:
         shown = {name.replace("_", " "): value for name, value in _document(one).items() if value is not None}
         width = max(12, *(len(name) + 2 for name in shown))
         for name, value in shown.items():
-            print_styled(f"{name:<{width}}", _text(value), style_of(str(value)) if name == "state" else "")
+            print_styled(f"{name:<{width}}", _text(name, value), style_of(str(value)) if name == "state" else "")
         words().print(one.meaning, markup=False)
 
 
-def _text(value: object) -> str:
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+def _text(name: str, value: object) -> str:
+    """A fact for people; a terminal shows a size in kB or MB as well."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int) and sys.stdout.isatty() and name in {"size", "source size"} and value >= _MANY:
+        return f"{bytes_in_words(value)} ({value:,} bytes)"
+    return str(value)

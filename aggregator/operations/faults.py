@@ -229,6 +229,6 @@ def _of_system(error: OSError) -> str:
     """An error of the system: the path, what is wrong with it, and what to do."""
     if error.errno is None:
         return str(error)
-    fault = _BY_NUMBER.get(error.errno) or Fault(os.strerror(error.errno).lower())
+    fault = _BY_NUMBER.get(error.errno) or Fault((error.strerror or os.strerror(error.errno)).lower())
     path = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes, os.PathLike)) else ""
     return f"{path}: {fault}" if path else str(fault)

@@ -9,6 +9,7 @@ import pytest
 from rich.progress import Progress
 
 from aggregator.commands.console import counted, print_styled, print_table, progress
+from aggregator.commands.reconcile import _print_found
 
 
 class Terminal(io.StringIO):
@@ -127,3 +128,16 @@ def test_progress_that_has_not_begun_has_no_question_mark() -> None:
     bar.add_task("listing", total=None)
 
     assert str(figures.render(bar.tasks[0])) == "0:00:00"  # type: ignore[union-attr]
+
+
+def test_a_terminal_shows_the_first_findings_as_a_table_and_counts_the_others(
+    terminal: Terminal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = [{"finding": "missing", "object": f"s3://b/{at}", "why": "never claimed"} for at in range(1_002)]
+    with terminal:
+        _print_found(iter(found))
+
+    assert terminal.plain[1].split() == ["finding", "because", "version", "other", "bundle", "where"]
+    assert terminal.plain[2].split() == ["missing", "never", "claimed", "s3://b/0"]
+    assert len(terminal.plain) == 1_002
+    assert capsys.readouterr().err == "and 2 more: redirect the output, or add --json, to get all\n"

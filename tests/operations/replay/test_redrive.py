@@ -1,6 +1,9 @@
 """`aggregator redrive` on the embedded AWS: what is in the dead-letter queue and why, and the way back."""
 
 import json
+import os
+import subprocess
+import sys
 from typing import Any
 
 import boto3
@@ -282,3 +285,20 @@ def test_a_message_about_several_objects_is_meant_if_one_of_them_is() -> None:
     assert Wanted(pattern="out/*").includes(letter)
     assert not Wanted(pattern="b/*").includes(letter)
     assert not Wanted(reasons=frozenset({"missing_object"}), pattern="out/*").includes(letter)
+
+
+def test_on_a_terminal_all_goes_back_only_when_somebody_says_yes(office: Office) -> None:
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-m", "aggregator", "redrive", "--dlq", office.dlq, "--all", "--send-back"]
+
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True) as running:
+        os.write(ours, b"n\n")
+        running.wait()
+    asked = os.read(ours, 65_536).decode()
+    os.close(theirs)
+    os.close(ours)
+
+    assert running.returncode == 1
+    assert "--all sends back messages too that cannot succeed" in asked
+    assert "Send all messages back? [y/N]" in asked
+    assert office.left(office.dlq) == ALL
