@@ -44,7 +44,7 @@ _BY_CODE: dict[str, Fault] = {
     "InvalidAddress": Fault("this is not the URL of a queue", "check --queue-url and --dlq"),
     "NoSuchBucket": Fault("there is no such bucket", _BUCKET),
     "InvalidBucketName": Fault("this is not the name of a bucket", _BUCKET),
-    "NoSuchKey": Fault("there is no such object", "check KEY or --inventory"),
+    "NoSuchKey": Fault("there is no such object", "check the key after s3://bucket/"),
     "ResourceNotFoundException": Fault("there is no such table", _NAMES),
     **dict.fromkeys(
         ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"),
