@@ -40,6 +40,8 @@ UNREAD = 141
 _HIDDEN = re.compile(r"[^\n\x20-\x7e]")
 """What may have to be escaped in a JSON text."""
 
+_PYDANTIC = re.compile(r"^Value error, |, unable to parse string as an? \w+$")
+
 _NUMBER = re.compile(r"-?|[-+]?[0-9][0-9,]*(\.[0-9]+)?( ?(%|bytes|[kMG]B))?")
 """What stands at the right of its column."""
 
@@ -73,6 +75,8 @@ def mistakes_are_printed() -> Iterator[None]:
         raise typer.Exit(UNREAD) from None
     except Exception as error:
         if isinstance(error, typer.Abort) or hasattr(error, "exit_code"):  # typer's own, which say how they end
+            if isinstance(error, typer.BadParameter):
+                error.message = _of_value(error.message)
             raise
         from aggregator.operations.faults import explain  # botocore takes long to import
 
@@ -92,6 +96,11 @@ class _Closed(io.RawIOBase):
 
     def readinto(self, _: object) -> int:
         raise OSError("there is no standard input")
+
+
+def _of_value(message: str) -> str:
+    """What is wrong with a value, without the words of the library that says it."""
+    return _PYDANTIC.sub("", message).replace("Input should", "it should")
 
 
 @contextmanager

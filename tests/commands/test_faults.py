@@ -138,6 +138,26 @@ def test_a_file_that_is_not_there_is_named_by_every_command(
     assert not RAW.search(ran.stderr), ran.stderr
 
 
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (("where", "k", "--scope", "days"), "'days' is not one of 'key', 'version'."),
+        (("plan", "--queues", "x"), "--queues': it should be a valid integer"),
+        (("plan", "--queues", "0"), "--queues': it should be greater than or equal to 1"),
+        (("wher",), "No such command 'wher'. Did you mean 'where'"),
+        (("redrive", "--reson", "loop"), "Possible options: --json, --reason"),
+        (("contract", "show", "s3-notificaton"), "there are s3-notification@1, eventbridge-notification@1"),
+        (("contract", "show", "s3-notification", "--profile", "x"), "'x' is not one of 'producer', 'consumer'."),
+    ],
+)
+def test_a_typo_in_a_value_lists_the_values_or_says_the_form(call: tuple[str, ...], said: str) -> None:
+    ran = CliRunner().invoke(app, call)
+
+    assert (ran.exit_code, ran.stdout) == (2, "")
+    assert said in ran.stderr
+    assert "Value error" not in ran.stderr
+
+
 def test_what_an_error_of_ours_knows_is_said_and_not_said_twice() -> None:
     missing = ClientError({"Error": {"Code": "404", "Message": "Not Found"}}, "HeadBucket")
     bucket, table = (
