@@ -155,10 +155,12 @@ def _explain_ours(error: AggregatorError) -> str:
         return str(error)
     message = str(error.args[0]).replace(str(cause), "").rstrip(" :")
     known = {name: value for name, value in error.facts.items() if name != "fault"}
+    if not message:
+        return str(AggregatorError(str(fault), **known))
     text = str(AggregatorError(message, **known))
     says_it = isinstance(error, NotFoundError) or (isinstance(error, OpeningError) and not message.startswith("AWS"))
     rest = fault.remedy if says_it else str(fault)
-    return f"{text}: {rest}" if rest else text
+    return ": ".join(filter(None, (text, rest)))
 
 
 def _of_aws(error: Exception) -> Fault:

@@ -21,7 +21,7 @@ from botocore.exceptions import (
 from typer.testing import CliRunner
 
 from aggregator.commands.main import app
-from aggregator.exceptions import LedgerUnavailableError, NotFoundError
+from aggregator.exceptions import LedgerUnavailableError, NotFoundError, OpeningError
 from aggregator.operations.faults import explain
 from tests.conftest import ENVIRONMENT
 
@@ -166,7 +166,10 @@ def test_what_an_error_of_ours_knows_is_said_and_not_said_twice() -> None:
     )
     bucket.__cause__ = missing
     table.__cause__ = _answer("ResourceNotFoundException")("BatchGetItem")
+    passed_on = OpeningError(str(missing))
+    passed_on.__cause__ = missing
 
+    assert explain(passed_on) == explain(missing)
     assert explain(bucket).startswith("there is no such bucket (bucket='b'): check the name in s3://…")
     assert explain(table).startswith("x (table='t'): there is no such table: check --table (IDEMPOTENCY_TABLE_NAME)")
 
