@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aggregator.commands.console import FINDING, ends_on_interrupt, print_json, progress, words
-from aggregator.commands.options import Scope, ScopeOption, Table, WithTable, moment
+from aggregator.commands.options import Scope, ScopeOption, Table, WithTable, moment, require_both
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -124,8 +124,7 @@ def _ledger(
     from aggregator.operations.ledger_reader import LedgerReader
     from aggregator.operations.replay.backfill import BackfillError
 
-    if bool(table) != bool(distribution):
-        raise BackfillError("--table and --distribution belong together")
+    require_both(table, distribution)
     if s3_address(target)[0] == distribution:
         raise BackfillError("the source is the bucket that bundles go to: that would be a loop")
     return LedgerReader.open(clients, table, distribution, scope.value) if table and distribution else None
@@ -139,7 +138,7 @@ def _outbox(
     from aggregator.operations.replay.queues import Outbox, require_standard
 
     if not queue_url:
-        raise BackfillError("--queue-url says where to send; --dry-run sends nothing")
+        raise BackfillError("--queue-url is missing: it says where to send; --dry-run only shows what would be sent")
     require_standard(queue_url)
     queue_exists(clients.sqs, queue_url)
     outbox = Outbox(clients.sqs, queue_url, threads=threads, stop=stop, rate=rate)
@@ -186,6 +185,8 @@ def _tell(ending: "Ending", *, as_json: bool, dry_run: bool) -> None:
     else:
         for label, figure in figures.items():
             print(f"{label:<17}{figure:,}", file=sys.stderr if dry_run else sys.stdout)
+    if ending.complete and not totals.listed:
+        words().print("no object was found there: check bucket and prefix")
     if ending.why:
         words().print(f"aggregator: {ending.why}", markup=False)
     if not as_json:

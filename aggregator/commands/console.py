@@ -11,20 +11,20 @@ import os
 import re
 import signal
 import sys
+import textwrap
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
-from typer.core import TyperGroup
-
-from aggregator.exceptions import AggregatorError
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.text import Text
 
 FINDING, WRONG_CALL = 1, 2
 
@@ -40,14 +40,26 @@ UNREAD = 141
 _HIDDEN = re.compile(r"[^\n\x20-\x7e]")
 """What may have to be escaped in a JSON text."""
 
-_REMEDIES = {
-    "ProfileNotFound": "AWS_PROFILE names one of ~/.aws/config",
-    "NoRegionError": "set AWS_DEFAULT_REGION, or the region of your profile",
-    "NoCredentialsError": "set AWS_PROFILE, or log in (aws sso login)",
-    "EndpointConnectionError": "look at the network, and at the endpoint",
-    "ValueError": "AWS_ENDPOINT_URL and --endpoint-url are such as http://127.0.0.1:4566",
+_PYDANTIC = re.compile(r"^Value error, |, unable to parse string as an? \w+$")
+
+_NUMBER = re.compile(r"-?|[-+]?[0-9][0-9,]*(\.[0-9]+)?( ?(%|bytes|[kMG]B))?")
+"""What stands at the right of its column."""
+
+_SENTENCES = frozenset({"found", "for", "says", "why", "for example"})
+"""Columns whose fields may be broken between words."""
+
+_NARROWEST = 24
+"""Characters that a sentence needs at least; where there are fewer, it runs over the line."""
+
+_COLOURS = {
+    "green": frozenset({"ok", "once", "bundled"}),
+    "yellow": frozenset({"not checked", "unread", "in flight", "claimed", "in doubt", "not compared"}),
+    "red": frozenset(
+        {"wrong", "bad", "overwritten", "lost", "gone", "rejected"}
+        | {"missing", "twice", "altered", "unrecorded", "unreplicated", "unreadable"}
+    ),
 }
-"""What to do about errors of botocore that say only what is missing, by their names."""
+"""Words that judge, by the colour in which a terminal shows them."""
 
 
 @contextmanager
@@ -55,7 +67,7 @@ def mistakes_are_printed() -> Iterator[None]:
     """
     End the command by what became of it: with one line where a call cannot be carried out, and never as a finding.
 
-    Every command passes through here (`Group`), so what AWS or the system says need not be caught in each.
+    Every command passes through here (`groups.py`), so what AWS or the system says need not be caught in each.
     """
     try:
         yield
@@ -63,30 +75,17 @@ def mistakes_are_printed() -> Iterator[None]:
         raise typer.Exit(UNREAD) from None
     except Exception as error:
         if isinstance(error, typer.Abort) or hasattr(error, "exit_code"):  # typer's own, which say how they end
+            if isinstance(error, typer.BadParameter):
+                error.message = _of_value(error.message)
             raise
-        said, status = _said(error), WRONG_CALL
+        from aggregator.operations.faults import explain  # botocore takes long to import
+
+        said, status = " ".join(explain(error).split()), WRONG_CALL
         if not said:
             print("\n".join(map(to_people, traceback.format_exc().splitlines())), file=sys.stderr)
             said, status = "unexpected error: please report it together with the traceback above", BUG
         print(f"aggregator: {to_people(said)}", file=sys.stderr)
         raise typer.Exit(status) from None
-
-
-class Group(TyperGroup):
-    """All commands: the error that ends one of them is printed, also where its output cannot be written."""
-
-    def make_context(self, *args: Any, **options: Any) -> Any:
-        """Read the call, or print the help that it asks for."""
-        with mistakes_are_printed():
-            return super().make_context(*args, **options)
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command that was called."""
-        with mistakes_are_printed():
-            try:
-                return super().invoke(ctx)
-            finally:
-                sys.stdout.flush()
 
 
 class _Closed(io.RawIOBase):
@@ -97,6 +96,11 @@ class _Closed(io.RawIOBase):
 
     def readinto(self, _: object) -> int:
         raise OSError("there is no standard input")
+
+
+def _of_value(message: str) -> str:
+    """What is wrong with a value, without the words of the library that says it."""
+    return _PYDANTIC.sub("", message).replace("Input should", "it should")
 
 
 @contextmanager
@@ -123,14 +127,6 @@ def streams() -> Iterator[None]:
 
 def _nowhere() -> io.TextIOWrapper:
     return Path(os.devnull).open("w", encoding="utf-8")
-
-
-def _said(error: Exception) -> str:
-    """One line on an expected error; nothing on any other."""
-    if not (isinstance(error, (AggregatorError, OSError)) or is_of_aws(error)):
-        return ""
-    advice = remedy(error)
-    return " ".join(f"{error}{f': {advice}' if advice else ''}".split())
 
 
 @contextmanager
@@ -180,8 +176,7 @@ def words() -> Console:
 
 def progress(*, of_bytes: bool = False) -> Progress:
     """A bar for long work; nothing where nobody watches. Other output stays on stdout."""
-    done = DownloadColumn() if of_bytes else MofNCompleteColumn()
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), done, TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), _Figures(of_bytes=of_bytes))
     console = words()
     return Progress(
         *columns,
@@ -190,6 +185,23 @@ def progress(*, of_bytes: bool = False) -> Progress:
         disable=not console.is_terminal,
         redirect_stdout=sys.stdout.isatty(),  # rich would print it to stderr
     )
+
+
+class _Figures(ProgressColumn):
+    """How much is done, of how much if that is known, how fast, and the time that is left or else that has passed."""
+
+    def __init__(self, *, of_bytes: bool) -> None:
+        super().__init__()
+        self._shown: Callable[[float], str] = bytes_in_words if of_bytes else lambda number: f"{number:,.0f}"
+
+    def render(self, task: Task) -> Text:
+        """The figures of a task."""
+        done = self._shown(task.completed) if task.completed or task.total else ""
+        of = f" of {self._shown(task.total)}" if task.total else ""
+        rate = f"{self._shown(task.speed)}/s" if task.speed else ""
+        left = task.time_remaining if task.total else None
+        time = f"{timedelta(seconds=left)} left" if left else f"{timedelta(seconds=int(task.elapsed or 0))}"
+        return Text("  ".join(filter(None, (f"{done}{of}", rate, time))))
 
 
 def print_json(data: Any) -> None:
@@ -207,20 +219,66 @@ def _escape(found: re.Match[str]) -> str:
     return letter if letter.isprintable() else json.dumps(letter)[1:-1]
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on a terminal; elsewhere one line a row, fields separated by tabs, without a heading."""
-    rows = [[printable(field) for field in row] for row in rows]
-    console = Console(highlight=False, force_terminal=sys.stdout.isatty())  # whatever FORCE_COLOR says
-    if not console.is_terminal:
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, sizes: Sequence[str] = ()) -> None:
+    """
+    A table on a terminal; elsewhere one line per row, fields separated by tabs, without a heading.
+
+    The columns `sizes` have numbers of bytes, which people get in kB or MB. The last column is never broken, so that
+    an address in it can be copied; a sentence in it is, between words.
+    """
+    if not sys.stdout.isatty():
         for row in rows:
-            print("\t".join(row))
+            print(printable_row(*row))
         return
-    table = Table(box=None, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    console.print(table, markup=False)
+    console = _terminal()
+    shown = [
+        [_in_words(field) if name in sizes else printable(field) for name, field in zip(columns, row, strict=True)]
+        for row in rows
+    ]
+    for line in _lines(columns, shown, console.width):
+        console.print(line)
+
+
+def _lines(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Iterator[Text]:
+    """The lines of a table that may be `width` wide."""
+    widths = [max(cell_len(field) for field in column) for column in zip(columns, *rows, strict=True)]
+    right = [bool(rows) and all(map(_NUMBER.fullmatch, column)) for column in zip(*rows, strict=True)]
+    right = right or [False] * len(columns)
+    indent = sum(widths[:-1]) + 2 * (len(columns) - 1)
+    for at, row in enumerate([columns, *rows]):
+        last = [row[-1]]
+        if columns[-1] in _SENTENCES and width - indent >= _NARROWEST:
+            last = textwrap.wrap(row[-1], width - indent, break_long_words=False, break_on_hyphens=False) or [""]
+        line = Text(style="bold" if at == 0 else "")
+        for place, field in enumerate(row[:-1]):
+            blanks = " " * (widths[place] - cell_len(field))
+            line.append(blanks + field if right[place] else field + blanks, style_of(field)).append("  ")
+        if right[-1]:
+            line.append(" " * (widths[-1] - cell_len(row[-1])))
+        line.append(f"\n{' ' * indent}".join(last))
+        yield line
+
+
+def print_styled(label: str, value: str, style: str) -> None:
+    """A label and a value, which has a colour on a terminal."""
+    if sys.stdout.isatty():
+        _terminal().print(Text.assemble(label, (printable(value), style)))
+    else:
+        print(label + printable(value))
+
+
+def _terminal() -> Console:
+    """The console for results; it has colours, unless NO_COLOR is set or the terminal has none."""
+    return Console(highlight=False, soft_wrap=True, force_terminal=sys.stdout.isatty())  # whatever FORCE_COLOR says
+
+
+def style_of(word: str) -> str:
+    """The colour of a word that judges, for a terminal: green, yellow for what nobody knows yet, red."""
+    return next((colour for colour, words_ in _COLOURS.items() if word in words_), "")
+
+
+def _in_words(field: str) -> str:
+    return bytes_in_words(int(field)) if field.isdecimal() else printable(field)
 
 
 def printable_row(*fields: object) -> str:
@@ -249,16 +307,6 @@ def bytes_in_words(size: float) -> str:
     raise AssertionError
 
 
-def is_of_aws(error: BaseException) -> bool:
-    """Whether botocore says so: AWS refused, did not answer, or could not even be asked."""
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    if isinstance(error, ValueError) and str(error).startswith("Invalid endpoint"):
-        return True  # botocore has no error of its own for it
-    return isinstance(error, (BotoCoreError, ClientError))
-
-
-def remedy(error: BaseException) -> str:
-    """What to do about an error, or about what it came from; nothing, if only the error itself can say."""
-    cause = error if is_of_aws(error) else error.__cause__
-    return _REMEDIES.get(type(cause).__name__, "") if cause and is_of_aws(cause) else ""
+def counted(number: int, noun: str) -> str:
+    """A number of things for people: `1 object`, `2,000 objects`."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"

@@ -4,6 +4,7 @@ The command line: noun verb, data on stdout, words on stderr, exit status 0 / 1 
 Each command is a module of `commands/`; what takes long to import, it imports when it is called.
 """
 
+import os
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Annotated
@@ -25,7 +26,8 @@ from aggregator.commands import (
     where,
     worker,
 )
-from aggregator.commands.console import Group, streams
+from aggregator.commands.console import streams
+from aggregator.commands.groups import CONTRACTS, OPERATE, READ, TRY, Group, keep_last_blank
 
 app = typer.Typer(
     cls=Group,
@@ -68,21 +70,37 @@ def all_commands(
 app.command(
     epilog="Example: aggregator local fixtures/samples --out bundles",
     short_help="Aggregate a folder of files on an AWS of your own.",
+    rich_help_panel=TRY,
 )(local.local)
 app.command(
     epilog="Example: aggregator plan --objects-per-day 50M --object-size 4KiB",
     short_help="Show the cost and the limits of a workload.",
+    rich_help_panel=TRY,
 )(plan.plan)
 app.command(
     epilog="Example: aggregator doctor --stack data-aggregator",
     short_help="Check what the guarantee rests on, in a deployment or a template.",
+    rich_help_panel=OPERATE,
 )(doctor.doctor)
 app.command(
     epilog="Example: aggregator worker --queue-url https://sqs.eu-west-1.amazonaws.com/123456789012/objects",
     short_help="Run the handler on a queue, without Lambda.",
+    rich_help_panel=OPERATE,
 )(worker.worker)
-app.add_typer(contract.app, name="contract", short_help="Show the contracts, and check messages against them.")
-app.add_typer(bundle.app, name="bundle", short_help="List, read, prove and repack bundles.")
+app.add_typer(
+    contract.app,
+    name="contract",
+    cls=Group,
+    short_help="Show the contracts, and check messages against them.",
+    rich_help_panel=CONTRACTS,
+)
+app.add_typer(
+    bundle.app,
+    name="bundle",
+    cls=Group,
+    short_help="List, read, prove and repack bundles.",
+    rich_help_panel=READ,
+)
 app.command(
     epilog="Example: aggregator find 'orders/08/*' s3://bundles/2026/11/",
     short_help="Find the bundles that hold a key.",
@@ -94,28 +112,34 @@ app.command(
 app.command(
     epilog="Example: aggregator where s3://orders/08/order-1.json",
     short_help="Say which bundle holds an object, or what became of it.",
+    rich_help_panel=READ,
 )(where.where)
 app.command(
     epilog="Example: aggregator reconcile --source s3://orders/08/ --since 24h",
     short_help="Prove that each object is in one bundle.",
+    rich_help_panel=OPERATE,
 )(reconcile.reconcile)
 app.command(
     epilog="Example: aggregator stats s3://bundles/2026/11/ --html stats.html",
     short_help="Show how bundles fill over time.",
+    rich_help_panel=READ,
 )(stats.stats)
 app.command(
     epilog="Example: aggregator backfill s3://source/orders/ --dry-run",
     short_help="Announce objects that are already in S3.",
+    rich_help_panel=OPERATE,
 )(backfill.backfill)
 app.command(
     epilog="Example: aggregator redrive --dlq https://sqs.us-east-1.amazonaws.com/123456789012/dead-letters",
     short_help="Show the dead-letter queue and why, and send messages back.",
+    rich_help_panel=OPERATE,
 )(redrive.redrive)
 
 
 def main(ready: Callable[[], object] = lambda: None) -> None:
     """Run the command line; `ready` is called when nothing is left to be built, and an interrupt is the command's."""
     command = typer.main.get_command(app)
+    keep_last_blank(os.environ)
     with streams():
         ready()
         command()

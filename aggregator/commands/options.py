@@ -1,5 +1,6 @@
 """The options by which commands find the system, and how they read times and addresses."""
 
+import os
 import re
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -7,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from aggregator.exceptions import OpeningError
+from aggregator.exceptions import AggregatorError, OpeningError
 
 
 class Scope(StrEnum):
@@ -55,7 +56,14 @@ Table = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-_SECONDS = {"m": 60, "h": 3_600, "d": 86_400}
+
+class OptionError(AggregatorError):
+    """Options contradict each other, or one is missing."""
+
+    reason = "option"
+
+
+_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 _FIRST, _LAST = 0.0, datetime(9999, 1, 1, tzinfo=UTC).timestamp()
 """What is before counts as 1970, what is after as 9999: nothing in S3 is older or newer, and dates end there."""
@@ -74,6 +82,29 @@ def address(url: str, *, option: str) -> tuple[str, str]:
         return s3_address(url)
     except OpeningError:
         raise typer.BadParameter(f"{url!r} is not s3://bucket/…", param_hint=option) from None
+
+
+def require_both(table: str | None, distribution: str | None) -> None:
+    """
+    Return, unless only one of `--table` and `--distribution` is given, by which option or variable ever.
+
+    Raises:
+        OptionError: with the name of both.
+    """
+    if bool(table) == bool(distribution):
+        return
+    options = {
+        "--table": ("IDEMPOTENCY_TABLE_NAME", table),
+        "--distribution": ("DISTRIBUTION_BUCKET_NAME", distribution),
+    }
+    (given,) = (option for option, (_, value) in options.items() if value)
+    (missing,) = set(options) - {given}
+    variable, value = options[given]
+    by = variable if os.environ.get(variable) == value else given
+    raise OptionError(
+        f"--table and --distribution belong together: {by} gives {value!r}; "
+        f"give {missing} ({options[missing][0]}) too, or leave out {by}"
+    )
 
 
 def moment(text: str, now: float, *, option: str) -> float:
@@ -97,6 +128,6 @@ def moment(text: str, now: float, *, option: str) -> float:
 
 
 def duration(text: str) -> float | None:
-    """Seconds of `90m`, `24h` or `7d`; None, if it is something else."""
-    found = re.fullmatch(r"(\d{1,12})([mhd])", text)
+    """Seconds of `30s`, `90m`, `24h` or `7d`; None, if it is something else."""
+    found = re.fullmatch(r"(\d{1,12})([smhd])", text)
     return int(found[1]) * _SECONDS[found[2]] if found else None

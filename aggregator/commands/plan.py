@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aggregator.commands.console import FINDING, bytes_in_words, print_json
+from aggregator.commands.console import FINDING, bytes_in_words, counted, print_json
 
 if TYPE_CHECKING:
     from aggregator.operations.capacity.costs import Plan
@@ -70,24 +70,24 @@ def lines(made: "Plan") -> list[str]:
     work, seen = made.workload, made.seen
     bound = ", ".join(f"{why} {share:.0%}" for why, share in made.bound.items())
     mean, most = seen.busy_seconds / seen.seconds * work.queues, seen.most_running * work.queues
-    told = [
-        ("objects", f"{work.rate:,.1f} a second" + (f", {work.rate * work.burst:,.1f} at the peak" * (work.burst > 1))),
-        ("bundle", f"{made.members:,.0f} members, {bytes_in_words(made.text_bytes)} of text"),
+    peak = f", {_rate(work.rate * work.burst)} at the peak" * (work.burst > 1)
+    facts = [
+        ("objects", _rate(work.rate) + peak),
+        ("bundle", f"{counted(round(made.members), 'member')}, {bytes_in_words(made.text_bytes)} of text"),
         ("", f"{bytes_in_words(made.bundle_bytes)} compressed, if {work.ratio:g} to 1"),
-        ("", f"{seen.quantile(0.1):,} to {seen.quantile(0.9):,} messages in eight of ten batches"),
+        ("", f"{_range(seen.quantile(0.1), seen.quantile(0.9))} in eight of ten batches"),
         ("bounded by", bound),
-        (
-            "invocation",
-            f"{made.seconds:,.2f} s; {mean:,.2f} at once in the mean, {most:,} at most",
-        ),
-        ("keeps up", "yes" if made.keeps_up else f"no: {seen.backlog * work.queues:,} messages wait and they grow"),
+        ("invocation", f"{made.seconds:,.2f} s; on average {mean:,.2f} at once, {most:,} at most"),
+        ("keeps up", "yes" if made.keeps_up else f"no: {_waiting(seen.backlog * work.queues)}, and more every minute"),
     ]
-    rows = [f"{label:<12}{value}" for label, value in told]
-    rows += ["", f"{'for a million objects':<32}{'amount':>14}{'':<13}{'dollars':>9}"]
-    rows += [f"{line.what:<32}{line.amount:>14,.2f} {line.unit:<12}{line.dollars:>9.4f}" for line in made.lines]
-    rows += [f"{'together':<59}{made.dollars:>9.4f}", f"{'a day':<59}{made.dollars * work.objects_per_day / 1e6:>9.2f}"]
+    rows = [f"{label:<12}{value}" for label, value in facts]
+    rows += ["", f"{'for a million objects':<32}{'amount':>14}{'':<13}{'dollars':>12}"]
+    rows += [f"{line.what:<32}{_amount(line.amount):>14} {line.unit:<12}{line.dollars:>12,.4f}" for line in made.lines]
+    per_day = made.dollars * work.objects_per_day / 1e6
+    rows += [f"{'total':<59}{made.dollars:>12,.4f}"]
+    rows += [f"{'total per day':<59}{per_day:>12,.2f}", f"{'total per month (30 days)':<59}{30 * per_day:>12,.2f}"]
     rows += ["", *_ledger_rows(made)]
-    rows += ["", f"{'limit of AWS, by default':<48}{'needed':>12}{'there is':>12}"]
+    rows += ["", f"{'limit of AWS':<48}{'needed':>12}{'default':>12}"]
     rows += [
         f"{limit.what:<48}{limit.needed:>12,.0f}{limit.default:>12,.0f}{'  raise it' * limit.exceeded}"
         for limit in made.limits
@@ -95,13 +95,34 @@ def lines(made: "Plan") -> list[str]:
     return [*rows, "", f"prices: us-east-1, {PRICES_DATE}; times: {FIGURES.source}"]
 
 
+def _rate(per_second: float) -> str:
+    """A rate for people, in the unit in which it is 1 or more."""
+    for seconds, unit in ((1, "second"), (60, "minute"), (3_600, "hour")):
+        if per_second * seconds >= 1:
+            return f"{per_second * seconds:,.1f} per {unit}"
+    return f"{per_second * 86_400:,.1f} per day"
+
+
+def _range(least: int, most: int) -> str:
+    return counted(most, "message") if least == most else f"{least:,} to {counted(most, 'message')}"
+
+
+def _waiting(messages: int) -> str:
+    return "1 message waits" if messages == 1 else f"{messages:,} messages wait"
+
+
+def _amount(number: float) -> str:
+    """A number for people: whole, where a hundredth does not matter."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:,.2f}"
+
+
 def _ledger_rows(made: "Plan") -> list[str]:
     """The ledger, by the write and by the hour: what a million objects cost, and what is to be provisioned."""
-    hourly, told = made.provisioned, f"{'the ledger on demand':<59}{made.ledger_dollars:>9.4f}"
+    hourly, told = made.provisioned, f"{'the ledger on demand':<59}{made.ledger_dollars:>12,.4f}"
     if hourly is None:
         return [told, "provisioned: more than the quota of a table"]
     needed = f"provisioned, LedgerCapacity {hourly.most}"
-    return [told, f"{needed:<32}{hourly.write_units:>14,.0f} {'writes/s':<12}{hourly.dollars:>9.4f}"]
+    return [told, f"{needed:<32}{hourly.write_units:>14,.0f} {'writes/s':<12}{hourly.dollars:>12,.4f}"]
 
 
 def _everything(made: "Plan") -> dict[str, object]:
@@ -124,11 +145,15 @@ def _everything(made: "Plan") -> dict[str, object]:
     }
 
 
+_NUMBER = re.compile(r"([0-9]+|[0-9]{1,3}(?:[,_][0-9]{3})+)(\.[0-9]+)?(e[0-9]{1,2})?\s*([A-Za-z]*)", re.ASCII)
+
+
 def _number(option: str, text: str) -> float:
-    """A number with a unit: `50M` are fifty million, `4KiB` are 4,096."""
+    """A number with a unit: `50M`, `5e7` and `50,000,000` are fifty million, `4KiB` are 4,096."""
     from aggregator.operations.capacity.costs import PlanError
 
-    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)", text.strip())
-    if not found or found[2] not in _UNITS:
-        raise PlanError(f"{option} {text!r} is not a number such as 50M, 4KiB or 1.5MB")
-    return float(found[1]) * _UNITS[found[2]]
+    found = _NUMBER.fullmatch(text.strip())
+    if not found or found[4] not in _UNITS:
+        raise PlanError(f"{option} {text!r} is not a number such as 50M, 5e7, 50,000,000, 4KiB or 1.5MB")
+    whole = found[1].replace(",", "").replace("_", "")
+    return float(f"{whole}{found[2] or ''}{found[3] or ''}") * _UNITS[found[4]]

@@ -1,5 +1,6 @@
 """`aggregator redrive`: the messages in the dead-letter queue, why they are there, and sending chosen ones back."""
 
+import sys
 import threading
 from collections import Counter
 from contextlib import ExitStack
@@ -9,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from aggregator.commands.console import FINDING, ends_on_interrupt, print_json, print_table, printable_row, words
-from aggregator.commands.options import Table, WithTable
+from aggregator.commands.console import FINDING, ends_on_interrupt, print_json, print_table, words
+from aggregator.commands.options import OptionError, Table, WithTable, require_both
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from aggregator.aws import CommandClients
     from aggregator.operations.replay.dead_letters import DeadLetter, DeadLetters, Returned, Wanted
@@ -30,6 +31,7 @@ def redrive(
     pattern: Annotated[str, typer.Option(metavar="GLOB", help="Only messages about keys that match.")] = "",
     everything: Annotated[bool, typer.Option("--all", help="With --send-back: all messages.")] = False,
     send_back: Annotated[bool, typer.Option("--send-back", help="Send what is chosen back.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --all: do not ask.")] = False,
     queue_url: Annotated[
         str, typer.Option(metavar="URL", help="Send back to this queue, not to that which each message came from.")
     ] = "",
@@ -41,8 +43,9 @@ def redrive(
     Show what is in the dead-letter queue and why, and send chosen messages back.
 
     Remove the cause first. Without --send-back nothing changes: messages are only hidden while they are read. If the
-    object of a message is in a bundle by now, the message that is sent back counts as a duplicate. Exit status 1 says
-    that messages are left in the queue.
+    object of a message is in a bundle by now, the message that is sent back counts as a duplicate. --all also sends
+    back messages that cannot succeed, such as those of reason loop, so it asks first, or needs --yes where there is
+    no terminal. Exit status 1 says that messages are left in the queue.
     """
     with ExitStack() as stack:
         from aggregator.aws import CommandClients
@@ -50,12 +53,12 @@ def redrive(
         from aggregator.operations.replay import dead_letters as library
 
         wanted = library.Wanted(frozenset(reason or ()), frozenset(message_id or ()), pattern or None)
-        if bool(table) != bool(distribution):
-            raise library.DeadLetterError("--table and --distribution belong together")
+        require_both(table, distribution)
         if reason and not table:
-            raise library.DeadLetterError("--reason needs --table and --distribution: it is the ledger that knows")
-        if send_back and wanted == library.Wanted() and not everything:
-            raise library.DeadLetterError("--send-back needs a choice: --reason, --message-id, --pattern or --all")
+            raise OptionError("--reason needs --table and --distribution: it is the ledger that knows")
+        _check_reasons(wanted.reasons)
+        if send_back and wanted == library.Wanted():
+            _confirm_all(everything=everything, yes=yes)
         stop = stack.enter_context(ends_on_interrupt())
         clients = CommandClients.build()
         ledger = LedgerReader.open(clients, table, distribution) if table and distribution else None
@@ -69,6 +72,29 @@ def redrive(
         seen = _walk(letters, wanted, send if send_back else None, stop, keep=most if as_json or details else 0)
     _tell(seen, complete=letters.complete, as_json=as_json, sending=send_back)
     raise typer.Exit(FINDING if seen.left else 0)
+
+
+def _check_reasons(given: "Iterable[str]") -> None:
+    """Return, unless there is no such reason: nothing would be found, and nothing sent back."""
+    from aggregator.exceptions import PermanentError
+    from aggregator.operations.replay.dead_letters import NOT_REJECTED
+
+    known = sorted(kind.reason for kind in PermanentError.__subclasses__())
+    for name in given:
+        if name not in {*known, NOT_REJECTED}:
+            raise OptionError(f"there is no reason {name!r}: --reason is {', '.join(known)} or {NOT_REJECTED}")
+
+
+def _confirm_all(*, everything: bool, yes: bool) -> None:
+    """Ask before messages go back that may be poison."""
+    if not everything:
+        raise OptionError("--send-back needs a choice: --reason, --message-id, --pattern or --all")
+    if yes:
+        return
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise OptionError("--all sends back messages too that cannot succeed: add --yes, or choose by --reason")
+    words().print("--all sends back messages too that cannot succeed, such as those of reason loop.")
+    typer.confirm("Send all messages back?", abort=True, err=True)
 
 
 @dataclass
@@ -162,12 +188,10 @@ def _tell(seen: _Seen, *, complete: bool, as_json: bool, sending: bool) -> None:
         }
         print_json({**totals, **found})
         return
-    print_table(
-        ("messages", "chosen", "reason", "for example"),
-        [(f"{count:,}", f"{seen.meant[reason]:,}", reason, seen.examples[reason]) for reason, count in reasons],
-    )
-    for letter in seen.letters:
-        print(printable_row(letter["message_id"], letter["reason"], " ".join(letter["objects"])))
+    if not seen.total:
+        words().print("the dead-letter queue is empty" if complete else "no message was seen")
+        return
+    _print_rows(seen)
     if sending:
         words().print(f"sent back {seen.sent:,}, left {seen.left:,}")
     if seen.in_both_queues:
@@ -176,3 +200,19 @@ def _tell(seen: _Seen, *, complete: bool, as_json: bool, sending: bool) -> None:
         words().print(f"aggregator: {seen.why}", markup=False)
     if not complete:
         words().print("there may be more: this is what was seen")
+
+
+def _print_rows(seen: _Seen) -> None:
+    """A row for each reason, and one for each message whose details are kept."""
+    print_table(
+        ("messages", "chosen", "reason", "for example"),
+        [
+            (f"{count:,}", f"{seen.meant[reason]:,}", reason, seen.examples[reason])
+            for reason, count in seen.counts.most_common()
+        ],
+    )
+    if seen.letters:
+        if sys.stdout.isatty():
+            print()
+        messages = [(letter["message_id"], letter["reason"], " ".join(letter["objects"])) for letter in seen.letters]
+        print_table(("message", "reason", "objects"), messages)

@@ -86,7 +86,10 @@ def test_output_that_finds_no_room_ends_the_command_in_one_line(
         )
 
     told = done.stderr.decode()
-    assert (done.returncode, told.splitlines()[0]) == (2, "aggregator: [Errno 28] No space left on device")
+    assert (done.returncode, told.splitlines()[0]) == (
+        2,
+        "aggregator: no space is left on the disk: free some, or name another place",
+    )
 
 
 def test_a_narrow_terminal_has_no_room_for_etags() -> None:
@@ -99,7 +102,7 @@ def test_a_narrow_terminal_has_no_room_for_etags() -> None:
     [
         (["-", "--out", "out.gz"], "cannot read from standard input: save the bundle to a file first"),
         (["bundle.gz", "--out", "-"], "a bundle is not written to standard output: name a file"),
-        (["bundle.gz", "--out", "nowhere/out.gz"], "No such file or directory: 'nowhere/out.gz'"),
+        (["bundle.gz", "--out", "nowhere/out.gz"], "nowhere/out.gz: there is no such file or folder"),
     ],
 )
 def test_what_cannot_be_repacked_is_told_and_nothing_is_written(

@@ -209,7 +209,7 @@ def test_a_repacked_bundle_changes_nothing_for_the_ledger(published: Published, 
     [
         (("cat", "{url}", "missing"), "no member has that key (key='missing')"),
         (("cat", "{url}x", "a"), "there is no such object (target="),
-        (("cat", "/no/such/file", "a"), "[Errno 2] No such file or directory: '/no/such/file'"),
+        (("cat", "/no/such/file", "a"), "/no/such/file: there is no such file or folder"),
         (("cat", "{url}", "größe", "--bucket", "other"), "no member has that key (key='größe')"),
         (("extract", "nowhere://x", "--to", "out"), "fsspec cannot read it: "),
     ],

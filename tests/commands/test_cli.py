@@ -26,32 +26,32 @@ RECONCILE = ("reconcile", "--source", "s3://b", "--distribution", "d")
         (
             {"AWS_PROFILE": "nosuch"},
             WHERE,
-            "The config profile (nosuch) could not be found: AWS_PROFILE names one of ~/.aws/config",
+            "there is no profile 'nosuch': AWS_PROFILE names one of ~/.aws/config, in which there is none",
         ),
         (
             {"AWS_DEFAULT_REGION": ""},
             ("redrive", "--dlq", "http://127.0.0.1:9/q"),
-            "You must specify a region.: set AWS_DEFAULT_REGION, or the region of your profile",
+            "no region is set: set AWS_DEFAULT_REGION, or the region of your profile",
         ),
         (
             {"AWS_ENDPOINT_URL": "foo"},
             WHERE,
-            "Invalid endpoint: foo: AWS_ENDPOINT_URL and --endpoint-url are such as http://127.0.0.1:4566",
+            "'foo' is not an endpoint: AWS_ENDPOINT_URL and --endpoint-url are such as http://127.0.0.1:4566",
         ),
         (
             {},
             ("local", "fixtures/samples", "--out", "{folder}", "--endpoint-url", "foo"),
-            "Invalid endpoint: foo: AWS_ENDPOINT_URL and --endpoint-url are such as http://127.0.0.1:4566",
+            "'foo' is not an endpoint: AWS_ENDPOINT_URL and --endpoint-url are such as http://127.0.0.1:4566",
         ),
         (
             {},
             ("redrive", "--dlq", "http://127.0.0.1:9/q"),
-            ('Could not connect to the endpoint URL: "http://127.0.0.1:9/": look at the network, and at the endpoint'),
+            "no connection to http://127.0.0.1:9/: check the network, AWS_DEFAULT_REGION and AWS_ENDPOINT_URL",
         ),
         (
             {"AWS_ACCESS_KEY_ID": ""},
             ("redrive", "--dlq", "http://127.0.0.1:9/q"),
-            "Unable to locate credentials: set AWS_PROFILE, or log in (aws sso login)",
+            "there are no credentials: set AWS_PROFILE, or log in (aws sso login)",
         ),
     ],
 )
@@ -112,7 +112,10 @@ def test_a_full_disk_is_one_line_and_no_finding(call: tuple[str, ...]) -> None:
     with Path("/dev/full").open("w", encoding="utf-8") as full:
         ran = _aggregator(*call, stdout=full)
 
-    assert (ran.returncode, ran.stderr) == (2, "aggregator: [Errno 28] No space left on device\n")
+    assert (ran.returncode, ran.stderr) == (
+        2,
+        "aggregator: no space is left on the disk: free some, or name another place\n",
+    )
 
 
 def test_a_reader_who_has_seen_enough_ends_it_without_a_word() -> None:

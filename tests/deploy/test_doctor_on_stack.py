@@ -324,7 +324,7 @@ def test_an_aws_that_answers_nothing_is_a_call_that_could_not_be_carried_out(
     with pytest.raises(DeploymentError, match="AWS answers none of the questions: ") as refused:
         deployment.facts(place, probe=True, now=time.time)
 
-    assert ("Could not connect" if credentials else "Unable to locate credentials") in str(refused.value)
+    assert ("no connection to http://127.0.0.1:9/" if credentials else "there are no credentials") in str(refused.value)
 
 
 def test_copies_that_failed_are_found(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:

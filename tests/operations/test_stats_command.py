@@ -105,4 +105,4 @@ def test_a_folder_that_may_not_be_read_is_told_in_one_line(tmp_path: Path, monke
     ran = CliRunner().invoke(app, ["stats", str(tmp_path)])
 
     assert (ran.exit_code, ran.stdout) == (2, "")
-    assert ran.stderr == f"aggregator: [Errno 13] Permission denied: '{tmp_path / 'closed'}'\n"
+    assert ran.stderr.startswith(f"aggregator: {tmp_path / 'closed'}: no permission")

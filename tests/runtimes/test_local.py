@@ -239,7 +239,7 @@ def test_an_endpoint_where_nobody_listens_is_one_clear_line(folder: Path, tmp_pa
     ran = _aggregator("local", folder, "--out", tmp_path / "out", "--endpoint-url", "http://127.0.0.1:9")
 
     assert (ran.status, ran.out) == (2, "")
-    said = 'Could not connect to the endpoint URL: "http://127.0.0.1:9/": look at the network, and at the endpoint'
+    said = "no connection to http://127.0.0.1:9/: check the network, AWS_DEFAULT_REGION and AWS_ENDPOINT_URL"
     assert ran.err == f"aggregator: {said}\n"
 
 

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import subprocess
 import threading
 import time
 import urllib.error
@@ -30,9 +31,9 @@ from aggregator.runtimes.worker.process import (
     check_options,
     longest,
 )
-from aggregator.runtimes.worker.supervisor import UNDRAINED, Slot, Supervisor
+from aggregator.runtimes.worker.supervisor import UNDRAINED, UNREAD, Slot, Supervisor
 from tests.support import ROOT
-from tests.support.workers import Queue, Running, until
+from tests.support.workers import COMMAND, Queue, Running, until
 from tests.support.world import World
 
 if TYPE_CHECKING:
@@ -57,6 +58,33 @@ def test_sigterm_drains_and_leaves_nothing_in_hand(queue: Queue) -> None:
     assert (status, in_hand) == (0, 0)
     assert waiting + len(published) == 120
     assert published == {key: [queue.objects[key]] for key in published}
+
+
+@pytest.mark.integration
+def test_a_worker_whose_output_nobody_reads_any_more_drains_without_a_traceback(queue: Queue) -> None:
+    queue.fill(20)
+    options = ("--queue-url", queue.url, "--batch-size", "10", "--window", "0.2", "--seconds", str(queue.seconds))
+    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+
+    with subprocess.Popen([*COMMAND, "--health", "127.0.0.1:0", "--processes", "1", *options], **pipes) as running:
+        assert running.stdout
+        assert running.stderr
+        first = json.loads(running.stdout.readline())
+        running.stdout.close()
+        err = running.stderr.read()
+
+    assert (first["message"], running.returncode, err) == ("worker.started", UNREAD, b"")
+    assert queue.left()[1] == 0
+
+
+@pytest.mark.integration
+def test_a_worker_without_the_guarantee_does_not_start(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POWERTOOLS_IDEMPOTENCY_DISABLED", "1")
+
+    ran = CliRunner().invoke(app, ["worker", "--queue-url", queue.url])
+
+    assert (ran.exit_code, ran.stdout) == (2, "")
+    assert ran.stderr.startswith("aggregator: POWERTOOLS_IDEMPOTENCY_DISABLED switches the guarantee off")
 
 
 @pytest.mark.chaos
@@ -169,8 +197,8 @@ def test_a_visibility_time_out_that_ends_before_claims_lapse_is_refused(world: W
 @pytest.mark.parametrize(
     ("variable", "said"),
     [
-        ("DISTRIBUTION_BUCKET_NAME", "the bundles cannot be listed: An error occurred (NoSuchBucket)"),
-        ("IDEMPOTENCY_TABLE_NAME", "the ledger cannot be read: An error occurred"),
+        ("DISTRIBUTION_BUCKET_NAME", "the bundles cannot be listed: there is no such bucket"),
+        ("IDEMPOTENCY_TABLE_NAME", "the ledger cannot be read: there is no such table"),
     ],
 )
 def test_a_worker_without_its_bucket_or_its_table_does_not_begin(

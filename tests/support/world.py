@@ -131,15 +131,21 @@ class World:
         def note(model: Any, **_: Any) -> None:
             seen.append(model.name)
 
+        with self.hooked(note):
+            yield seen
+
+    @contextmanager
+    def hooked(self, hook: Callable[..., None]) -> Iterator[None]:
+        """Call `hook` before each boto3 call in the block, by this world or by clients that are built meanwhile."""
         assert boto3.DEFAULT_SESSION
         emitters = [self.s3.meta.events, self.dynamodb.meta.events, boto3.DEFAULT_SESSION.events]
         for emitter in emitters:
-            emitter.register("before-call", note)
+            emitter.register("before-call", hook)
         try:
-            yield seen
+            yield
         finally:
             for emitter in emitters:
-                emitter.unregister("before-call", note)
+                emitter.unregister("before-call", hook)
 
     def published(self) -> dict[str, list[bytes]]:
         """What lies in bundles, by key: each member's bytes, as often as it was published."""

@@ -14,7 +14,7 @@ Numbers count from 0 and join the tables; `version` is empty where a key is bund
 Times are seconds since the epoch.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,11 +24,11 @@ from aggregator.operations.audit.queries import (
     FINDING,
     FINDINGS,
     HELD,
-    NUMBERED,
     REPEATED,
     TOTALS,
     VERDICTS,
     Parameters,
+    numbered,
 )
 from aggregator.operations.rows import add_rows
 
@@ -160,11 +160,13 @@ class Database:
         self._run(HELD)
         self._run(VERDICTS, **_chosen(VERDICTS, parameters))
         self._run(FINDINGS, **_chosen(FINDINGS, parameters))
-        self._run(NUMBERED)
+        self._parameters = parameters
         return {name: self._number(query) for name, query in TOTALS.items()}
 
-    def findings(self) -> Iterator[dict[str, Any]]:
-        """What is wrong, one thing after the other, after `judge`."""
+    def shown(self, kinds: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """What the totals `kinds` count, one thing after the other, after `classify`."""
+        query = numbered(kinds)
+        self._run(query, **_chosen(query, self._parameters))
         for begin in range(0, self._count("numbered"), PAGE):
             page = self._rows(
                 "SELECT * EXCLUDE number FROM numbered WHERE number >= $begin AND number < $end ORDER BY number",

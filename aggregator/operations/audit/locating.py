@@ -4,7 +4,7 @@ Where an object is: which bundle holds it, or what became of it. It only looks: 
     claim? ─none──────▶ never seen
       ├─released──────▶ released, or rejected if the ledger knows why
       └─names a bundle
-          ├─that holds it──────▶ bundled
+          ├─that holds it──────▶ bundled, or overwritten if the source has other content by now
           ├─that does not──────▶ free, or lost if it is settled
           └─that is not there──▶ gone if it is settled, else claimed, or in doubt once the claim has lapsed
 """
@@ -13,9 +13,12 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from botocore.exceptions import BotoCoreError, ClientError
+
+from aggregator.aws import error_code
 from aggregator.bundles.bundle import Bundle
 from aggregator.bundles.index import Member
-from aggregator.exceptions import MissingObjectError
+from aggregator.exceptions import MissingObjectError, StoreUnavailableError
 from aggregator.operations.ledger_reader import Claim, LedgerReader, RejectionRecord
 from aggregator.operations.listings import (
     Stored,
@@ -30,10 +33,13 @@ from aggregator.operations.listings import (
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
-State = Literal["bundled", "claimed", "in doubt", "free", "released", "rejected", "gone", "lost", "never seen"]
+State = Literal[
+    "bundled", "overwritten", "claimed", "in doubt", "free", "released", "rejected", "gone", "lost", "never seen"
+]
 
 MEANING: dict[State, str] = {
-    "bundled": "it is in a bundle",
+    "bundled": "a bundle holds it, as it is in the source",
+    "overwritten": "its bundle holds an earlier content: no bundle holds what is in the source now",
     "claimed": "an invocation is bundling it; nothing is published yet",
     "in doubt": "its invocation is over and its bundle not there; the next message of the object resolves it",
     "free": "the bundle that it was meant for does not hold it; the next message claims it again",
@@ -43,6 +49,16 @@ MEANING: dict[State, str] = {
     "lost": "its bundle is settled and does not hold it; this must not happen: please report it",
     "never seen": "the ledger has no record of it: no message came, or its record has expired",
 }
+
+Source = Literal["same", "changed", "gone", "not compared"]
+"""How an object that a bundle holds compares with what S3 has now."""
+
+UNCHANGED: dict[Source, str] = {
+    "same": MEANING["bundled"],
+    "gone": "a bundle holds it; it is gone from the source",
+    "not compared": "a bundle holds it, but it could not be compared with the source: allow s3:GetObject on the source",
+}
+"""What `bundled` means, by the source."""
 
 _THREADS = 8
 _LOOKS = 3
@@ -56,14 +72,24 @@ class Located(NamedTuple):
     """
     What became of one object, or of one version of it.
 
-    `facts` are those that are known, in an order for people: the bundle, when and by which request; when a claim
-    lapses; why a message was rejected.
+    `facts` are those that are known, in an order for people: the bundle, when and by which request, and how it compares
+    with the source; when a claim lapses; why a message was rejected.
     """
 
     url: str
     version_id: str | None
     state: State
     facts: dict[str, Any]
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether a bundle surely holds what is in the source now, if anything is."""
+        return self.state == "bundled" and self.facts["source"] != "not compared"
+
+    @property
+    def meaning(self) -> str:
+        """The state in a sentence."""
+        return UNCHANGED[self.facts["source"]] if self.state == "bundled" else MEANING[self.state]
 
 
 class Object(NamedTuple):
@@ -117,7 +143,8 @@ def locate(
     found = [_located(one, locations, now, rejections=rejections) for one in asked]
     known = [one for one in found if one.state != "never seen"]
     if since is not None and not any(one.state == "bundled" for one in known):
-        known += search(wanted, locations, since=since, now=now)
+        named = {one.facts.get("bundle") for one in known}
+        known += [one for one in search(wanted, locations, since=since, now=now) if one.facts["bundle"] not in named]
         return known or found
     return found if wanted.bucket else known or found
 
@@ -151,7 +178,11 @@ def search(wanted: Object, locations: Locations, *, since: float, now: float) ->
     def holding(stored: Stored) -> list[Located]:
         bundle = open_bundle(locations.s3, stored)
         return [
-            Located(f"s3://{entry.bucket}/{entry.key}", entry.version_id, "bundled", _held(stored, bundle, entry))
+            Located(
+                f"s3://{entry.bucket}/{entry.key}",
+                entry.version_id,
+                *_compared(entry, locations, _held(stored, bundle, entry)),
+            )
             for entry in bundle
             if wanted._replace(bucket=wanted.bucket or entry.bucket).is_held_as(entry)
         ]
@@ -204,7 +235,7 @@ def _judged(claim: Claim | None, wanted: Object, locations: Locations, now: floa
     found = _bundles(claim.bundle, locations)
     for stored, bundle in found:
         for entry in filter(wanted.is_held_as, bundle):
-            return "bundled", {**_held(stored, bundle, entry), "settled": receipt is not None}
+            return _compared(entry, locations, {**_held(stored, bundle, entry), "settled": receipt is not None})
     if receipt is not None:
         return ("lost" if found else "gone"), receipt
     if found:
@@ -249,6 +280,36 @@ def _held(stored: Stored, bundle: Bundle, entry: Member) -> dict[str, Any]:
         "length": entry.length,
         "deleted": not stored.is_latest,
     }
+
+
+def _compared(entry: Member, locations: Locations, held: dict[str, Any]) -> tuple[State, dict[str, Any]]:
+    """Whether a bundle holds what the source has now: S3 is asked last, so that no later answer contradicts it."""
+    source, facts = _source(entry, locations)
+    return ("overwritten" if source == "changed" else "bundled"), {**held, "source": source, **facts}
+
+
+def _source(entry: Member, locations: Locations) -> tuple[Source, dict[str, Any]]:
+    asked: Any = {"Bucket": entry.bucket, "Key": entry.key}
+    if locations.ledger.scope == "version" and entry.version_id:
+        asked["VersionId"] = entry.version_id
+    try:
+        found = locations.s3.head_object(**asked)
+    except ClientError as error:
+        code = error_code(error)
+        return ("gone", {}) if code in {"404", "NoSuchKey", "NoSuchVersion"} else ("not compared", {"fault": code})
+    except BotoCoreError as error:
+        raise StoreUnavailableError(
+            "an object cannot be compared with the source",
+            object=f"s3://{entry.bucket}/{entry.key}",
+            fault=error_code(error),
+        ) from error
+    etag, size, version = found["ETag"].strip('"'), found["ContentLength"], found.get("VersionId")
+    if (etag, size) == (entry.etag, entry.size) or (version and version == entry.version_id != "null"):
+        return "same", {}
+    if entry.etag is None and size == entry.size:
+        return "not compared", {"fault": "the bundle has no eTag of it"}
+    known = {"source_etag": etag, "source_size": size, "source_version_id": version}
+    return "changed", {**known, "source_modified": _moment(found["LastModified"].timestamp())}
 
 
 def _moment(seconds: float) -> str:

@@ -15,6 +15,7 @@ Each object has one verdict. `once`, `in_flight` and `overwritten` are as they s
 Of bundles there are two: `unreplicated` are not in the archive, `unreadable` are among bundles and are not bundles.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 _SAME_MOMENT = 2.0
@@ -153,11 +154,6 @@ UNION ALL
 SELECT 'unreadable', NULL, NULL, url, NULL, why FROM unreadable
 """
 
-NUMBERED = """
-CREATE TABLE numbered AS
-SELECT row_number() OVER (ORDER BY finding, object, version_id, bundle) - 1 AS number, * FROM findings
-"""
-
 KINDS = ("once", "in_flight", "overwritten", "missing", "twice", "altered", "rejected", "unrecorded")
 """What may have become of an object."""
 
@@ -174,3 +170,32 @@ TOTALS = {
     "unreplicated": "SELECT count(*) FROM findings WHERE finding = 'unreplicated'",
     "unreadable": "SELECT count(*) FROM findings WHERE finding = 'unreadable'",
 }
+
+_OBJECTS = "SELECT '{0}' AS finding, $root || key AS object, version_id, bundle, NULL::VARCHAR AS other_bundle, "
+_BUNDLES = "SELECT '{0}', NULL, NULL, url, NULL, {1} FROM bundles WHERE members "
+
+SHOWN = {
+    "objects": _OBJECTS.format("objects") + "verdict AS why FROM verdicts",
+    **{
+        verdict: f"{_OBJECTS.format(verdict)} NULL::VARCHAR AS why FROM verdicts WHERE verdict = '{verdict}'"
+        for verdict in ("once", "in_flight")
+    },
+    "overwritten": _OBJECTS.format("overwritten")
+    + "'its bundle holds an earlier content' AS why FROM verdicts WHERE verdict = 'overwritten'",
+    "other_members": """
+        SELECT 'other_members', $root || entries.key, entries.version_id, bundles.url, NULL, NULL
+        FROM entries JOIN bundles ON bundles.number = entries.bundle
+        ANTI JOIN objects ON objects.key = entries.key AND objects.version = entries.version
+    """,
+    "bundles": _BUNDLES.format("bundles", "members || ' members'") + "> 0",
+    "empty_bundles": _BUNDLES.format("empty_bundles", "NULL") + "= 0",
+}
+"""What a total counts, for those that are not findings: the columns of `FINDING`."""
+
+
+def numbered(kinds: Sequence[str]) -> str:
+    """The query that makes the table `numbered` of what the totals `kinds` count."""
+    found = "SELECT * FROM findings WHERE finding IN ({})".format(", ".join(f"'{kind}'" for kind in kinds))  # noqa: S608
+    parts = " UNION ALL ".join([found, *(SHOWN[kind] for kind in kinds if kind in SHOWN)])
+    number = "row_number() OVER (ORDER BY finding, object, version_id, bundle) - 1 AS number"
+    return f"CREATE OR REPLACE TABLE numbered AS SELECT {number}, * FROM ({parts})"  # noqa: S608 - our own names

@@ -9,7 +9,7 @@ Memory is bounded whatever the number of objects: what is found goes to a databa
 It looks at a system that runs. What is younger than the grace may be on its way, so it is not a finding.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
 from itertools import chain, islice
@@ -94,9 +94,9 @@ class Audit:
         """How many findings there are."""
         return sum(self.totals[name] for name in WRONG)
 
-    def findings(self) -> Iterator[dict[str, Any]]:
-        """What is wrong: `finding`, `object` or `bundle`, and `why`, in the order of kind and object."""
-        return self._database.findings()
+    def findings(self, kinds: Sequence[str] = WRONG) -> Iterator[dict[str, Any]]:
+        """What is wrong, or what the totals `kinds` count: `finding`, `object` or `bundle`, `why`, in that order."""
+        return self._database.shown(kinds)
 
 
 def reconcile(

@@ -14,6 +14,7 @@ from aggregator.aws import error_code, is_missing
 from aggregator.operations.doctor import policies
 from aggregator.operations.doctor.facts import Bucket, Missing, Replica, SourceBucket, Unknown
 from aggregator.operations.doctor.facts_from_template import is_for_bundles
+from aggregator.operations.faults import explain
 from aggregator.pipeline.settings import SECONDS_PER_DAY
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def asked(question: Callable[[], T]) -> T | Unknown:
         kind = Missing if is_missing(error) else Unanswered
         return kind(f"{error.operation_name} is answered {error_code(error)}")
     except BotoCoreError as error:
-        return Unanswered(str(error))
+        return Unanswered(explain(error))
 
 
 def source_bucket(s3: "S3Client", name: str) -> SourceBucket:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from botocore.exceptions import BotoCoreError, ClientError
 
 from aggregator.exceptions import AggregatorError
+from aggregator.operations.faults import explain
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.client import SQSClient
@@ -125,7 +126,7 @@ class Outbox:
                 answer = self._sqs.send_message_batch(QueueUrl=self._queue_url, Entries=entries)
             except (ClientError, BotoCoreError) as error:
                 self._broken.set()
-                return Delivery(sent, rejected, left, str(error))
+                return Delivery(sent, rejected, left, explain(error))
             sent += [int(entry["Id"]) for entry in answer.get("Successful", [])]
             failed = {int(entry["Id"]): entry for entry in answer.get("Failed", [])}
             rejected.update({place: entry["Code"] for place, entry in failed.items() if entry["SenderFault"]})

@@ -45,11 +45,16 @@ def serve_health(address: str, report: Report) -> Iterator[str]:
     in_brackets = host.startswith("[") and host.endswith("]")
     try:
         if ":" in host and not in_brackets:
-            raise ValueError("an IPv6 address is written in brackets, [::]:8080")
+            raise ValueError(address)
         kind = _Server6 if in_brackets else _Server
         server = kind((host.strip("[]"), int(port)), type("Handler", (_Handler,), {"report": staticmethod(report)}))
-    except (OSError, ValueError, OverflowError) as error:
+    except OSError as error:
         raise HealthError(f"cannot serve the health endpoint on {address}: {error}") from error
+    except (ValueError, OverflowError):
+        raise HealthError(
+            f"cannot serve the health endpoint on {address}: write HOST:PORT, such as 127.0.0.1:8080; "
+            "an IPv6 address is written in brackets, [::]:8080"
+        ) from None
     thread = threading.Thread(target=server.serve_forever, name="health", daemon=True)
     thread.start()
     try:

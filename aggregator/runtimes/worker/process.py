@@ -15,7 +15,7 @@ import platform
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -29,7 +29,7 @@ from aggregator import app
 from aggregator.aws import dynamodb_client, error_code, s3_client
 from aggregator.exceptions import AggregatorError
 from aggregator.pipeline.deadlines import GRACE
-from aggregator.pipeline.settings import Settings
+from aggregator.pipeline.settings import Settings, switched_off
 from aggregator.pipeline.telemetry import configure_logging
 from aggregator.runtimes.lines import Lines, write_at_once
 from aggregator.runtimes.polling import BEATS, EventSourceMapping, LocalContext, Polled
@@ -86,13 +86,36 @@ class Options(NamedTuple):
 
 
 class Heartbeat(NamedTuple):
-    """A sign of life: what the process does, how many seconds that may take, and what it has done so far."""
+    """
+    A sign of life: what the process does, how many seconds that may take, and what it has done so far.
+
+    `unread` says that nobody reads its standard output any more.
+    """
 
     state: str = "starting"
     allowed: float = PATIENCE
     batches: int = 0
     deleted: int = 0
     kept: int = 0
+    unread: bool = False
+
+
+class Output(Lines):
+    """Standard output as whole lines, until nobody reads it any more: the rest is dropped, and `unread` is called."""
+
+    def __init__(self, unread: Callable[[], object] = lambda: None) -> None:
+        self.is_read = True
+        write = write_at_once(1)
+
+        def hand_on(line: str) -> None:
+            try:
+                if self.is_read:
+                    write(line)
+            except BrokenPipeError:
+                self.is_read = False
+                unread()
+
+        super().__init__(hand_on)
 
 
 def check_options(options: Options) -> Options:
@@ -103,6 +126,8 @@ def check_options(options: Options) -> Options:
         ConfigurationError: the environment does not describe a working aggregator.
         WorkerError: queue, bucket or table are not there or not ours, or messages come back before their claims lapse.
     """
+    if switched_off(os.environ, "POWERTOOLS_IDEMPOTENCY_DISABLED"):
+        raise WorkerError("POWERTOOLS_IDEMPOTENCY_DISABLED switches the guarantee off: remove it from the environment")
     settings = Settings.from_env(os.environ)
     configure_logging(settings)
     with _told("the queue cannot be read"):
@@ -148,7 +173,7 @@ def longest(options: Options) -> float:
 def work(options: Options, heartbeats: Connection) -> None:
     """Poll until SIGTERM, until the parent is dead, or until `options.batches` are done; tell `signs` of it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, which tells the parent too
-    sys.stdout = Lines(write_at_once(1))  # the processes of a worker share it, and what waits in a buffer may be lost
+    sys.stdout = Output()  # the processes of a worker share it, and what waits in a buffer may be lost
     configure_logging(Settings.from_env(os.environ))
     _Process(options, heartbeats).run()
 
@@ -223,7 +248,8 @@ class _Process:
         )
 
     def _tell(self, state: str, allowed: float) -> None:
-        self._heartbeat = self._heartbeat._replace(state=state, allowed=allowed)
+        unread = isinstance(sys.stdout, Output) and not sys.stdout.is_read
+        self._heartbeat = self._heartbeat._replace(state=state, allowed=allowed, unread=unread)
         with contextlib.suppress(BrokenPipeError):  # the parent is dead, which ends us after this batch
             self._heartbeats.send(self._heartbeat)
 

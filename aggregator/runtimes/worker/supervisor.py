@@ -37,6 +37,9 @@ LOG_EVENTS = {
 UNDRAINED = 1
 """Exit status when a process had to be killed while draining."""
 
+UNREAD = 141
+"""Exit status when nobody reads standard output any more: what a shell says of a tool that SIGPIPE ended."""
+
 log = structlog.get_logger()
 
 _SPAWN = multiprocessing.get_context("spawn")
@@ -141,12 +144,18 @@ class Supervisor:
 
     def run(self, *, health: str = "") -> int:
         """Work until a signal comes; the exit status. `health` is the address of the health endpoint, for the log."""
-        log.info("worker.started", processes=len(self._slots), queue=self._options.queue_url, health=health)
         with _signals(self._received):
+            log.info("worker.started", processes=len(self._slots), queue=self._options.queue_url, health=health)
             while not self._over():
                 self._step(time.monotonic())
         log.info("worker.stopped", status=self._status)
         return self._status
+
+    def drain_unread(self) -> None:
+        """Drain, because nobody reads the log and the metrics any more."""
+        if not self._received:
+            self._received.append(signal.SIGTERM)
+            self._status = UNREAD
 
     def health(self) -> dict[str, Any]:
         """Whether every process was heard in time, and the figures of each."""
@@ -168,7 +177,7 @@ class Supervisor:
                 self._start(slot, now)
         wait([slot.process.sentinel for slot in self._slots if slot.process], _TICK)
         for slot in self._slots:
-            slot.listen(now)
+            self._listen(slot, now)
             if slot.process and not slot.process.is_alive():
                 self._bury(slot, now)
             elif slot.process and slot.heartbeat.state == HANDLING and slot.is_overdue(now):
@@ -176,6 +185,11 @@ class Supervisor:
             elif slot.process and self._drained_by and now > self._drained_by:
                 self._status = UNDRAINED
                 self._kill(slot, "it did not drain in time")
+
+    def _listen(self, slot: Slot, now: float) -> None:
+        slot.listen(now)
+        if slot.heartbeat.unread:
+            self.drain_unread()
 
     def _start(self, slot: Slot, now: float) -> None:
         try:

@@ -357,9 +357,38 @@ def test_the_command_prints_totals_then_findings_and_ends_with_one(world: World)
     lines = ran.stdout.splitlines()
     assert (ran.exit_code, as_json.exit_code) == (1, 1)
     assert lines[:2] == ["objects         6", "once            5"]
-    assert json.loads(lines[-1]) == finding
+    assert lines[-1].split("\t") == ["missing", "never claimed", "", "", finding["object"]]
+    assert ran.stderr == "6 objects: 5 once, 1 missing; 1 finding\n"
     assert json.loads(as_json.stdout.splitlines()[0]) == finding
     assert json.loads(as_json.stdout.splitlines()[-1])["totals"]["missing"] == 1
+
+
+def test_any_total_names_what_it_counts(world: World) -> None:
+    bundle = _delivered(world)
+    world.put("in/0", b"another")
+    world.put("in/new", b"1")
+    with world.audit() as audit:
+        counted = {kind: len(list(audit.findings([kind]))) for kind in audit.totals}
+        (overwritten,) = audit.findings(["overwritten"])
+
+        assert counted == audit.totals
+        assert (overwritten["object"], overwritten["bundle"]) == (_url(world, "in/0"), bundle)
+        assert {one["object"] for one in audit.findings(["once", "in_flight", "missing"])} == {
+            _url(world, key) for key in {*OBJECTS, "in/new"} - {"in/0"}
+        }
+
+
+def test_the_command_shows_the_total_that_is_asked_for(world: World) -> None:
+    _delivered(world)
+    world.put("in/0", b"another")
+    call = ["reconcile", "--source", f"s3://{world.source}", "--since", "1h", "--show"]
+
+    ran, typo = (CliRunner().invoke(app, [*call, kind]) for kind in ("overwritten", "overwriten"))
+
+    assert ran.exit_code == 0
+    assert ran.stdout.splitlines()[-1].split("\t")[-1] == _url(world, "in/0")
+    assert typo.exit_code == 2
+    assert "'overwriten' is not a total: write objects, once, in-flight, overwritten" in " ".join(typo.stderr.split())
 
 
 def test_the_command_ends_with_nought_when_all_is_well(world: World) -> None:

@@ -11,7 +11,7 @@ from aggregator.commands.main import app
 from aggregator.operations.audit.locating import MEANING, Located, Locations, Object, State, locate
 from aggregator.pipeline.core import FetchedObject, empty_bundle
 from aggregator.schemas import ObjectRef
-from tests.support.faults import LOST, Killed, faults
+from tests.support.faults import LOST, Killed, answered, faults
 from tests.support.world import Meanwhile, World, environment
 
 pytestmark = pytest.mark.integration
@@ -39,6 +39,7 @@ def test_an_object_that_is_in_a_bundle_is_told_with_when_and_by_which_request(wo
             "length": 3,
             "deleted": False,
             "settled": True,
+            "source": "same",
         },
     )
 
@@ -69,6 +70,100 @@ def test_an_object_given_back_while_it_is_looked_for_is_not_told_by_the_claim_th
     (found,) = locate(Object(world.source, "a"), places, now=time.time())
 
     assert found.state == "released"
+
+
+def test_a_key_that_was_overwritten_after_it_was_bundled_is_not_bundled(world: World) -> None:
+    bundle = _bundled(world)
+    new = world.s3.put_object(Bucket=world.source, Key="a", Body=b"other")["ETag"].strip('"')
+
+    (found,) = _locate(world, "a")
+    ran = CliRunner().invoke(app, ["where", f"s3://{world.source}/a"])
+
+    assert found.state == "overwritten"
+    assert found.facts["bundle"] == f"s3://{world.distribution}/{bundle}"
+    assert (found.facts["source_etag"], found.facts["source_size"]) == (new, 5)
+    assert (ran.exit_code, ran.stderr.splitlines()) == (
+        1,
+        ["its bundle holds an earlier content: no bundle holds what is in the source now"],
+    )
+
+
+def test_a_key_that_was_put_again_with_the_same_content_is_still_bundled(world: World) -> None:
+    _bundled(world)
+    world.put("a", b"1")
+
+    (found,) = _locate(world, "a")
+
+    assert (found.state, found.facts["source"], found.is_proven) == ("bundled", "same", True)
+
+
+def test_a_bundled_object_that_is_gone_from_the_source_is_said_to_be_gone(world: World) -> None:
+    _bundled(world)
+    world.s3.delete_object(Bucket=world.source, Key="a")
+
+    ran = CliRunner().invoke(app, ["where", f"s3://{world.source}/a"])
+
+    assert (ran.exit_code, ran.stderr) == (0, "a bundle holds it; it is gone from the source\n")
+    assert "state       bundled" in ran.stdout.splitlines()
+
+
+def test_an_object_that_cannot_be_compared_with_the_source_proves_nothing(world: World) -> None:
+    _bundled(world)
+
+    def forbid(model: Any, **_: Any) -> None:
+        if model.name == "HeadObject":
+            raise answered(403, "403")
+
+    with world.hooked(forbid):
+        ran = CliRunner().invoke(app, ["where", f"s3://{world.source}/a"])
+
+    lines = ran.stdout.splitlines()
+    assert ran.exit_code == 1
+    assert {"state       bundled", "source      not compared", "fault       403"} <= set(lines)
+    assert "allow s3:GetObject on the source" in ran.stderr
+
+
+def test_a_replaced_content_that_another_bundle_holds_is_found_by_searching(world: World) -> None:
+    _bundled(world)
+    etag = world.s3.put_object(Bucket=world.source, Key="a", Body=b"new")["ETag"].strip('"')
+    hour = time.strftime("%Y/%m/%d/%H", time.gmtime())
+    world.plant(f"{hour}/bundle-planted.gz", [FetchedObject(ObjectRef(world.source, "a"), 3, etag)])
+
+    found = _locate(world, "a", since=time.time() - 3_600)
+    ran = CliRunner().invoke(app, ["where", f"s3://{world.source}/a", "--since", "1h"])
+
+    assert [one.state for one in found] == ["overwritten", "bundled"]
+    assert ran.exit_code == 0
+
+
+def test_with_the_scope_version_a_version_that_no_bundle_holds_is_a_finding(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.s3.put_bucket_versioning(Bucket=world.source, VersioningConfiguration={"Status": "Enabled"})
+    ids = [world.s3.put_object(Bucket=world.source, Key="a", Body=body)["VersionId"] for body in (b"1", b"2")]
+    with environment(monkeypatch, IDEMPOTENCY_SCOPE="version"):
+        world.deliver_bodies({ids[0]: world.body("a", versionId=ids[0])})
+        call = ["where", f"s3://{world.source}/a"]
+        both, first = (CliRunner().invoke(app, [*call, *more]) for more in ([], ["--version-id", ids[0]]))
+
+    assert (both.exit_code, first.exit_code) == (1, 0)
+
+
+def test_a_key_as_it_stands_in_a_message_is_found_and_the_literal_key_first(world: World) -> None:
+    world.put_all({"007 größe": b"1", "a+b": b"2", "a b": b"3"})
+    world.deliver(["007 größe", "a+b", "a b"])
+
+    encoded, literal, unknown = (
+        CliRunner().invoke(app, ["where", f"s3://{world.source}/{key}"])
+        for key in ("007+gr%C3%B6%C3%9Fe", "a+b", "x+y")
+    )
+
+    assert (encoded.exit_code, literal.exit_code, unknown.exit_code) == (0, 0, 1)
+    assert encoded.stdout.splitlines()[0] == f"object      s3://{world.source}/007 größe"
+    said = "nothing is known of '007+gr%C3%B6%C3%9Fe': this is the key that it encodes in a message"
+    assert encoded.stderr.splitlines()[0] == said
+    assert literal.stdout.splitlines()[0] == f"object      s3://{world.source}/a+b"
+    assert unknown.stdout.splitlines()[0] == f"object      s3://{world.source}/x+y"
 
 
 def test_a_bundle_that_is_left_in_the_archive_only_is_found_there(world: World) -> None:
@@ -210,7 +305,7 @@ def test_the_command_answers_for_an_address_and_for_a_key_alone(world: World) ->
         "state       bundled",
         f"bundle      s3://{world.distribution}/{bundle}",
     ]
-    assert by_url.stderr == "it is in a bundle\n"
+    assert by_url.stderr == "a bundle holds it, as it is in the source\n"
 
 
 def test_the_command_ends_with_one_for_an_object_in_no_bundle(world: World) -> None:
@@ -246,11 +341,8 @@ def test_a_bucket_that_does_not_exist_is_said_and_not_that_no_message_came(world
 
     ran = CliRunner().invoke(app, ["where", f"s3://{bucket}/a", *options])
 
-    assert (ran.exit_code, ran.stdout, ran.stderr) == (
-        2,
-        "",
-        f"aggregator: there is no such bucket (bucket='{world.name}-not')\n",
-    )
+    assert (ran.exit_code, ran.stdout) == (2, "")
+    assert ran.stderr.startswith(f"aggregator: there is no such bucket (bucket='{world.name}-not'): check the name")
 
 
 def test_a_key_commands_no_terminal_and_stays_on_its_line(world: World) -> None:
@@ -270,8 +362,8 @@ def test_a_table_that_cannot_be_asked_is_named_with_what_to_do(world: World, mon
         2,
         "",
         (
-            f"aggregator: the ledger cannot be read (table='{world.table}', fault='EndpointConnectionError'): "
-            "look at the network, and at the endpoint\n"
+            f"aggregator: the ledger cannot be read (table='{world.table}'): "
+            "no connection to http://127.0.0.1:9/: check the network, AWS_DEFAULT_REGION and AWS_ENDPOINT_URL\n"
         ),
     )
 

@@ -209,9 +209,26 @@ def test_the_command_prints_everything_as_json() -> None:
     assert told["ledger"] == {"on_demand": pytest.approx(0.625, rel=0.01), "provisioned": None}
 
 
-@pytest.mark.parametrize("text", ["many", "50X", "-1", "5e6"])
+@pytest.mark.parametrize("text", ["many", "50X", "-1", "1,00", "10,0000", "1,5M", "1e"])
 def test_a_number_that_is_none_is_one_clear_line(text: str) -> None:
     ran = CliRunner().invoke(app, ["plan", "--objects-per-day", text, "--object-size", "4KiB"])
 
     assert (ran.exit_code, ran.stdout) == (2, "")
-    assert ran.stderr == f"aggregator: --objects-per-day {text!r} is not a number such as 50M, 4KiB or 1.5MB\n"
+    assert ran.stderr.startswith(f"aggregator: --objects-per-day {text!r} is not a number such as 50M, 5e7, 50,000,000")
+
+
+@pytest.mark.parametrize("text", ["1e6", "1,000,000", "1_000_000", "1000k", "1.0M", "1M"])
+def test_a_million_may_be_written_in_any_usual_way(text: str) -> None:
+    ran = CliRunner().invoke(app, ["plan", "--objects-per-day", text, "--object-size", "4KiB", "--json"])
+
+    assert json.loads(ran.stdout)["workload"]["objects_per_day"] == 1_000_000
+
+
+def test_few_objects_are_told_in_the_singular_and_by_the_hour_and_the_month_has_a_price() -> None:
+    ran = CliRunner().invoke(app, ["plan", "--objects-per-day", "200", "--object-size", "4KiB"])
+
+    lines = [" ".join(line.split()) for line in ran.stdout.splitlines()]
+    assert lines[0] == "objects 8.3 per hour"
+    assert lines[1].startswith("bundle 1 member, ")
+    assert "1 message in eight of ten batches" in lines
+    assert any(line.startswith("total per month (30 days) ") for line in lines)

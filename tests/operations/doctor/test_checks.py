@@ -244,7 +244,7 @@ def test_a_template_that_is_wrong_ends_with_a_finding_and_its_fix(tmp_path: Path
         (["--template", str(PATH), "--parameter", "A"], "--parameter A is not NAME=VALUE"),
         (["--template", str(PATH), "--parameter", "A=b"], "the template has no parameter A"),
         (["--template", str(PATH)], "the parameters are not accepted: SourceBucketName is not given"),
-        (["--template", "nowhere.yaml"], "No such file or directory"),
+        (["--template", "nowhere.yaml"], "there is no such file or folder"),
         (["--template", "README.md"], "README.md is no"),
         (["--template", "requirements.lock"], "requirements.lock is no"),
     ],

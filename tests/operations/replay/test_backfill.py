@@ -166,7 +166,7 @@ def test_a_mark_that_cannot_be_kept_ends_it_before_anything_is_sent(post: Post, 
     ran = post.backfill("--state", str(tmp_path / "no-such-folder" / "mark.json"))
 
     assert (ran.exit_code, ran.stdout, post.waiting()) == (2, "", 0)
-    assert ran.stderr.startswith("aggregator: [Errno 2] No such file or directory: ")
+    assert ran.stderr.startswith(f"aggregator: {tmp_path / 'no-such-folder'}")
 
 
 @pytest.mark.parametrize("every", [False, True])
@@ -335,21 +335,29 @@ def test_an_inventory_that_cannot_be_used_is_one_clear_line(post: Post, fault: s
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--table", ""], "--table and --distribution belong together"),
-        (["--distribution", "no-such-bucket"], "there is no such bucket (bucket='no-such-bucket')"),
+        (["--table", ""], "--table and --distribution belong together: "),
+        (["--distribution", "no-such-bucket"], "there is no such bucket (bucket='no-such-bucket'): check the name"),
         (["--every-version"], "--every-version needs --scope version: with --scope key a key is bundled once"),
         (
             ["--queue-url", "q.fifo"],
             "FIFO queues are not supported: S3 sends notifications to standard queues only (queue='q.fifo')",
         ),
-        (["--queue-url", ""], "--queue-url says where to send; --dry-run sends nothing"),
+        (["--queue-url", ""], "--queue-url is missing: it says where to send; --dry-run only shows"),
     ],
 )
 def test_a_wrong_call_is_one_clear_line(post: Post, options: list[str], said: str) -> None:
     ran = post.backfill(*options)
 
-    assert (ran.exit_code, ran.stdout, ran.stderr) == (2, "", f"aggregator: {said}\n")
+    assert (ran.exit_code, ran.stdout, ran.stderr.count("\n")) == (2, "", 1)
+    assert ran.stderr.startswith(f"aggregator: {said}")
     assert post.waiting() == 0
+
+
+def test_a_prefix_without_objects_is_said(post: Post) -> None:
+    ran = CliRunner().invoke(app, ["backfill", f"s3://{post.world.source}/no-such/", "--dry-run"])
+
+    assert (ran.exit_code, ran.stdout) == (0, "")
+    assert ran.stderr.endswith("no object was found there: check bucket and prefix\n")
 
 
 def test_a_time_that_is_none_is_told_with_its_option(post: Post) -> None:
@@ -373,9 +381,6 @@ def test_a_queue_that_is_not_there_is_a_wrong_call_and_leaves_no_mark(post: Post
 
     ran = post.backfill("--queue-url", queue, "--state", "mark.json", "--json")
 
-    assert (ran.exit_code, ran.stdout, ran.stderr) == (
-        2,
-        "",
-        f"aggregator: there is no such queue (queue={queue!r})\n",
-    )
+    assert (ran.exit_code, ran.stdout) == (2, "")
+    assert ran.stderr.startswith(f"aggregator: there is no such queue (queue={queue!r}): check the URL (--queue-url")
     assert not Path("mark.json").exists()

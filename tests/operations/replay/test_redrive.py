@@ -1,6 +1,9 @@
 """`aggregator redrive` on the embedded AWS: what is in the dead-letter queue and why, and the way back."""
 
 import json
+import os
+import subprocess
+import sys
 from typing import Any
 
 import boto3
@@ -88,7 +91,7 @@ def test_messages_are_shown_by_the_reason_that_the_ledger_kept_and_stay_where_th
         (("--reason", "missing_object", "--pattern", "in/*"), ["missing"]),
         (("--reason", "corrupt_member", "--reason", "not_rejected"), ["corrupt", "patient"]),
         (("--pattern", "*too.json"), ["missing too"]),
-        (("--all",), ALL),
+        (("--all", "--yes"), ALL),
     ],
 )
 def test_what_is_chosen_goes_back_and_the_rest_stays(office: Office, options: tuple[str, ...], back: list[str]) -> None:
@@ -153,8 +156,17 @@ def test_more_than_is_looked_at_is_said(office: Office) -> None:
     ("options", "said"),
     [
         (("--send-back",), "--send-back needs a choice: --reason, --message-id, --pattern or --all"),
-        (("--distribution", ""), "--table and --distribution belong together"),
-        (("--distribution", "no-such-bucket"), "there is no such bucket (bucket='no-such-bucket')"),
+        (
+            ("--send-back", "--all"),
+            "--all sends back messages too that cannot succeed: add --yes, or choose by --reason",
+        ),
+        (("--distribution", ""), "--table and --distribution belong together: IDEMPOTENCY_TABLE_NAME gives"),
+        (("--table", ""), "--table and --distribution belong together: DISTRIBUTION_BUCKET_NAME gives"),
+        (
+            ("--reason", "corrupt_membre"),
+            "there is no reason 'corrupt_membre': --reason is archived_object, binary_content",
+        ),
+        (("--distribution", "no-such-bucket"), "there is no such bucket (bucket='no-such-bucket'): check the name"),
         (
             ("--table", "", "--distribution", "", "--reason", "missing_object"),
             "--reason needs --table and --distribution: it is the ledger that knows",
@@ -166,8 +178,17 @@ def test_a_wrong_call_is_one_clear_line_and_changes_nothing(
 ) -> None:
     ran = office.redrive(*options)
 
-    assert (ran.exit_code, ran.stdout, ran.stderr) == (2, "", f"aggregator: {said}\n")
+    assert (ran.exit_code, ran.stdout, ran.stderr.count("\n")) == (2, "", 1)
+    assert ran.stderr.startswith(f"aggregator: {said}")
     assert office.left(office.dlq) == ALL
+
+
+def test_a_queue_without_messages_is_said_to_be_empty(world: World) -> None:
+    empty = boto3.client("sqs").create_queue(QueueName=f"{world.name}-empty")["QueueUrl"]
+
+    ran = CliRunner().invoke(app, ["redrive", "--dlq", empty])
+
+    assert (ran.exit_code, ran.stdout, ran.stderr) == (0, "", "the dead-letter queue is empty\n")
 
 
 def test_a_fifo_queue_is_a_wrong_call(office: Office) -> None:
@@ -264,3 +285,20 @@ def test_a_message_about_several_objects_is_meant_if_one_of_them_is() -> None:
     assert Wanted(pattern="out/*").includes(letter)
     assert not Wanted(pattern="b/*").includes(letter)
     assert not Wanted(reasons=frozenset({"missing_object"}), pattern="out/*").includes(letter)
+
+
+def test_on_a_terminal_all_goes_back_only_when_somebody_says_yes(office: Office) -> None:
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-m", "aggregator", "redrive", "--dlq", office.dlq, "--all", "--send-back"]
+
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True) as running:
+        os.write(ours, b"n\n")
+        running.wait()
+    asked = os.read(ours, 65_536).decode()
+    os.close(theirs)
+    os.close(ours)
+
+    assert running.returncode == 1
+    assert "--all sends back messages too that cannot succeed" in asked
+    assert "Send all messages back? [y/N]" in asked
+    assert office.left(office.dlq) == ALL
