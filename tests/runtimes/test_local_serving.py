@@ -1,0 +1,227 @@
+"""A run that is kept going: bundles come as objects do, every other command finds its AWS, and it ends cleanly."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import boto3
+import pytest
+from typer.testing import CliRunner
+
+from aggregator.commands.main import app
+from aggregator.reader import Bundle
+from aggregator.runtimes.local import serving
+from aggregator.runtimes.local.environment import shell_lines
+from aggregator.runtimes.local.run import Failure, Run, opened
+from aggregator.runtimes.local.serving import Brought, serve
+from tests.support.workers import until
+from tests.support.world import CREDENTIALS
+
+
+class Served(NamedTuple):
+    """A run that is opened, its output folder, the event that stops it, and what a shell gets of it."""
+
+    run: Run
+    out: Path
+    stop: threading.Event
+    variables: dict[str, str]
+
+    def put(self, key: str, body: bytes) -> None:
+        """Put an object, as anybody else would."""
+        boto3.client("s3").put_object(Bucket=self.variables["SOURCE_BUCKET_NAME"], Key=key, Body=body)
+
+    def send(self, body: str, **options: Any) -> None:
+        """Send a message to the queue."""
+        boto3.client("sqs").send_message(QueueUrl=self.variables["QUEUE_URL"], MessageBody=body, **options)
+
+    def happenings(self) -> Iterator[Any]:
+        """What happens until it is stopped."""
+        return serve(self.run, self.out, self.stop)
+
+
+@pytest.fixture
+def served(embedded: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    """A run on an AWS that tests share, with names of its own."""
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MAX_BUNDLE_INPUT_MB", "1")
+    name, out = f"served-{uuid.uuid4().hex[:8]}", tmp_path / "out"
+    out.mkdir()
+    with opened(out, endpoint_url=embedded, name=name) as (run, shell):
+        yield Served(run, out, threading.Event(), shell.variables)
+
+
+@pytest.mark.integration
+def test_bundles_come_to_the_output_folder_as_objects_are_put(served: Served) -> None:
+    happenings = served.happenings()
+
+    brought = []
+    for key in ("a", "b"):
+        served.put(key, b"{}")
+        brought.append(next(happenings))
+
+    for key, bundle in zip(("a", "b"), brought, strict=True):
+        assert bundle == Brought(bundle.path, 1, bundle.path.stat().st_size)
+        with Bundle.open(bundle.path) as opened_bundle:
+            assert opened_bundle[key] == b"{}"
+
+
+@pytest.mark.integration
+def test_what_is_on_the_queue_at_the_end_is_finished(served: Served) -> None:
+    served.put("a", b"{}")
+    served.put("b", b"{}")
+    served.stop.set()
+
+    (bundle,) = served.happenings()
+
+    assert bundle.members == 2
+
+
+@pytest.mark.integration
+def test_what_cannot_be_finished_is_said_to_be_left(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "_QUIET", 0.0)
+    served.send("later", DelaySeconds=900)
+    served.stop.set()
+
+    said = list(served.happenings())
+
+    assert said == [f"messages left on the queue: 1; their objects are not in a bundle of {served.out}"]
+
+
+@pytest.mark.integration
+def test_a_failure_is_said_and_stays_in_the_dead_letter_queue(served: Served) -> None:
+    served.put("broken.gz", b"\x1f\x8b\x08 no gzip")
+    served.put("large", b"x" * 1_000_001)
+    served.send("no notification")
+    served.stop.set()
+
+    failures = {failure.key.partition(" ")[0]: failure.reason for failure in served.happenings()}
+
+    assert failures["broken.gz"].startswith("object is not gzip to its end (")
+    assert failures["large"].endswith("limit=1000000): set MAX_BUNDLE_INPUT_MB to more than its size in MB")
+    assert failures["message"].startswith("message is rejected (")
+    queue = served.variables["DEAD_LETTER_QUEUE_URL"]
+    answer = boto3.client("sqs").receive_message(QueueUrl=queue, MaxNumberOfMessages=10)
+    assert len(answer["Messages"]) == 3
+
+
+@pytest.mark.integration
+def test_a_message_that_fails_without_a_reason_says_where_to_look(served: Served) -> None:
+    def fails(_: object) -> Any:
+        raise RuntimeError
+
+    served.run._invoke = fails
+    served.put("a", b"{}")
+
+    assert next(served.happenings()) == Failure("a", "not bundled in 3 attempts: --log FILE shows why")
+
+
+@pytest.mark.integration
+def test_an_object_that_changes_after_it_is_bundled_is_said_to_be_overwritten(served: Served) -> None:
+    happenings = served.happenings()
+    served.put("a", b"first")
+    (first, *_) = (next(happenings),)
+
+    served.put("a", b"second")
+    said = next(happenings)
+
+    assert said == "'a': overwritten; its bundle keeps the version that came first"
+    with Bundle.open(first.path) as bundle:
+        assert bundle["a"] == b"first"
+
+
+@pytest.mark.integration
+def test_an_output_folder_that_cannot_be_written_is_said_once_and_tried_again(served: Served) -> None:
+    happenings = served.happenings()
+    served.out.rmdir()
+    served.out.touch()
+    served.put("a", b"{}")
+
+    fault = next(happenings)
+    served.out.unlink()
+
+    assert fault == f"cannot write to {served.out}, and will try again: Not a directory"
+    assert next(happenings).members == 1
+
+
+@pytest.mark.integration
+def test_only_bundles_are_brought(served: Served) -> None:
+    bucket = served.variables["DISTRIBUTION_BUCKET_NAME"]
+    for key in ("../outside", "notes.txt", "2026/11/28/16/../bundle-a.gz"):
+        boto3.client("s3").put_object(Bucket=bucket, Key=key, Body=b"no bundle")
+    served.put("a", b"{}")
+    served.stop.set()
+
+    (bundle,) = served.happenings()
+
+    assert [path for path in served.out.parent.rglob("*") if path.is_file()] == [bundle.path]
+
+
+def test_a_shell_takes_the_lines_as_they_are_and_forgets_what_leads_elsewhere() -> None:
+    odd = "a b'c\"d$HOME`id`\\é\n"
+    before = {"AWS_PROFILE": "mine", "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9", "HOME": "/", "AWS_;id": "x"}
+    lines = shell_lines({"QUEUE_URL": odd, "AWS_ENDPOINT_URL": "http://127.0.0.1:1"}, before)
+    program = "import json, os; print(json.dumps(dict(os.environ)))"
+    script = "\n".join([*lines, f"exec {shlex.quote(sys.executable)} -c {shlex.quote(program)}"])
+
+    ran = subprocess.run(["sh", "-c", script], env=before, capture_output=True, text=True, check=True)
+
+    found = json.loads(ran.stdout)
+    assert (found["QUEUE_URL"], found["AWS_ENDPOINT_URL"]) == (odd, "http://127.0.0.1:1")
+    assert set(found) & set(before) == {"HOME"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "DIR is missing: name the folder of your files, or add --serve to begin without files"),
+        (
+            ("--serve", "--endpoint-url", "http://127.0.0.1:9"),
+            "--serve is for the embedded AWS: on an AWS that is already there, run aggregator worker",
+        ),
+    ],
+)
+def test_a_call_that_cannot_be_served_is_one_clear_line(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    ran = CliRunner().invoke(app, ["local", "--out", str(tmp_path / "out"), *arguments])
+
+    assert (ran.exit_code, ran.stdout, ran.stderr) == (2, "", f"aggregator: {said}\n")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.integration
+def test_the_first_ctrl_c_finishes_and_the_second_ends_at_once(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "aggregator", "local", "--serve", "--json", "--out", str(tmp_path)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        variables = json.loads("".join(iter(process.stdout.readline, "}\n")) + "}")
+        given = {name: variables[name.upper()] for name in ("aws_access_key_id", "aws_secret_access_key")}
+        sqs = boto3.client("sqs", endpoint_url=variables["AWS_ENDPOINT_URL"], region_name="us-east-1", **given)
+        sqs.send_message(QueueUrl=variables["QUEUE_URL"], MessageBody="later", DelaySeconds=900)
+
+        def interrupt() -> bool:
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+            return process.poll() is not None
+
+        said = [process.stderr.readline()]
+        interrupt()
+        said.append(process.stderr.readline())
+        answer = sqs.get_queue_attributes(QueueUrl=variables["QUEUE_URL"])
+        until(interrupt)
+        said += process.stderr.readlines()
+
+    assert answer["ResponseMetadata"]["HTTPStatusCode"] == 200
+    assert process.returncode == 130
+    assert said[0] == "serving until Ctrl-C; run the lines above in another shell to try commands there\n"
+    assert said[1] == "ending: what is under way still arrives\n"
+    assert said[-1] == "interrupted: the run is not complete\n"
