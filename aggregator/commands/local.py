@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
 
@@ -36,6 +36,9 @@ def local(
     serve: Annotated[
         bool, typer.Option("--serve", help="Keep the embedded AWS and the handler running until Ctrl-C.")
     ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="As --serve, and upload files that come or change below DIR.")
+    ] = False,
     endpoint_url: Annotated[
         str | None, typer.Option(metavar="URL", help="Use the AWS that is already there, not the embedded one.")
     ] = None,
@@ -63,18 +66,21 @@ def local(
     every other command, awscli and boto3 find this AWS. Write them to a file (aggregator local --serve --out bundles >
     here.sh), and read it there (. ./here.sh). Bundles come to the output folder as they are made. Ctrl-C finishes what
     is on the queue, and the exit status is 0; a second one ends at once.
+
+    With --watch, each file below DIR is uploaded when two looks, a second apart, find it unchanged. A file that changes
+    after it is bundled is overwritten: this is said, and its bundle keeps the version that came first.
     """
     from aggregator.runtimes.local.embedded import EmbeddedAws
-    from aggregator.runtimes.local.files import LocalRunError, earlier_bundles, writable_folder
+    from aggregator.runtimes.local.files import LocalRunError, left_out_in_words
     from aggregator.runtimes.local.run import opened
 
+    serve = serve or watch
     if endpoint_url and serve:
-        raise LocalRunError("--serve is for the embedded AWS: on an AWS that is already there, run aggregator worker")
-    found = _files(folder, out, serve=serve)
-    writable_folder(out)
-    earlier = [] if keep or endpoint_url else earlier_bundles(out)  # that AWS knows what it has bundled already
-    if earlier and not replace:
-        raise LocalRunError(f"{out} has bundles of an earlier run: add --replace or --keep, or name another --out")
+        raise LocalRunError(
+            "--serve and --watch are for the embedded AWS: on an AWS that is already there, run aggregator worker"
+        )
+    found = _files(folder, out, serve=serve, watch=watch)
+    earlier = _earlier(out, replace=replace, keep=keep or bool(endpoint_url))  # that AWS knows what it has bundled
     with ExitStack() as stack:
         stack.enter_context(ends_at_once())
         aws = None if endpoint_url else EmbeddedAws(say=words().print)
@@ -93,22 +99,34 @@ def local(
         summary = _aggregate(run, found.by_key, earlier)
         _print(summary, out, stdout, serve=serve, as_json=as_json)
         if found.left_out:
-            words().print(
-                f"left out {found.left_out:,}: links to folders, to nowhere or out of DIR, pipes and the like"
-            )
+            words().print(left_out_in_words(len(found.left_out)))
         if serve:
-            _serve(run, out, shell, stdout, as_json=as_json)
+            _serve(run, out, shell, stdout, watched=folder if watch else None, as_json=as_json)
     raise typer.Exit(FINDING if summary.failures and not serve else 0)
 
 
-def _files(folder: Path | None, out: Path, *, serve: bool) -> "Files":
-    from aggregator.runtimes.local.files import Files, LocalRunError, readable_files
+def _files(folder: Path | None, out: Path, *, serve: bool, watch: bool) -> "Files":
+    """The files to begin with; those that are watched are found later."""
+    from aggregator.runtimes.local.files import Files, LocalRunError, check_folder, readable_files
 
-    if folder:
+    if folder and not watch:
         return readable_files(folder, out=out)
-    if not serve:
-        raise LocalRunError("DIR is missing: name the folder of your files, or add --serve to begin without files")
-    return Files({}, 0)
+    if folder:
+        check_folder(folder, out=out)
+    elif watch or not serve:
+        raise LocalRunError("DIR is missing: name the folder of your files, or begin without files by --serve alone")
+    return Files({}, set(), [])
+
+
+def _earlier(out: Path, *, replace: bool, keep: bool) -> list[Path]:
+    """The bundles of an earlier run, which are to be replaced."""
+    from aggregator.runtimes.local.files import LocalRunError, earlier_bundles, writable_folder
+
+    writable_folder(out)
+    earlier = [] if keep else earlier_bundles(out)
+    if earlier and not replace:
+        raise LocalRunError(f"{out} has bundles of an earlier run: add --replace or --keep, or name another --out")
+    return earlier
 
 
 def _aggregate(run: "Run", files: Mapping[str, Path], earlier: Iterable[Path]) -> "Summary":
@@ -131,15 +149,18 @@ def _aggregate(run: "Run", files: Mapping[str, Path], earlier: Iterable[Path]) -
     return summary
 
 
-def _serve(run: "Run", out: Path, shell: "Shell", stdout: TextIO, *, as_json: bool) -> None:
+def _serve(run: "Run", out: Path, shell: "Shell", stdout: TextIO, *, watched: Path | None, as_json: bool) -> None:
     """Print how the AWS is found, then say what happens until Ctrl-C."""
     from aggregator.runtimes.local.serving import serve
+    from aggregator.runtimes.local.watching import Watcher
 
-    with ends_on_interrupt() as stop:
+    with ExitStack() as stack:
+        stop = stack.enter_context(ends_on_interrupt())
+        watcher = stack.enter_context(closing(Watcher(watched, out=out, upload=run.upload))) if watched else None
         for line in [json_text(shell.variables, indent=2)] if as_json else shell.lines:
             print(line, file=stdout, flush=True)
         words().print("serving until Ctrl-C; run the lines above in another shell to try commands there")
-        for happening in serve(run, out, stop):
+        for happening in serve(run, out, stop, watcher):
             words().print(_line(happening), markup=False)
 
 
@@ -177,11 +198,6 @@ def _print(summary: "Summary", out: Path, stdout: TextIO, *, serve: bool, as_jso
         words().print(_line(failure), markup=False)
     if len(summary.failures) > _MOST_FAILURES_SHOWN:
         words().print(f"and {len(summary.failures) - _MOST_FAILURES_SHOWN:,} more: --json lists them all")
-
-
-def _print_left_out(count: int) -> None:
-    if count:
-        words().print(f"left out {count:,}: links to folders, to nowhere or out of DIR, pipes and the like")
 
 
 def _write_line(file: TextIO | None, line: str) -> None:

@@ -182,10 +182,12 @@ def test_a_shell_takes_the_lines_as_they_are_and_forgets_what_leads_elsewhere() 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), "DIR is missing: name the folder of your files, or add --serve to begin without files"),
+        ((), "DIR is missing: name the folder of your files, or begin without files by --serve alone"),
+        (("--watch",), "DIR is missing: name the folder of your files, or begin without files by --serve alone"),
+        (("no such", "--watch"), "there is no such folder: no such"),
         (
             ("--serve", "--endpoint-url", "http://127.0.0.1:9"),
-            "--serve is for the embedded AWS: on an AWS that is already there, run aggregator worker",
+            "--serve and --watch are for the embedded AWS: on an AWS that is already there, run aggregator worker",
         ),
     ],
 )

@@ -1,7 +1,7 @@
 """
 Keep a run going: what arrives is bundled, and bundles are brought as they come, until it is stopped.
 
-    poll ▸ bring, until stopped; then until the queue is empty, or what is on it does not move
+    look ▸ poll ▸ bring, until stopped; then poll ▸ bring, until the queue is empty, or what is on it does not move
 """
 
 import threading
@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from aggregator.bundles.bundle import Bundle
 from aggregator.runtimes.local.run import Failure, Run, Step
+from aggregator.runtimes.local.watching import Watcher
 
 _QUIET, _LONGEST = 5.0, 60.0
 """Seconds without a message, and in all, after which a run that is to stop leaves what is on the queue."""
@@ -29,21 +30,21 @@ Happening = Brought | Failure | str
 """What is to be said to a person; a text is said as it is."""
 
 
-def serve(run: Run, out: Path, stop: threading.Event) -> Iterator[Happening]:
-    """Poll until `stop` is set and the queue is empty; what happens meanwhile."""
+def serve(run: Run, out: Path, stop: threading.Event, watcher: Watcher | None = None) -> Iterator[Happening]:
+    """Poll, and watch, until `stop` is set; then poll until the queue is empty. What happens meanwhile."""
     said = set[str]()
+    while not stop.is_set():
+        if watcher:
+            yield from watcher.look()
+        yield from _happenings(run, run.poll(), out, said)
+    if watcher:
+        yield from watcher.end()
     began = quiet = time.monotonic()
     while True:
-        stopping = stop.is_set()
         step = run.poll()
         yield from _happenings(run, step, out, said)
-        if not stopping:
-            began = time.monotonic()
-        if step.messages or not stopping:
-            quiet = time.monotonic()
-        if not stopping:
-            continue
         left, now = run.waiting(), time.monotonic()
+        quiet = now if step.messages else quiet
         if not left:
             return
         if now - quiet > _QUIET or now - began > _LONGEST:
