@@ -1,5 +1,6 @@
 """`aggregator local`: the handler that runs in Lambda, on a folder of files."""
 
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, closing
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from aggregator.runtimes.local.serving import Happening
 
 _MOST_FAILURES_SHOWN = 20
+
+_NAMES = "--name is 2 to 50 lowercase letters, digits and hyphens, and does not begin with a hyphen"
+"""What S3 and SQS take, with the longest of our endings."""
 
 
 def local(
@@ -62,6 +66,9 @@ def local(
     output folder are left out, and so are links to folders and links out of DIR. A second run into a folder needs
     --replace or --keep. Exit status 1 says that some file ended in the dead-letter queue.
 
+    The settings of the function are read from the environment. MAX_BUNDLE_INPUT_MB (100) is the most that a bundle
+    holds, so a larger file is rejected: set it to more than the size of your largest file.
+
     With --serve, the AWS and the handler run on until Ctrl-C. The lines on standard output are for another shell: there
     every other command, awscli and boto3 find this AWS. Write them to a file (aggregator local --serve --out bundles >
     here.sh), and read it there (. ./here.sh). Bundles come to the output folder as they are made. Ctrl-C finishes what
@@ -79,6 +86,8 @@ def local(
         raise LocalRunError(
             "--serve and --watch are for the embedded AWS: on an AWS that is already there, run aggregator worker"
         )
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{1,49}", name):
+        raise LocalRunError(_NAMES)
     found = _files(folder, out, serve=serve, watch=watch)
     earlier = _earlier(out, replace=replace, keep=keep or bool(endpoint_url))  # that AWS knows what it has bundled
     with ExitStack() as stack:

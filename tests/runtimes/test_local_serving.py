@@ -14,13 +14,11 @@ from typing import Any, NamedTuple
 
 import boto3
 import pytest
-from typer.testing import CliRunner
 
-from aggregator.commands.main import app
 from aggregator.reader import Bundle
 from aggregator.runtimes.local import serving
 from aggregator.runtimes.local.environment import shell_lines
-from aggregator.runtimes.local.run import Failure, Run, opened
+from aggregator.runtimes.local.run import Failure, Progress, Run, opened
 from aggregator.runtimes.local.serving import Brought, serve
 from tests.support.workers import until
 from tests.support.world import CREDENTIALS
@@ -153,6 +151,20 @@ def test_an_output_folder_that_cannot_be_written_is_said_once_and_tried_again(se
 
 
 @pytest.mark.integration
+def test_progress_counts_each_file_once_and_its_bytes(served: Served, tmp_path: Path) -> None:
+    files = {"a": tmp_path / "a", "empty": tmp_path / "empty", "broken.gz": tmp_path / "broken.gz"}
+    for path, body in zip(files.values(), (b"12345", b"", b"\x1f\x8b\x08 no gzip"), strict=True):
+        path.write_bytes(body)
+    seen: list[Progress] = []
+
+    served.run.aggregate(files, seen.append)
+
+    assert seen == sorted(seen)
+    assert (seen[0].files, seen[0].size) == (3, 16)
+    assert seen[-1] == Progress(3, 16, 3, 16)
+
+
+@pytest.mark.integration
 def test_only_bundles_are_brought(served: Served) -> None:
     bucket = served.variables["DISTRIBUTION_BUCKET_NAME"]
     for key in ("../outside", "notes.txt", "2026/11/28/16/../bundle-a.gz"):
@@ -177,25 +189,6 @@ def test_a_shell_takes_the_lines_as_they_are_and_forgets_what_leads_elsewhere() 
     found = json.loads(ran.stdout)
     assert (found["QUEUE_URL"], found["AWS_ENDPOINT_URL"]) == (odd, "http://127.0.0.1:1")
     assert set(found) & set(before) == {"HOME"}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        ((), "DIR is missing: name the folder of your files, or begin without files by --serve alone"),
-        (("--watch",), "DIR is missing: name the folder of your files, or begin without files by --serve alone"),
-        (("no such", "--watch"), "there is no such folder: no such"),
-        (
-            ("--serve", "--endpoint-url", "http://127.0.0.1:9"),
-            "--serve and --watch are for the embedded AWS: on an AWS that is already there, run aggregator worker",
-        ),
-    ],
-)
-def test_a_call_that_cannot_be_served_is_one_clear_line(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
-    ran = CliRunner().invoke(app, ["local", "--out", str(tmp_path / "out"), *arguments])
-
-    assert (ran.exit_code, ran.stdout, ran.stderr) == (2, "", f"aggregator: {said}\n")
-    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.integration

@@ -167,7 +167,7 @@ def test_a_folder_that_goes_and_comes_back_is_said_once(watched: Watched) -> Non
     watched.write("a", b"1")
     said += watched.look(2)
 
-    assert said == [f"cannot read {watched.folder}: No such file or directory"]
+    assert said == [f"there is no such folder: {watched.folder}"]
     assert watched.uploads.done == [("a", b"1")]
 
 

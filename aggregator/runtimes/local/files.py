@@ -9,6 +9,8 @@ from typing import NamedTuple
 from aggregator.exceptions import AggregatorError
 from aggregator.schemas import MAX_KEY_BYTES
 
+_NO_FOLDER = "there is no such folder: "
+
 
 class LocalRunError(AggregatorError):
     """The run cannot begin, or got stuck."""
@@ -37,9 +39,11 @@ def readable_files(folder: Path, *, out: Path) -> Files:
         with _noting(found.faults):
             path.open("rb").close()
     if found.faults:
-        raise LocalRunError(found.faults[0])
+        first, more = found.faults[0], len(found.faults) - 1
+        noun = "fault" if more == 1 else "faults"
+        raise LocalRunError(f"{first} (and {more:,} {noun} more)" if more else first)
     if not found.by_key:
-        raise LocalRunError("there are no files in " + str(folder))
+        raise LocalRunError(f"there are no files in {folder}: name another folder, or add --watch to wait for files")
     return found
 
 
@@ -48,10 +52,12 @@ def check_folder(folder: Path, *, out: Path) -> None:
     Return, if `folder` can be aggregated into `out`.
 
     Raises:
-        LocalRunError: there is no such folder, or it is `out` itself.
+        LocalRunError: there is no such folder, it is a file, or it is `out` itself.
     """
+    if folder.is_file():
+        raise LocalRunError(f"{folder} is a file: name the folder that it is in")
     if not folder.is_dir():
-        raise LocalRunError("there is no such folder: " + str(folder))
+        raise LocalRunError(_NO_FOLDER + str(folder))
     if folder.resolve() == out.resolve():
         raise LocalRunError("bundles cannot be written among the files that they are made of: name another --out")
 
@@ -91,7 +97,7 @@ def writable_folder(folder: Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise LocalRunError(f"cannot write to {folder}: {error.strerror}") from error
+        raise LocalRunError(f"cannot write to {folder}: {error.strerror}: name another --out") from error
 
 
 def _key(path: Path) -> str:
@@ -100,9 +106,9 @@ def _key(path: Path) -> str:
     try:
         key = name.decode()  # whatever encoding the locale has
     except UnicodeDecodeError:
-        raise LocalRunError("a file's name is not Unicode, so not an S3 key: " + repr(path.name)) from None
+        raise LocalRunError(f"a file's name is not Unicode, so not an S3 key: rename {path.name!r}") from None
     if len(name) > MAX_KEY_BYTES:
-        raise LocalRunError(f"a file's path is longer than the {MAX_KEY_BYTES:,} bytes of an S3 key: {key}")
+        raise LocalRunError(f"a file's path is longer than the {MAX_KEY_BYTES:,} bytes of an S3 key: shorten {key}")
     return key
 
 
@@ -110,8 +116,10 @@ def _walk(folder: Path, out: Path, faults: list[str]) -> Iterator[Path]:
     """All that is below `folder` but folders, and links to folders; nothing of `out`."""
 
     def note(error: OSError) -> None:
-        if error.filename == str(folder) or not isinstance(error, FileNotFoundError):
+        if not isinstance(error, FileNotFoundError):
             faults.append(_unreadable(error))
+        elif error.filename == str(folder):
+            faults.append(_NO_FOLDER + error.filename)
 
     for parent, folders, names in os.walk(folder, onerror=note):
         yield from (Path(parent, name) for name in names)
@@ -133,4 +141,4 @@ def _noting(faults: list[str]) -> Iterator[None]:
 
 
 def _unreadable(error: OSError) -> str:
-    return f"cannot read {error.filename}: {error.strerror}"
+    return f"cannot read {error.filename}: {error.strerror}: make it readable, or move it out of DIR"
