@@ -22,8 +22,9 @@ from aggregator.commands.console import (
 )
 
 if TYPE_CHECKING:
+    from aggregator.runtimes.local.environment import Shell
     from aggregator.runtimes.local.files import Files
-    from aggregator.runtimes.local.run import Progress, Run, Shell, Summary
+    from aggregator.runtimes.local.run import Progress, Run, Summary
     from aggregator.runtimes.local.serving import Happening
 
 _MOST_FAILURES_SHOWN = 20
@@ -82,13 +83,10 @@ def local(
     from aggregator.runtimes.local.run import opened
 
     serve = serve or watch
-    if endpoint_url and serve:
-        raise LocalRunError(
-            "--serve and --watch are for the embedded AWS: on an AWS that is already there, run aggregator worker"
-        )
-    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{1,49}", name):
-        raise LocalRunError(_NAMES)
+    _check_options(name, serve=serve, endpoint_url=endpoint_url)
     found = _files(folder, out, serve=serve, watch=watch)
+    if folder and watch and log and log.resolve().is_relative_to(folder.resolve()):
+        raise LocalRunError("--log FILE is in the folder that is watched: name a file elsewhere")
     earlier = _earlier(out, replace=replace, keep=keep or bool(endpoint_url))  # that AWS knows what it has bundled
     with ExitStack() as stack:
         stack.enter_context(ends_at_once())
@@ -112,6 +110,17 @@ def local(
         if serve:
             _serve(run, out, shell, stdout, watched=folder if watch else None, as_json=as_json)
     raise typer.Exit(FINDING if summary.failures and not serve else 0)
+
+
+def _check_options(name: str, *, serve: bool, endpoint_url: str | None) -> None:
+    from aggregator.runtimes.local.files import LocalRunError
+
+    if endpoint_url and serve:
+        raise LocalRunError(
+            "--serve and --watch are for the embedded AWS: on an AWS that is already there, run aggregator worker"
+        )
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{1,49}", name):
+        raise LocalRunError(_NAMES)
 
 
 def _files(folder: Path | None, out: Path, *, serve: bool, watch: bool) -> "Files":

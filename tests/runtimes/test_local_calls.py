@@ -46,6 +46,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "--name is 2 to 50 lowercase letters, digits and hyphens, and does not begin with a hyphen",
         ),
         (
+            "files --out out --watch --log files/handler.log",
+            "--log FILE is in the folder that is watched: name a file elsewhere",
+        ),
+        (
             "files --out out --serve --endpoint-url http://127.0.0.1:9",
             "--serve and --watch are for the embedded AWS: on an AWS that is already there, run aggregator worker",
         ),

@@ -167,14 +167,31 @@ def test_progress_counts_each_file_once_and_its_bytes(served: Served, tmp_path: 
 @pytest.mark.integration
 def test_only_bundles_are_brought(served: Served) -> None:
     bucket = served.variables["DISTRIBUTION_BUCKET_NAME"]
-    for key in ("../outside", "notes.txt", "2026/11/28/16/../bundle-a.gz"):
+    for key in ("../outside", "notes.txt", "2026/11/28/16/../bundle-a.gz", "2026/11/28/16/bundle-odd.gz"):
         boto3.client("s3").put_object(Bucket=bucket, Key=key, Body=b"no bundle")
+    served.put("a", b"{}")
+    served.stop.set()
+
+    odd, bundle = sorted(served.happenings(), key=lambda happening: isinstance(happening, Brought))
+
+    path = served.out / "2026/11/28/16/bundle-odd.gz"
+    assert odd == f"{path}: is not a bundle; somebody else put it into the bucket"
+    assert {path for path in served.out.parent.rglob("*") if path.is_file()} == {path, bundle.path}
+
+
+@pytest.mark.integration
+def test_a_bundle_that_is_deleted_before_it_is_brought_does_not_end_it(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = "2026/11/28/16/bundle-gone.gz"
+    listed = served.run._bundles
+    monkeypatch.setattr(served.run, "_bundles", lambda: [gone, *listed()])
     served.put("a", b"{}")
     served.stop.set()
 
     (bundle,) = served.happenings()
 
-    assert [path for path in served.out.parent.rglob("*") if path.is_file()] == [bundle.path]
+    assert bundle.members == 1
 
 
 def test_a_shell_takes_the_lines_as_they_are_and_forgets_what_leads_elsewhere() -> None:

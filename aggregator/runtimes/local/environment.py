@@ -8,6 +8,7 @@ import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from aggregator.runtimes.local.embedded import Credentials
 from aggregator.runtimes.local.stack import Stack
@@ -27,6 +28,13 @@ _EXPORTED = (
     *("DISTRIBUTION_BUCKET_NAME", "IDEMPOTENCY_TABLE_NAME", "IDEMPOTENCY_TTL_DAYS", "SERVICE_NAME", "LOG_LEVEL"),
 )
 """Variables of the function that a shell needs; the last three for `aggregator worker` alone."""
+
+
+class Shell(NamedTuple):
+    """How a shell finds the AWS of a run: variables, and lines that set them and unset what leads elsewhere."""
+
+    variables: dict[str, str]
+    lines: Sequence[str]
 
 
 @contextmanager
@@ -53,10 +61,11 @@ def function_environment(endpoint_url: str, name: str, credentials: Credentials 
         os.environ.update(before)
 
 
-def exports(function: Mapping[str, str], stack: Stack) -> dict[str, str]:
-    """The variables by which other commands, awscli and boto3 find the AWS of a run, from those of its function."""
+def shell(function: Mapping[str, str], stack: Stack, before: Mapping[str, str]) -> Shell:
+    """How a shell whose environment is `before` finds what the environment of a function names."""
     places = {"SOURCE_BUCKET_NAME": stack.source, "QUEUE_URL": stack.queue, "DEAD_LETTER_QUEUE_URL": stack.dead_letters}
-    return {**{name: function[name] for name in _EXPORTED}, **places}
+    variables = {**{name: function[name] for name in _EXPORTED}, **places}
+    return Shell(variables, shell_lines(variables, before))
 
 
 def shell_lines(variables: Mapping[str, str], before: Mapping[str, str]) -> Sequence[str]:

@@ -22,12 +22,12 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from aggregator import app
-from aggregator.aws import CommandClients, batches
+from aggregator.aws import CommandClients, batches, is_missing
 from aggregator.operations.ledger_reader import MOST_READS, LedgerReader
 from aggregator.pipeline.outcomes import Outcome
 from aggregator.runtimes.lines import Lines
 from aggregator.runtimes.local.embedded import Credentials
-from aggregator.runtimes.local.environment import exports, function_environment, shell_lines
+from aggregator.runtimes.local.environment import Shell, function_environment, shell
 from aggregator.runtimes.local.files import LocalRunError
 from aggregator.runtimes.local.stack import Stack, make_stack
 from aggregator.runtimes.polling import EventSourceMapping, LocalContext, Record
@@ -96,13 +96,6 @@ class Step(NamedTuple):
     failures: list[Failure]
 
 
-class Shell(NamedTuple):
-    """How a shell finds the AWS of a run: variables, and lines that set them and unset what leads elsewhere."""
-
-    variables: dict[str, str]
-    lines: Sequence[str]
-
-
 class Run:
     """The resources of a run, and the poller that invokes the handler."""
 
@@ -135,12 +128,9 @@ class Run:
     def bring(self) -> Iterator[tuple[str, int]]:
         """Write the bundles that are new below the output folder; their keys and sizes."""
         for key in self._bundles():
-            if key not in self._brought:
-                target = self._out / key
-                target.parent.mkdir(parents=True, exist_ok=True)
-                self._clients.s3.download_file(self.stack.distribution, key, str(target))
+            if key not in self._brought and (size := self._download(key)) is not None:
                 self._brought.add(key)
-                yield key, target.stat().st_size
+                yield key, size
 
     def waiting(self) -> int:
         """How many messages are on the queue, in hand or not."""
@@ -223,6 +213,18 @@ class Run:
         dynamodb = self._clients.dynamodb
         return LedgerReader(dynamodb, table=table, distribution=distribution, scope="key", now=time.time())
 
+    def _download(self, key: str) -> int | None:
+        """The size of a bundle that is brought; None, if it was deleted since it was listed."""
+        target = self._out / key
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._clients.s3.download_file(self.stack.distribution, key, str(target))
+        except ClientError as error:
+            if is_missing(error):
+                return None
+            raise
+        return target.stat().st_size
+
     def _bundles(self) -> list[str]:
         pages = self._clients.s3.get_paginator("list_objects_v2").paginate(Bucket=self.stack.distribution)
         listed = (each["Key"] for page in pages for each in page.get("Contents", []))
@@ -256,8 +258,7 @@ def opened(
     ):
         clients = CommandClients.build(UPLOADERS + 2, attempts=3, session=boto3.Session())
         stack = make_stack(clients, name, visibility_timeout=6 * _FUNCTION_SECONDS, receives=_RECEIVES)
-        variables = exports(os.environ, stack)
-        yield Run(clients, stack, out, invoke or _invoke), Shell(variables, shell_lines(variables, before))
+        yield Run(clients, stack, out, invoke or _invoke), shell(os.environ, stack, before)
 
 
 def run(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from aggregator.bundles.bundle import Bundle
+from aggregator.exceptions import AggregatorError
 from aggregator.runtimes.local.run import Failure, Run, Step
 from aggregator.runtimes.local.watching import Watcher
 
@@ -59,10 +60,18 @@ def _happenings(run: Run, step: Step, out: Path, said: set[str]) -> Iterator[Hap
         yield f"{key!r}: overwritten; its bundle keeps the version that came first"
     try:
         for bundle, size in run.bring():
-            with Bundle.open(out / bundle) as opened:
-                yield Brought(out / bundle, len(opened), size)
+            yield _opened(out / bundle, size)
     except OSError as error:
         fault = f"cannot write to {out}, and will try again: {error.strerror}"
         if fault not in said:
             said.add(fault)
             yield fault
+
+
+def _opened(path: Path, size: int) -> Happening:
+    """A bundle with the number of its members, or that it is not a bundle."""
+    try:
+        with Bundle.open(path) as bundle:
+            return Brought(path, len(bundle), size)
+    except AggregatorError:
+        return f"{path}: is not a bundle; somebody else put it into the bucket"
