@@ -76,7 +76,7 @@ def local(
     is on the queue, and the exit status is 0; a second one ends at once.
 
     With --watch, each file below DIR is uploaded when two looks, a second apart, find it unchanged. A file that changes
-    after it is bundled is overwritten: this is said, and its bundle keeps the version that came first.
+    after it is bundled is overwritten: a key is bundled once, so its bundle stays as it is, and this is said.
     """
     from aggregator.runtimes.local.embedded import EmbeddedAws
     from aggregator.runtimes.local.files import LocalRunError, left_out_in_words

@@ -131,7 +131,7 @@ def test_an_object_that_changes_after_it_is_bundled_is_said_to_be_overwritten(se
     served.put("a", b"second")
     said = next(happenings)
 
-    assert said == "'a': overwritten; its bundle keeps the version that came first"
+    assert said == "'a': overwritten; a key is bundled once, so its bundle stays as it is"
     with Bundle.open(first.path) as bundle:
         assert bundle["a"] == b"first"
 

@@ -220,7 +220,7 @@ def test_a_watched_folder_becomes_bundles_as_its_files_come_until_ctrl_c(tmp_pat
     bundles = [Path(line.partition(": ")[0]) for line in said if line.startswith(str(out))]
     assert process.returncode == 0
     assert [_members(bundle) for bundle in bundles] == [{"before": b"1"}, {"after": b"2"}]
-    assert "'before': overwritten; its bundle keeps the version that came first\n" in said
+    assert "'before': overwritten; a key is bundled once, so its bundle stays as it is\n" in said
     assert len(said) == len(["serving", "bundle", "overwritten", "bundle", "ending"])
 
 

@@ -57,7 +57,7 @@ def _happenings(run: Run, step: Step, out: Path, said: set[str]) -> Iterator[Hap
     """What a step did; a folder that cannot be written is said once, and tried again."""
     yield from step.failures
     for key in step.overwritten:
-        yield f"{key!r}: overwritten; its bundle keeps the version that came first"
+        yield f"{key!r}: overwritten; a key is bundled once, so its bundle stays as it is"
     try:
         for bundle, size in run.bring():
             yield _opened(out / bundle, size)

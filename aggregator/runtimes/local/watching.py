@@ -18,7 +18,7 @@ State = tuple[int, int, int]
 """When a file was changed last, its size and its inode: a change of any is another version."""
 
 _UPLOADERS = 8
-_SHARE = 4
+_SHARE = 9
 """How many times longer than a look takes nobody looks: a folder of many files does not slow the run down."""
 
 
