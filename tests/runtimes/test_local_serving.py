@@ -10,7 +10,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import boto3
 import pytest
@@ -22,6 +22,9 @@ from aggregator.runtimes.local.run import Failure, Progress, Run, opened
 from aggregator.runtimes.local.serving import Brought, serve
 from tests.support.workers import until
 from tests.support.world import CREDENTIALS
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs.client import SQSClient
 
 
 class Served(NamedTuple):
@@ -209,22 +212,25 @@ def test_a_shell_takes_the_lines_as_they_are_and_forgets_what_leads_elsewhere() 
 
 
 @pytest.mark.integration
-def test_the_first_ctrl_c_finishes_and_the_second_ends_at_once(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "aggregator", "local", "--serve", "--json", "--out", str(tmp_path)]
+def test_files_are_bundled_first_then_one_ctrl_c_finishes_and_a_second_ends_at_once(tmp_path: Path) -> None:
+    files, out = tmp_path / "files", tmp_path / "out"
+    files.mkdir()
+    (files / "a").write_bytes(b"{}")
+    command = [sys.executable, "-m", "aggregator", "local", str(files), "--serve", "--json", "--out", str(out)]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
         assert process.stdout
         assert process.stderr
         variables = json.loads("".join(iter(process.stdout.readline, "}\n")) + "}")
-        given = {name: variables[name.upper()] for name in ("aws_access_key_id", "aws_secret_access_key")}
-        sqs = boto3.client("sqs", endpoint_url=variables["AWS_ENDPOINT_URL"], region_name="us-east-1", **given)
+        sqs = _sqs(variables)
         sqs.send_message(QueueUrl=variables["QUEUE_URL"], MessageBody="later", DelaySeconds=900)
 
         def interrupt() -> bool:
             os.killpg(process.pid, signal.SIGINT)  # as a terminal does
             return process.poll() is not None
 
+        summary = list(iter(process.stderr.readline, f"{next(out.rglob('*.gz'))}\n"))
         said = [process.stderr.readline()]
         interrupt()
         said.append(process.stderr.readline())
@@ -232,8 +238,19 @@ def test_the_first_ctrl_c_finishes_and_the_second_ends_at_once(tmp_path: Path) -
         until(interrupt)
         said += process.stderr.readlines()
 
+    assert summary[0] == "files       1 (2 bytes)\n"
     assert answer["ResponseMetadata"]["HTTPStatusCode"] == 200
     assert process.returncode == 130
     assert said[0] == "serving until Ctrl-C; run the lines above in another shell to try commands there\n"
     assert said[1] == "ending: what is under way still arrives\n"
     assert said[-1] == "interrupted: the run is not complete\n"
+
+
+def _sqs(variables: dict[str, str]) -> "SQSClient":
+    return boto3.client(
+        "sqs",
+        endpoint_url=variables["AWS_ENDPOINT_URL"],
+        region_name=variables["AWS_DEFAULT_REGION"],
+        aws_access_key_id=variables["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=variables["AWS_SECRET_ACCESS_KEY"],
+    )

@@ -185,14 +185,15 @@ def test_at_the_end_uploads_that_began_are_finished_and_what_is_not_uploaded_is_
     list(watched.watcher.look())
     watched.write("b", b"2")
     list(watched.watcher.look())
+    watched.write("c", b"3")
 
     said = list(watched.watcher.end())
 
     assert watched.uploads.done == [("a", b"1")]
-    assert said == ["files not uploaded: 1; run again with --replace to bundle all"]
+    assert said == ["files not uploaded: 2; run again with --replace to bundle all"]
 
 
-def test_nobody_looks_oftener_than_is_useful(watched: Watched) -> None:
+def test_a_look_before_its_time_does_nothing(watched: Watched) -> None:
     watcher = Watcher(watched.folder, out=watched.folder / "out", upload=watched.uploads, every=3600)
     watched.write("a", b"1")
 

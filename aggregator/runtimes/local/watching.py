@@ -10,6 +10,7 @@ should rename the file into the folder when it is complete.
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from aggregator.runtimes.local.files import Files, left_out_in_words, look
@@ -19,11 +20,11 @@ State = tuple[int, int, int]
 
 _UPLOADERS = 8
 _SHARE = 9
-"""How many times longer than a look takes nobody looks: a folder of many files does not slow the run down."""
+"""How many times as long as a look the pause after it is: a folder of many files takes a tenth of a core at most."""
 
 
 class Watcher:
-    """Looks at `folder`, no oftener than `every` seconds, and uploads what two looks find unchanged."""
+    """Looks at `folder`, at most once in `every` seconds, and uploads what two looks find unchanged."""
 
     def __init__(self, folder: Path, *, out: Path, upload: Callable[[str, Path], None], every: float = 1.0) -> None:
         self._folder, self._out, self._upload, self._every = folder, out, upload, every
@@ -41,7 +42,7 @@ class Watcher:
         if began < self._next:
             return
         found = look(self._folder, out=self._out)
-        states = {key: state for key, path in found.by_key.items() if (state := _state(path))}
+        states = _states(found)
         for key, state in states.items():
             if state == self._last.get(key) and state != self._uploaded.get(key) and key not in self._under_way:
                 self._under_way[key] = state, self._uploaders.submit(self._upload, key, found.by_key[key])
@@ -52,14 +53,15 @@ class Watcher:
         yield from self._news(found)
 
     def close(self) -> None:
-        """Begin no upload any more."""
+        """Start no further upload."""
         self._uploaders.shutdown(wait=False, cancel_futures=True)
 
     def end(self) -> Iterator[str]:
-        """Finish the uploads that have begun; a line about what is not uploaded."""
+        """Finish the uploads that have begun; a line about what is there and not uploaded."""
         self._uploaders.shutdown(cancel_futures=True)
         yield from self._finished()
-        if left := sum(state != self._uploaded.get(key) for key, state in self._last.items()):
+        found = _states(look(self._folder, out=self._out))
+        if left := sum(state != self._uploaded.get(key) for key, state in found.items()):
             yield f"files not uploaded: {left:,}; run again with --replace to bundle all"
 
     def _finished(self) -> Iterator[str]:
@@ -91,10 +93,11 @@ class Watcher:
             yield line
 
 
-def _state(path: Path) -> State | None:
-    """The state of a file; None, if it is not there any more."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size, status.st_ino
+def _states(files: Files) -> dict[str, State]:
+    """The state of each file by its key, without those that are deleted meanwhile."""
+    states = {}
+    for key, path in files.by_key.items():
+        with suppress(OSError):
+            status = path.stat()
+            states[key] = status.st_mtime_ns, status.st_size, status.st_ino
+    return states
