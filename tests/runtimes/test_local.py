@@ -191,50 +191,6 @@ def test_settings_of_the_environment_are_kept(folder: Path, tmp_path: Path, embe
     assert ran.summary["failures"] == []
 
 
-@pytest.mark.parametrize(
-    "wrong", ["missing folder", "a file", "empty folder", "output is a file", "output is it", "a long path"]
-)
-def test_a_wrong_call_is_one_clear_line_and_nothing_half_done(folder: Path, tmp_path: Path, wrong: str) -> None:
-    (tmp_path / "nothing").mkdir()
-    long = tmp_path.joinpath("long", *["e" * 250] * 5)
-    long.mkdir(parents=True)
-    (long / "file").touch()
-    out = tmp_path / "out"
-    given = {
-        "missing folder": (tmp_path / "no-such-folder", out),
-        "a file": (folder / "packed.gz", out),
-        "empty folder": (tmp_path / "nothing", out),
-        "output is a file": (folder, folder / "packed.gz"),
-        "output is it": (folder, folder / "deep" / ".."),
-        "a long path": (tmp_path / "long", out),
-    }[wrong]
-
-    ran = _aggregator("local", given[0], "--out", given[1])
-
-    assert (ran.status, ran.out, len(ran.err.splitlines())) == (2, "", 1)
-    assert ran.err.startswith("aggregator: ")
-    assert not out.exists()
-
-
-def test_an_output_folder_that_cannot_be_written_is_one_clear_line(folder: Path) -> None:
-    ran = _aggregator("local", folder, "--out", "/proc/self/out")
-
-    assert (ran.status, ran.out, len(ran.err.splitlines())) == (2, "", 1)
-    assert ran.err.startswith("aggregator: cannot write to /proc/self/out: ")
-
-
-def test_a_name_that_is_no_unicode_is_one_clear_line(folder: Path, tmp_path: Path) -> None:
-    with open(os.fsencode(folder) + b"/\xff.json", "wb") as file:  # noqa: PTH123 - a name that Path cannot write
-        file.write(b"1")
-
-    ran = _aggregator("local", folder, "--out", tmp_path / "out")
-
-    assert (ran.status, ran.err.splitlines()) == (
-        2,
-        ["aggregator: a file's name is not Unicode, so not an S3 key: '\\udcff.json'"],
-    )
-
-
 def test_an_endpoint_where_nobody_listens_is_one_clear_line(folder: Path, tmp_path: Path) -> None:
     ran = _aggregator("local", folder, "--out", tmp_path / "out", "--endpoint-url", "http://127.0.0.1:9")
 

@@ -90,6 +90,8 @@ class EmbeddedAws:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             cwd=self._folder,
+            start_new_session=True,  # Ctrl-C is for its parent, which may still need it
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # the same on Windows
         )
         try:
             self._wait()

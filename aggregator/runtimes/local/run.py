@@ -2,7 +2,7 @@
 The same handler on your own files: upload a folder, let notifications flow, bring the bundles back.
 
     folder ──PUT──▶ source bucket ──▶ queue ──▶ handler ──▶ distribution bucket ──▶ output folder
-                                        └──▶ dead-letter queue ──▶ failures, with reasons
+                                        └──▶ dead-letter queue: failures, with reasons
 
 Everything runs as it does on AWS but for two things: a failed message comes back after a second, not after the
 visibility time-out, and goes to the dead-letter queue after three receives.
@@ -10,6 +10,7 @@ visibility time-out, and goes to the dead-letter queue after three receives.
 
 import contextlib
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,34 +22,32 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from aggregator import app
-from aggregator.aws import CommandClients
-from aggregator.operations.ledger_reader import LedgerReader
+from aggregator.aws import CommandClients, batches, is_missing
+from aggregator.operations.ledger_reader import MOST_READS, LedgerReader
+from aggregator.pipeline.outcomes import Outcome
 from aggregator.runtimes.lines import Lines
 from aggregator.runtimes.local.embedded import Credentials
+from aggregator.runtimes.local.environment import Shell, function_environment, shell
 from aggregator.runtimes.local.files import LocalRunError
 from aggregator.runtimes.local.stack import Stack, make_stack
-from aggregator.runtimes.polling import EventSourceMapping, LocalContext
+from aggregator.runtimes.polling import EventSourceMapping, LocalContext, Record
 from aggregator.schemas import BODY
 
 if TYPE_CHECKING:
-    from mypy_boto3_s3.client import S3Client
+    from aggregator.operations.ledger_reader import RejectionRecord
 
-_UPLOADERS = 8
+UPLOADERS = 8
+
 _FUNCTION_SECONDS = 120
 _RECEIVES = 3
 _PATIENCE = 60.0
 """Seconds without any progress after which a run is given up."""
 
+_BUNDLE = re.compile(r"\d{4}/\d\d/\d\d/\d\d/bundle-[\w-]+\.gz")
+"""The key of a bundle: nothing else that is put into the bucket is brought, so no key leads out of the folder."""
 
-_ANY = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local", "AWS_DEFAULT_REGION": "us-east-1"}
-_OWN = {
-    "AWS_DEFAULT_REGION": "us-east-1",
-    "AWS_CONFIG_FILE": os.devnull,
-    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-    "AWS_EC2_METADATA_DISABLED": "true",
-}
-_OURS = {"ARCHIVE_BUCKET_NAME", "IDEMPOTENCY_SCOPE"}
-"""Settings that are of a deployment and not of a run."""
+_REMEDIES = {"oversized_member": ": set MAX_BUNDLE_INPUT_MB to more than its size in MB"}
+"""What to do about a rejection, by its reason."""
 
 
 class Failure(NamedTuple):
@@ -72,146 +71,233 @@ class Summary(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """How far a run is: files uploaded, and files that are bundled, repeated or failed."""
+    """How far a run is: files and their bytes, and how much of them is bundled, repeated or failed."""
 
     files: int
-    uploaded: int
-    done: int
+    size: int
+    files_done: int
+    size_done: int
 
 
 class Invoked(NamedTuple):
-    """What the handler answered, and the figures of its report."""
+    """What the handler answered, the figures of its report, and the objects that were bundled before they changed."""
 
     response: Any
     figures: Mapping[str, float]
+    overwritten: Sequence[str] = ()
 
 
-def run(
-    files: Mapping[str, Path],
+class Step(NamedTuple):
+    """One batch: messages; keys that are acknowledged, those of them that are overwritten, and what fails for good."""
+
+    messages: int
+    acknowledged: list[str]
+    overwritten: list[str]
+    failures: list[Failure]
+
+
+class Run:
+    """The resources of a run, and the poller that invokes the handler."""
+
+    def __init__(
+        self,
+        clients: CommandClients,
+        stack: Stack,
+        out: Path,
+        invoke: Callable[[dict[str, Any]], Invoked],
+    ) -> None:
+        self.figures: Counter[str] = Counter()
+        self.stack = stack
+        self._clients, self._out, self._invoke = clients, out, invoke
+        self._brought = set(self._bundles())
+        self._failed, self._overwritten = list[Record](), list[str]()
+        self._mapping = EventSourceMapping(clients.sqs, stack.queue, self._handle, retry_after=1)
+
+    def poll(self) -> Step:
+        """Hand one batch to the handler, if messages are there within a second."""
+        self._failed, self._overwritten = [], []
+        polled = self._mapping.poll()
+        acknowledged = [key for body in polled.deleted for key in _keys(body)]
+        return Step(len(polled.deleted) + polled.kept, acknowledged, self._overwritten, self._failures())
+
+    def upload(self, key: str, path: Path) -> None:
+        """Put a file into the source bucket."""
+        with path.open("rb") as body:
+            self._clients.s3.put_object(Bucket=self.stack.source, Key=key, Body=body)
+
+    def bring(self) -> Iterator[tuple[str, int]]:
+        """Write the bundles that are new below the output folder; their keys and sizes."""
+        for key in self._bundles():
+            if key not in self._brought and (size := self._download(key)) is not None:
+                self._brought.add(key)
+                yield key, size
+
+    def waiting(self) -> int:
+        """How many messages are on the queue, in hand or not."""
+        names: Any = [f"ApproximateNumberOfMessages{state}" for state in ("", "NotVisible", "Delayed")]
+        found: Any = self._clients.sqs.get_queue_attributes(QueueUrl=self.stack.queue, AttributeNames=names)
+        return sum(map(int, found["Attributes"].values()))
+
+    def aggregate(self, files: Mapping[str, Path], report: Callable[[Progress], object] = lambda _: None) -> Summary:
+        """
+        Upload `files` and bundle them, until each is bundled, repeated or failed; `report` gets the progress.
+
+        Raises:
+            LocalRunError: nothing moves any more, or the AWS does not do what it is asked.
+        """
+        began, sizes = time.monotonic(), {key: path.stat().st_size for key, path in files.items()}
+        failures = self._aggregate(files, sizes, report)
+        seconds = time.monotonic() - began
+        brought = list(self.bring())
+        repeated = self.figures["Duplicates"] + self.figures["Overwritten"]
+        return Summary(
+            len(files),
+            sum(sizes.values()),
+            [key for key, _ in brought],
+            sum(size for _, size in brought),
+            self.figures["MembersBundled"],
+            repeated,
+            failures,
+            round(seconds, 2),
+        )
+
+    def _aggregate(
+        self, files: Mapping[str, Path], sizes: Mapping[str, int], report: Callable[[Progress], object]
+    ) -> list[Failure]:
+        waiting, failures, moved, uploaded = set(files), list[Failure](), time.monotonic(), 0
+        size, left = sum(sizes.values()), sum(sizes.values())
+        with ThreadPoolExecutor(UPLOADERS) as uploaders:
+            uploads = [uploaders.submit(self.upload, key, path) for key, path in files.items()]
+            try:
+                while waiting:
+                    step = self.poll()
+                    failed = [failure for failure in step.failures if failure.key in waiting]
+                    gone = waiting.intersection([*step.acknowledged, *(failure.key for failure in failed)])
+                    waiting -= gone
+                    left -= sum(sizes[key] for key in gone)
+                    failures += failed
+                    before, uploaded = uploaded, sum(upload.done() and upload.result() is None for upload in uploads)
+                    report(Progress(len(files), size, len(files) - len(waiting), size - left))
+                    if gone or before < uploaded:
+                        moved = time.monotonic()
+                    elif time.monotonic() - moved > _PATIENCE:
+                        raise LocalRunError("nothing has moved for a minute; files still waiting", files=len(waiting))
+            finally:
+                uploaders.shutdown(cancel_futures=True)
+        return failures
+
+    def _handle(self, event: dict[str, Any]) -> Any:
+        """Invoke the handler, and keep in mind what its answer, or its failure, sends to the dead-letter queue."""
+        last = [each for each in event["Records"] if int(each["attributes"]["ApproximateReceiveCount"]) >= _RECEIVES]
+        self._failed = last
+        invoked = self._invoke(event)
+        kept = {failure["itemIdentifier"] for failure in invoked.response["batchItemFailures"]}
+        self._failed = [record for record in last if record["messageId"] in kept]
+        self._overwritten += invoked.overwritten
+        self.figures.update(invoked.figures)
+        return invoked.response
+
+    def _failures(self) -> list[Failure]:
+        """What goes to the dead-letter queue now, with the reason that the ledger keeps."""
+        known: dict[str, RejectionRecord] = {}
+        for some in batches(self._failed, MOST_READS):
+            known |= self._ledger().rejections_of([record["messageId"] for record in some])
+        return [
+            Failure(key, _reason(known.get(record["messageId"])))
+            for record in self._failed
+            for key in _announced(record)
+        ]
+
+    def _ledger(self) -> LedgerReader:
+        table, distribution = self.stack.table, self.stack.distribution
+        dynamodb = self._clients.dynamodb
+        return LedgerReader(dynamodb, table=table, distribution=distribution, scope="key", now=time.time())
+
+    def _download(self, key: str) -> int | None:
+        """The size of a bundle that is brought; None, if it was deleted since it was listed."""
+        target = self._out / key
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._clients.s3.download_file(self.stack.distribution, key, str(target))
+        except ClientError as error:
+            if is_missing(error):
+                return None
+            raise
+        return target.stat().st_size
+
+    def _bundles(self) -> list[str]:
+        pages = self._clients.s3.get_paginator("list_objects_v2").paginate(Bucket=self.stack.distribution)
+        listed = (each["Key"] for page in pages for each in page.get("Contents", []))
+        return [key for key in listed if _BUNDLE.fullmatch(key)]
+
+
+@contextlib.contextmanager
+def opened(
     out: Path,
     *,
     endpoint_url: str,
     name: str,
     credentials: Credentials | None = None,
-    invoke: "Callable[[dict[str, Any]], Invoked] | None" = None,
+    invoke: Callable[[dict[str, Any]], Invoked] | None = None,
     log: Callable[[str], object] = lambda _: None,
-    report: Callable[[Progress], object] = lambda _: None,
-) -> Summary:
+) -> Iterator[tuple[Run, Shell]]:
     """
-    Aggregate `files` on the AWS at `endpoint_url` and write the bundles below `out`.
+    A run on the AWS at `endpoint_url` whose bundles come below `out`, and how a shell finds its AWS.
 
     `name` begins the name of every resource, which is made if it is not there; `credentials` are those of an AWS that
     was started for the run, so nothing that the environment says about another one counts; `invoke` runs the handler,
-    by default in this process; `log` is given each line that the handler logs, `report` the progress.
+    by default in this process; `log` is given each line that the handler logs.
+
+    Raises:
+        LocalRunError: the AWS does not do what it is asked.
+    """
+    with (
+        function_environment(endpoint_url, name, credentials) as before,
+        contextlib.redirect_stdout(Lines(lambda line: log(line.rstrip("\n")))),
+        _translated(),
+    ):
+        clients = CommandClients.build(UPLOADERS + 2, attempts=3, session=boto3.Session())
+        stack = make_stack(clients, name, visibility_timeout=6 * _FUNCTION_SECONDS, receives=_RECEIVES)
+        yield Run(clients, stack, out, invoke or _invoke), shell(os.environ, stack, before)
+
+
+def run(
+    files: Mapping[str, Path], out: Path, *, report: Callable[[Progress], object] = lambda _: None, **options: Any
+) -> Summary:
+    """
+    Aggregate `files` and write the bundles below `out`, by a run that is `opened` with `options`.
 
     Raises:
         LocalRunError: nothing moves any more, or the AWS does not do what it is asked.
     """
-    figures: Counter[str] = Counter()
-
-    def counted(event: dict[str, Any]) -> Any:
-        response, told = (invoke or _invoke)(event)
-        figures.update(told)
-        return response
-
-    with (
-        _environment(endpoint_url, name, credentials),
-        contextlib.redirect_stdout(Lines(lambda line: log(line.rstrip("\n")))),
-        _translated(),
-    ):
-        clients = CommandClients.build(_UPLOADERS + 2, attempts=3, session=boto3.Session())
-        stack = make_stack(clients, name, visibility_timeout=6 * _FUNCTION_SECONDS, receives=_RECEIVES)
-        began = time.monotonic()
-        earlier = set(_bundles(clients.s3, stack.distribution))
-        failures = _aggregate(files, clients, stack, counted, report)
-        seconds = time.monotonic() - began
-        bundles = [key for key in _bundles(clients.s3, stack.distribution) if key not in earlier]
-        bytes_out = sum(_download(clients.s3, stack.distribution, key, out) for key in bundles)
-    bytes_in = sum(path.stat().st_size for path in files.values())
-    repeated = figures["Duplicates"] + figures["Overwritten"]
-    return Summary(
-        len(files), bytes_in, bundles, bytes_out, figures["MembersBundled"], repeated, failures, round(seconds, 2)
-    )
-
-
-def _aggregate(
-    files: Mapping[str, Path],
-    clients: CommandClients,
-    stack: Stack,
-    invoke: Callable[[dict[str, Any]], Any],
-    report: Callable[[Progress], object],
-) -> list[Failure]:
-    """Upload while a poller invokes the handler, until every file is bundled, repeated or failed."""
-    waiting, failures, moved = set(files), list[Failure](), time.monotonic()
-    mapping = EventSourceMapping(clients.sqs, stack.queue, invoke, retry_after=1)
-    with ThreadPoolExecutor(_UPLOADERS) as uploaders:
-        uploads = [uploaders.submit(_upload, clients.s3, stack.source, key, path) for key, path in files.items()]
-        try:
-            while waiting:
-                before = len(waiting)
-                waiting.difference_update(*map(_keys, mapping.poll().deleted))
-                failures += _failures(clients, stack, waiting)
-                uploaded = [upload for upload in uploads if upload.done()]
-                for upload in uploaded:
-                    upload.result()
-                report(Progress(len(files), len(uploaded), len(files) - len(waiting)))
-                if len(waiting) < before or len(uploaded) < len(uploads):
-                    moved = time.monotonic()
-                elif time.monotonic() - moved > _PATIENCE:
-                    raise LocalRunError("nothing has moved for a minute; files still waiting", files=len(waiting))
-        finally:
-            uploaders.shutdown(cancel_futures=True)
-    return failures
+    with opened(out, **options) as (opened_run, _):
+        return opened_run.aggregate(files, report)
 
 
 def _invoke(event: dict[str, Any]) -> Invoked:
     context: Any = LocalContext(function="aggregator-local", seconds=_FUNCTION_SECONDS)
-    processed = app.process(event, context)
-    return Invoked(processed.response, processed.report.figures())
+    response, report = app.process(event, context)
+    wanted = (each for one in report.parsed for each in one.envelope.wanted)
+    overwritten = [each.ref.key for each in wanted if report.result.outcomes[each.id] is Outcome.OVERWRITTEN]
+    return Invoked(response, report.figures(), overwritten)
 
 
 def _keys(body: str) -> list[str]:
     return [ref.key for ref in BODY.validate_json(body).objects()]
 
 
-def _failures(clients: CommandClients, stack: Stack, waiting: set[str]) -> list[Failure]:
-    """What has come to the dead-letter queue, with the reason that the ledger kept."""
-    failures = []
-    answer = clients.sqs.receive_message(QueueUrl=stack.dead_letters, MaxNumberOfMessages=10)
-    messages = answer.get("Messages", [])
-    refused = _ledger(clients, stack).rejections_of([message["MessageId"] for message in messages])
-    for message in messages:
-        known = refused.get(message["MessageId"])
-        reason = known.message if known else f"not bundled in {_RECEIVES} attempts"
-        for key in _keys(message["Body"]):
-            if key in waiting:
-                waiting.discard(key)
-                failures.append(Failure(key, reason))
-        clients.sqs.delete_message(QueueUrl=stack.dead_letters, ReceiptHandle=message["ReceiptHandle"])
-    return failures
+def _announced(record: Record) -> list[str]:
+    """The keys that a message announces; a name for it, if it is not a notification."""
+    try:
+        return _keys(record["body"])
+    except ValueError:
+        return [f"message {record['messageId']}"]
 
 
-def _ledger(clients: CommandClients, stack: Stack) -> LedgerReader:
-    return LedgerReader(
-        clients.dynamodb, table=stack.table, distribution=stack.distribution, scope="key", now=time.time()
-    )
-
-
-def _upload(s3: "S3Client", bucket: str, key: str, path: Path) -> None:
-    with path.open("rb") as body:
-        s3.put_object(Bucket=bucket, Key=key, Body=body)
-
-
-def _bundles(s3: "S3Client", bucket: str) -> Sequence[str]:
-    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket)
-    return [listed["Key"] for page in pages for listed in page.get("Contents", [])]
-
-
-def _download(s3: "S3Client", bucket: str, key: str, out: Path) -> int:
-    target = out / key
-    target.parent.mkdir(parents=True, exist_ok=True)
-    s3.download_file(bucket, key, str(target))
-    return target.stat().st_size
+def _reason(rejection: "RejectionRecord | None") -> str:
+    if rejection is None:
+        return f"not bundled in {_RECEIVES} attempts: --log FILE shows why"
+    return rejection.message + _REMEDIES.get(rejection.reason, "")
 
 
 @contextlib.contextmanager
@@ -221,41 +307,3 @@ def _translated() -> Iterator[None]:
         yield
     except (ClientError, BotoCoreError) as error:
         raise LocalRunError(str(error)) from error
-
-
-@contextlib.contextmanager
-def _environment(endpoint_url: str, name: str, credentials: Credentials | None) -> Iterator[None]:
-    """
-    The environment of the function: where it works is given; what the user has set of how it works is kept.
-
-    On an AWS of our own, which has `credentials`, nothing else is kept of AWS's, Powertools' and proxies' variables,
-    and no file of AWS's is read.
-    """
-    before, own = dict(os.environ), _of_our_own(credentials)
-    os.environ.clear()
-    os.environ.update({name: value for name, value in before.items() if not _is_elsewhere(name, own=own is not None)})
-    for variable, value in {**(own or _ANY), "LOG_LEVEL": "INFO", "IDEMPOTENCY_TTL_DAYS": "30"}.items():
-        os.environ.setdefault(variable, value)
-    os.environ["AWS_ENDPOINT_URL"] = endpoint_url
-    os.environ["DISTRIBUTION_BUCKET_NAME"] = f"{name}-distribution"
-    os.environ["IDEMPOTENCY_TABLE_NAME"] = f"{name}-ledger"
-    os.environ.setdefault("SERVICE_NAME", name)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-
-
-def _of_our_own(credentials: Credentials | None) -> dict[str, str] | None:
-    if credentials is None:
-        return None
-    key, secret = credentials
-    return {**_OWN, "AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret}
-
-
-def _is_elsewhere(variable: str, *, own: bool) -> bool:
-    """Whether a variable might lead the function, or what it reports, elsewhere."""
-    if own:
-        return variable.startswith(("AWS_", "POWERTOOLS_")) or variable.lower().endswith("_proxy") or variable in _OURS
-    return variable.startswith("AWS_ENDPOINT_URL_") or variable in {*_OURS, "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"}

@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from botocore.exceptions import ClientError
 
 from aggregator.aws import CommandClients
+from aggregator.runtimes.local.files import LocalRunError
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
     from mypy_boto3_s3.client import S3Client
     from mypy_boto3_sqs.client import SQSClient
+
+_TAKEN = {"BucketAlreadyExists", "QueueAlreadyExists", "QueueNameExists"}
+"""How services say that somebody else has a name, or a queue with other settings."""
 
 
 class Stack(NamedTuple):
@@ -26,14 +30,19 @@ class Stack(NamedTuple):
 
 
 def make_stack(clients: CommandClients, name: str, *, visibility_timeout: int, receives: int) -> Stack:
-    """Make the resources that are missing; the queue's time-out in seconds."""
+    """
+    Make the resources that are missing; the queue's time-out in seconds.
+
+    Raises:
+        LocalRunError: somebody else has one of their names.
+    """
     dead_letters = _queue(clients.sqs, f"{name}-dead-letters", {})
     redrive = {"deadLetterTargetArn": _arn(clients.sqs, dead_letters), "maxReceiveCount": receives}
     settings = {"VisibilityTimeout": str(visibility_timeout), "RedrivePolicy": json.dumps(redrive)}
     queue = _queue(clients.sqs, name, settings)
     stack = Stack(f"{name}-source", f"{name}-distribution", f"{name}-ledger", queue, dead_letters)
     for bucket in (stack.source, stack.distribution):
-        with _already("BucketAlreadyOwnedByYou"):
+        with _already("BucketAlreadyOwnedByYou"), _untaken(bucket):
             _make_bucket(clients.s3, bucket)
     clients.s3.put_bucket_versioning(Bucket=stack.distribution, VersioningConfiguration={"Status": "Enabled"})
     with _already("ResourceInUseException"):
@@ -83,7 +92,8 @@ def _notify(clients: CommandClients, stack: Stack) -> None:
 
 
 def _queue(sqs: "SQSClient", name: str, attributes: dict[str, str]) -> str:
-    return sqs.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]  # type: ignore[arg-type]
+    with _untaken(name):
+        return sqs.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]  # type: ignore[arg-type]
 
 
 def _arn(sqs: "SQSClient", queue_url: str) -> str:
@@ -97,3 +107,14 @@ def _already(code: str) -> Iterator[None]:
     except ClientError as error:
         if error.response["Error"]["Code"] != code:
             raise
+
+
+@contextlib.contextmanager
+def _untaken(name: str) -> Iterator[None]:
+    """Say so, if another account or another queue has that name."""
+    try:
+        yield
+    except ClientError as error:
+        if error.response["Error"]["Code"] not in _TAKEN:
+            raise
+        raise LocalRunError(f"the name {name} is taken: choose another --name") from error
