@@ -96,7 +96,8 @@ def parsed(text: str | bytes) -> Any | UnreadableError:
     try:
         return from_json(text, allow_inf_nan=False)
     except ValueError as error:
-        return UnreadableError(f"is not JSON: {error}", "write JSON (RFC 8259) in UTF-8")
+        said = str(error).replace("expected ident", "expected true, false or null")  # the words of a parser
+        return UnreadableError(f"is not JSON: {said}", "write JSON (RFC 8259) in UTF-8")
 
 
 def messages(content: Any, text: bytes) -> Iterator[Message]:

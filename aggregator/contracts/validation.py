@@ -126,6 +126,8 @@ class Judge:
         one = self._contract or (contract(CONTRACT_OF_KIND[kind]) if kind in CONTRACT_OF_KIND else None)
         if one:
             faults = self._by_schema(one, self._profile, message.content)
+            if faults and (other := _other(kind, one, message.content)):
+                return one, (other,)
             return one, faults or (_by_model(message.text) if one.name in CONTRACT_OF_KIND.values() else ())
         faults = _by_model(message.text) if kind in SKIPPED_KINDS else ()
         if faults or (kind in SKIPPED_KINDS and self._profile == "consumer"):
@@ -278,6 +280,14 @@ def _place(location: Sequence[str | int]) -> str:
 
 def _unreadable(error: UnreadableError) -> Fault:
     return Fault("", "json", error.problem, error.remedy)
+
+
+def _other(kind: str | None, one: Contract, content: Any) -> Fault | None:
+    """That a message which does not fit the contract that was named is made for another one, if it is."""
+    name = "sqs-batch" if is_batch(content) else CONTRACT_OF_KIND.get(kind or "", one.name)
+    if name == one.name:
+        return None
+    return Fault("", "contract", f"is an {name}", f"validate it with --contract {contract(name).label}")
 
 
 def _unknown(kind: str | None, content: Any) -> Fault:

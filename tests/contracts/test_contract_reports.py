@@ -144,7 +144,7 @@ def test_a_line_that_is_too_long_is_passed_over(judged: Callable[..., Result]) -
     ("arguments", "words"),
     [
         (["validate", "no-such-file.json"], "no-such-file.json"),
-        (["validate", "."], "Is a directory"),
+        (["validate", "."], "this is a folder, name the files in it: ."),
         (["validate", "m.json", "--contract", "s4-notification"], "no contract is called 's4-notification'"),
         (["validate", "m.json", "--contract", "s3-notification@2"], "no contract is called 's3-notification@2'"),
         (["validate", "m.json", "--contract", "sqs-batch", "--profile", "producer"], "has no producer schema"),
