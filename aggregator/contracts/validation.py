@@ -215,7 +215,7 @@ def _faults(error: Any, content: Any, schema: Any, show_values: bool) -> Iterato
     node = _node(schema, error.schema_path[:-1])
     for (pointer, keyword), name in zip(places_of(error), _named(error), strict=True):
         if keyword == "required":
-            yield Fault(pointer, keyword, "is missing", _described(schema, node["properties"][name]))
+            yield Fault(pointer, keyword, "is missing", f"write {name}{_content(schema, node['properties'][name])}")
         elif keyword == "additionalProperties":
             yield Fault(pointer, keyword, "is not a field of the contract", _instead(name, list(node["properties"])))
         else:
@@ -248,10 +248,23 @@ def _problem(keyword: str, limit: Any, found: Any) -> str:
 
 
 def _described(schema: Any, node: Any) -> str:
-    """What the contract says of a field: what to write there."""
-    if "$ref" in node:
-        node = _node(schema, node["$ref"].split("/")[1:])
+    """What to write in the place of a value: the fields of an object, else what the contract says of the field."""
+    node = _followed(schema, node)
+    if node.get("required"):
+        return f"write an object{_content(schema, node)}"
     return str(node.get("description", "see the contract")).partition("\n")[0]
+
+
+def _content(schema: Any, node: Any) -> str:
+    """What belongs into a field that is to be written: the fields of an object, the only value, or a description."""
+    node = _followed(schema, node)
+    if node.get("required"):
+        return f" with {' and '.join(node['required'])}"
+    return f": {json.dumps(node['const'])}" if "const" in node else f": {_described(schema, node)}"
+
+
+def _followed(schema: Any, node: Any) -> Any:
+    return _node(schema, node["$ref"].split("/")[1:]) if "$ref" in node else node
 
 
 def _instead(name: str, known: Sequence[str]) -> str:
@@ -286,6 +299,9 @@ def _other(kind: str | None, one: Contract, content: Any) -> Fault | None:
     """That a message which does not fit the contract that was named is made for another one, if it is."""
     name = "sqs-batch" if is_batch(content) else CONTRACT_OF_KIND.get(kind or "", one.name)
     if name == one.name:
+        return None
+    is_told = {name, one.name} == set(CONTRACT_OF_KIND.values())  # the two have no field in common that tells
+    if not is_told and not validator(schema_path(contract(name), "consumer")).is_valid(content):
         return None
     return Fault("", "contract", f"is an {name}", f"validate it with --contract {contract(name).label}")
 

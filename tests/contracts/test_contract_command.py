@@ -299,3 +299,17 @@ def test_a_message_of_another_contract_is_said_to_be_one_and_nothing_else(
 
     (line,) = found.stdout.splitlines()
     assert line.endswith(f": contract: is {said}: validate it with --contract {message}@1")
+
+
+def test_a_remedy_is_an_instruction(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "m.json").write_text('{"detail-type": "Object Created", "detail": 5}')
+    (tmp_path / "n.json").write_text('{"source": "aws.s3", "detail-type": "Object Created", "detail": {}}')
+
+    lines = run("validate", "m.json", "n.json").stdout.splitlines()
+
+    assert [line.partition(" ")[2] for line in lines] == [
+        '/source: required: is missing: write source: "aws.s3"',
+        "/detail: type: is a number, must be of type object: write an object with bucket and object",
+        "/detail/bucket: required: is missing: write bucket with name",
+        "/detail/object: required: is missing: write object with key",
+    ]

@@ -116,7 +116,7 @@ def test_a_bad_message_is_refused_with_line_pointer_keyword_problem_and_remedy(s
 
     assert _verdict(site) == "Invalid: 1 fault, checked by s3-notification@1, producer."
     key = published("s3-notification/v1/producer.schema.json")["$defs"]["NotifiedObject"]["properties"]["key"]
-    told = f"line 11 /Records/0/s3/object/key required\nis missing: {key['description']}"
+    told = f"line 11 /Records/0/s3/object/key required\nis missing: write key: {key['description']}"
     assert _faults(site) == [told]
 
 
