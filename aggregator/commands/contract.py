@@ -117,9 +117,9 @@ def validate(
     Judge messages before they are sent.
 
     A file holds one JSON document, or one on each line: the body of a message, an SNS envelope around it, or a whole
-    SQS event, of which each body is judged. A document may have 16 MiB and a million values, and then takes some 300 MB
-    of memory; lines are judged one by one. Exit status: 0 all are valid, 1 some are not, 2 a file cannot be read; the
-    others are judged all the same.
+    SQS event, of which each body is judged. A document may have 16 MiB and a million values; of one with more than
+    100,000 only the first fault is shown, so that memory stays below 400 MB. Exit status: 0 all are valid, 1 some are
+    not, 2 a file cannot be read; the others are judged all the same.
     """
     with mistakes_are_printed():
         from aggregator.contracts.validation import Judge

@@ -26,6 +26,7 @@ from aggregator.contracts.documents import (
     Document,
     Message,
     UnreadableError,
+    commas,
     documents,
     escaped,
     is_batch,
@@ -91,6 +92,12 @@ class Verdict(NamedTuple):
     lines: tuple[int, ...] = ()
 
 
+MAX_LISTED = 100_000
+"""Most commas of a document whose faults are listed: an error takes 2 kB, and the validator makes all at once."""
+
+_PERHAPS_MORE = Fault(
+    "", "more", f"has more than {MAX_LISTED:,} values, so one fault is shown", "correct it, and check it again"
+)
 _MORE = Fault("", "more", f"has more than {MAX_FAULTS} faults", "correct these, and check it again")
 
 
@@ -125,7 +132,7 @@ class Judge:
         kind = kind_of(message.content)
         one = self._contract or (contract(CONTRACT_OF_KIND[kind]) if kind in CONTRACT_OF_KIND else None)
         if one:
-            faults = self._by_schema(one, self._profile, message.content)
+            faults = self._by_schema(one, self._profile, message.content, message.text)
             if faults and (other := _other(kind, one, message.content)):
                 return one, (other,)
             return one, faults or (_by_model(message.text) if one.name in CONTRACT_OF_KIND.values() else ())
@@ -138,20 +145,30 @@ class Judge:
         whole = self._contract and self._contract.name not in CONTRACT_OF_KIND.values()
         if not whole and is_batch(document.content):
             batch = contract("sqs-batch")
-            if faults := self._by_schema(batch, "consumer", document.content):
+            if faults := self._by_schema(batch, "consumer", document.content, document.text):
                 yield "", batch, faults
         found = [Message("", document.text, document.content)] if whole else messages(document.content, document.text)
         for message in found:
             yield message.at, *self.message(message)
 
-    def _by_schema(self, one: Contract, profile: Profile, content: Any) -> tuple[Fault, ...]:
+    def _by_schema(self, one: Contract, profile: Profile, content: Any, text: str | bytes) -> tuple[Fault, ...]:
         path = schema_path(one, profile)
         if validator(path).is_valid(content):
             return ()
-        errors = validator(path).iter_errors(content)
-        return _first(
+        is_large = commas(text) > MAX_LISTED
+        errors = _first_error(path, content) if is_large else validator(path).iter_errors(content)
+        faults = _first(
             fault for error in errors for fault in _faults(error, content, published(path), self._show_values)
         )
+        return (*faults, _PERHAPS_MORE) if is_large else faults
+
+
+def _first_error(path: str, content: Any) -> Iterator[Any]:
+    """The first error of a document that has one; all at once would take 2 kB of memory each."""
+    try:
+        validator(path).validate(content)
+    except jsonschema_rs.ValidationError as error:
+        yield error
 
 
 @cache
