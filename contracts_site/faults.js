@@ -110,13 +110,20 @@ function steps(pointer) {
 }
 
 function remedyOf(keyword, node, name) {
-  if (keyword === "required") return described(node.properties?.[name] ?? {});
+  if (keyword === "required") return `write ${name}${content(node.properties?.[name] ?? {})}`;
   return keyword === "additionalProperties" ? instead(name, Object.keys(node.properties ?? {})) : described(node);
 }
 
-/** What the contract says of a field: what to write there. */
+/** What to write in the place of a value: the fields of an object, else what the contract says of the field. */
 function described(node) {
+  if (node.required?.length) return `write an object${content(node)}`;
   return (node.description ?? "see the contract").split("\n")[0];
+}
+
+/** What belongs into a field that is to be written: the fields of an object, the only value, or a description. */
+function content(node) {
+  if (node.required?.length) return ` with ${node.required.join(" and ")}`;
+  return node.const === undefined ? `: ${described(node)}` : `: ${JSON.stringify(node.const)}`;
 }
 
 function instead(name, known) {

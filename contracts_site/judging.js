@@ -52,6 +52,8 @@ class Judge {
     const one = this.chosen ?? this.named(CONTRACT_OF_KIND[kind]);
     if (one) {
       const faults = this.bySchema(one, this.profile, content);
+      const other = faults.length ? this.other(kind, one, content) : null;
+      if (other) return { at, contract: one.label, faults: [other] };
       const isParsed = !faults.length && Object.values(CONTRACT_OF_KIND).includes(one.name);
       return { at, contract: one.label, faults: isParsed ? this.byLambda(kind, content, new Places(text)) : faults };
     }
@@ -59,6 +61,16 @@ class Judge {
     const faults = isSkipped ? this.skipped(kind, content) : [];
     const isTaken = isSkipped && this.profile === "consumer";
     return { at, contract: null, faults: isTaken || faults.length ? faults : [unknown(kind, content)] };
+  }
+
+  /** That a message which does not fit the chosen contract is made for another one, if it is. */
+  other(kind, one, content) {
+    const kinds = Object.values(CONTRACT_OF_KIND);
+    const other = this.named(isBatch(content) ? "sqs-batch" : CONTRACT_OF_KIND[kind]);
+    if (!other || other.name === one.name) return null;
+    const isTold = kinds.includes(one.name) && kinds.includes(other.name);
+    if (!isTold && this.bySchema(other, "consumer", content).length) return null;
+    return fault([], "contract", `is an ${other.name}`, `choose ${other.label} as its contract`);
   }
 
   bySchema(one, profile, content) {

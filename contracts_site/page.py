@@ -22,15 +22,18 @@ from contracts_site.markup import html, inline, prose, tag
 from contracts_site.validators import compile_validators, without_references
 
 _HERE = Path(__file__).parent
+_COMMIT = 12
+"""Digits of a commit that are shown."""
+
 _PROFILES = {
     "producer": "what a sender may write; any other field is a fault",
     "consumer": "what the Lambda accepts; it ignores other fields",
 }
 
 
-def page(folder: Path) -> str:
+def page(folder: Path, commit: str = "") -> str:
     """
-    The page that shows what is published in `folder`, which is `contracts/`.
+    The page that shows what is published in `folder`, which is `contracts/`, and the commit that it was made from.
 
     Raises:
         UnshowableError: the page cannot show or check a schema, or a change belongs to no contract.
@@ -49,6 +52,7 @@ def page(folder: Path) -> str:
         data=_data(judge_data(contracts)),
         contents=html(_contents(catalog)),
         options=html(tag("option", _label(one), value=_label(one)) for one in catalog),
+        commit=html([tag("code", commit[:_COMMIT] or "unknown")]),
         contracts=html(_section(folder, one, changes[one["name"]]) for one in catalog),
     )
 

@@ -83,7 +83,11 @@ def show(
 def export(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that is written; made if it is not there.")],
 ) -> None:
-    """Write all that is published below DIR: schemas, twins, examples, released versions, catalogue, documents."""
+    """
+    Write all that is published below DIR: schemas, twins, examples, released versions, catalogue, documents.
+
+    Files of the same names are overwritten; other files below DIR stay.
+    """
     with mistakes_are_printed():
         files = list(walk(root()))
         for path, file in files:
@@ -113,8 +117,9 @@ def validate(
     Judge messages before they are sent.
 
     A file holds one JSON document, or one on each line: the body of a message, an SNS envelope around it, or a whole
-    SQS event, of which each body is judged. Exit status: 0 all are valid, 1 some are not, 2 a file cannot be read; the
-    others are judged all the same.
+    SQS event, of which each body is judged. A document may have 16 MiB and a million values; of one with more than
+    100,000 only the first fault is shown, so that memory stays below 400 MB. Exit status: 0 all are valid, 1 some are
+    not, 2 a file cannot be read; the others are judged all the same.
     """
     with mistakes_are_printed():
         from aggregator.contracts.validation import Judge

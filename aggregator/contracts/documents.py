@@ -20,7 +20,7 @@ MAX_DOCUMENT_BYTES = 16 * 2**20
 """Longest document: a batch has at most 6 MB (Lambda quotas), the index of 100,000 members some 10 MB."""
 
 MAX_VALUES = 1_000_000
-"""Most commas of a document: an index of 100,000 members has 900,000. A wrong value costs some 300 bytes."""
+"""Most commas of a document: an index of 100,000 members has 900,000."""
 
 _BYTE_ORDER_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _PLACE = re.compile(r"at line ([0-9]+) column")
@@ -85,9 +85,14 @@ def documents(stream: BinaryIO) -> Iterator[Document]:
         yield whole
 
 
+def commas(text: str | bytes) -> int:
+    """How many values a document has, at the most, less one."""
+    return text.count(",") if isinstance(text, str) else text.count(b",")
+
+
 def parsed(text: str | bytes) -> Any | UnreadableError:
     """The document that a text says, or why it says none."""
-    if (text.count(",") if isinstance(text, str) else text.count(b",")) > MAX_VALUES:
+    if commas(text) > MAX_VALUES:
         return UnreadableError(f"has more than {MAX_VALUES:,} values", "no message, batch or index has; split it")
     if not text.strip():
         return UnreadableError("is empty", "write one JSON document, or one on each line")
@@ -96,7 +101,8 @@ def parsed(text: str | bytes) -> Any | UnreadableError:
     try:
         return from_json(text, allow_inf_nan=False)
     except ValueError as error:
-        return UnreadableError(f"is not JSON: {error}", "write JSON (RFC 8259) in UTF-8")
+        said = str(error).replace("expected ident", "expected true, false or null")  # the words of a parser
+        return UnreadableError(f"is not JSON: {said}", "write JSON (RFC 8259) in UTF-8")
 
 
 def messages(content: Any, text: bytes) -> Iterator[Message]:

@@ -72,6 +72,10 @@ def _findings(file: str, verdicts: Iterable["Verdict"], counts: _Counts) -> Iter
             counts.invalid += bool(verdict.faults)
             for line, fault in zip(verdict.lines, verdict.faults, strict=True):
                 yield Finding(file, line, verdict, fault)
+    except FileNotFoundError:
+        counts.unread[file] = f"no such file: {file}"
+    except IsADirectoryError:
+        counts.unread[file] = f"this is a folder, name the files in it: {file}"
     except (AggregatorError, OSError) as error:
         counts.unread[file] = str(error)
 

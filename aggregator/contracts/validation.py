@@ -26,6 +26,7 @@ from aggregator.contracts.documents import (
     Document,
     Message,
     UnreadableError,
+    commas,
     documents,
     escaped,
     is_batch,
@@ -91,6 +92,12 @@ class Verdict(NamedTuple):
     lines: tuple[int, ...] = ()
 
 
+MAX_LISTED = 100_000
+"""Most commas of a document whose faults are listed: an error takes 2 kB, and the validator makes all at once."""
+
+_PERHAPS_MORE = Fault(
+    "", "more", f"has more than {MAX_LISTED:,} values, so one fault is shown", "correct it, and check it again"
+)
 _MORE = Fault("", "more", f"has more than {MAX_FAULTS} faults", "correct these, and check it again")
 
 
@@ -125,7 +132,9 @@ class Judge:
         kind = kind_of(message.content)
         one = self._contract or (contract(CONTRACT_OF_KIND[kind]) if kind in CONTRACT_OF_KIND else None)
         if one:
-            faults = self._by_schema(one, self._profile, message.content)
+            faults = self._by_schema(one, self._profile, message.content, message.text)
+            if faults and (other := _other(kind, one, message.content)):
+                return one, (other,)
             return one, faults or (_by_model(message.text) if one.name in CONTRACT_OF_KIND.values() else ())
         faults = _by_model(message.text) if kind in SKIPPED_KINDS else ()
         if faults or (kind in SKIPPED_KINDS and self._profile == "consumer"):
@@ -136,20 +145,30 @@ class Judge:
         whole = self._contract and self._contract.name not in CONTRACT_OF_KIND.values()
         if not whole and is_batch(document.content):
             batch = contract("sqs-batch")
-            if faults := self._by_schema(batch, "consumer", document.content):
+            if faults := self._by_schema(batch, "consumer", document.content, document.text):
                 yield "", batch, faults
         found = [Message("", document.text, document.content)] if whole else messages(document.content, document.text)
         for message in found:
             yield message.at, *self.message(message)
 
-    def _by_schema(self, one: Contract, profile: Profile, content: Any) -> tuple[Fault, ...]:
+    def _by_schema(self, one: Contract, profile: Profile, content: Any, text: str | bytes) -> tuple[Fault, ...]:
         path = schema_path(one, profile)
         if validator(path).is_valid(content):
             return ()
-        errors = validator(path).iter_errors(content)
-        return _first(
+        is_large = commas(text) > MAX_LISTED
+        errors = _first_error(path, content) if is_large else validator(path).iter_errors(content)
+        faults = _first(
             fault for error in errors for fault in _faults(error, content, published(path), self._show_values)
         )
+        return (*faults, _PERHAPS_MORE) if is_large else faults
+
+
+def _first_error(path: str, content: Any) -> Iterator[Any]:
+    """The first error of a document that has one; all at once would take 2 kB of memory each."""
+    try:
+        validator(path).validate(content)
+    except jsonschema_rs.ValidationError as error:
+        yield error
 
 
 @cache
@@ -213,7 +232,7 @@ def _faults(error: Any, content: Any, schema: Any, show_values: bool) -> Iterato
     node = _node(schema, error.schema_path[:-1])
     for (pointer, keyword), name in zip(places_of(error), _named(error), strict=True):
         if keyword == "required":
-            yield Fault(pointer, keyword, "is missing", _described(schema, node["properties"][name]))
+            yield Fault(pointer, keyword, "is missing", f"write {name}{_content(schema, node['properties'][name])}")
         elif keyword == "additionalProperties":
             yield Fault(pointer, keyword, "is not a field of the contract", _instead(name, list(node["properties"])))
         else:
@@ -246,10 +265,23 @@ def _problem(keyword: str, limit: Any, found: Any) -> str:
 
 
 def _described(schema: Any, node: Any) -> str:
-    """What the contract says of a field: what to write there."""
-    if "$ref" in node:
-        node = _node(schema, node["$ref"].split("/")[1:])
+    """What to write in the place of a value: the fields of an object, else what the contract says of the field."""
+    node = _followed(schema, node)
+    if node.get("required"):
+        return f"write an object{_content(schema, node)}"
     return str(node.get("description", "see the contract")).partition("\n")[0]
+
+
+def _content(schema: Any, node: Any) -> str:
+    """What belongs into a field that is to be written: the fields of an object, the only value, or a description."""
+    node = _followed(schema, node)
+    if node.get("required"):
+        return f" with {' and '.join(node['required'])}"
+    return f": {json.dumps(node['const'])}" if "const" in node else f": {_described(schema, node)}"
+
+
+def _followed(schema: Any, node: Any) -> Any:
+    return _node(schema, node["$ref"].split("/")[1:]) if "$ref" in node else node
 
 
 def _instead(name: str, known: Sequence[str]) -> str:
@@ -278,6 +310,17 @@ def _place(location: Sequence[str | int]) -> str:
 
 def _unreadable(error: UnreadableError) -> Fault:
     return Fault("", "json", error.problem, error.remedy)
+
+
+def _other(kind: str | None, one: Contract, content: Any) -> Fault | None:
+    """That a message which does not fit the contract that was named is made for another one, if it is."""
+    name = "sqs-batch" if is_batch(content) else CONTRACT_OF_KIND.get(kind or "", one.name)
+    if name == one.name:
+        return None
+    is_told = {name, one.name} == set(CONTRACT_OF_KIND.values())  # the two have no field in common that tells
+    if not is_told and not validator(schema_path(contract(name), "consumer")).is_valid(content):
+        return None
+    return Fault("", "contract", f"is an {name}", f"validate it with --contract {contract(name).label}")
 
 
 def _unknown(kind: str | None, content: Any) -> Fault:

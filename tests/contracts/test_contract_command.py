@@ -234,7 +234,7 @@ def test_a_file_that_cannot_be_read_does_not_keep_the_others_from_being_told(
 
     result = run("validate", "--format", form, "bad.json", "missing.json", "good.json")
 
-    missing = "[Errno 2] No such file or directory: 'missing.json'"
+    missing = "no such file: missing.json"
     assert (result.exit_code, result.stderr) == (2, f"aggregator: {missing}\n2 messages, 1 invalid\n")
     assert "is nothing that any contract describes" in result.stdout
     if form == "json":
@@ -279,3 +279,37 @@ def test_a_document_is_one_wherever_its_lines_end(judged: Callable[..., Result],
     result = judged((text % json.dumps(MINIMAL["Records"][0])).encode())
 
     assert (result.exit_code, result.stderr) == (0, "1 message, 0 invalid\n")
+
+
+@pytest.mark.parametrize(
+    ("message", "named", "said"),
+    [
+        ("s3-notification", "eventbridge-notification", "an s3-notification"),
+        ("eventbridge-notification", "s3-notification", "an eventbridge-notification"),
+        ("s3-notification", "bundle-index", "an s3-notification"),
+        ("sqs-batch", "bundle-index", "an sqs-batch"),
+    ],
+)
+def test_a_message_of_another_contract_is_said_to_be_one_and_nothing_else(
+    run: Run, tmp_path: Path, message: str, named: str, said: str
+) -> None:
+    (tmp_path / "m.json").write_text(run("sample", message, "-n", "1").stdout)
+
+    found = run("validate", "--profile", "consumer", "--contract", f"{named}@1", "m.json")
+
+    (line,) = found.stdout.splitlines()
+    assert line.endswith(f": contract: is {said}: validate it with --contract {message}@1")
+
+
+def test_a_remedy_is_an_instruction(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "m.json").write_text('{"detail-type": "Object Created", "detail": 5}')
+    (tmp_path / "n.json").write_text('{"source": "aws.s3", "detail-type": "Object Created", "detail": {}}')
+
+    lines = run("validate", "m.json", "n.json").stdout.splitlines()
+
+    assert [line.partition(" ")[2] for line in lines] == [
+        '/source: required: is missing: write source: "aws.s3"',
+        "/detail: type: is a number, must be of type object: write an object with bucket and object",
+        "/detail/bucket: required: is missing: write bucket with name",
+        "/detail/object: required: is missing: write object with key",
+    ]

@@ -13,6 +13,7 @@ from typer.testing import Result
 
 from aggregator.contracts import documents as documents_of_files
 from aggregator.contracts.documents import MAX_DOCUMENT_BYTES, MAX_VALUES, documents, lines_of
+from aggregator.contracts.validation import MAX_LISTED
 from fixtures import factories
 from tests.support.contract_command import MINIMAL, SECRET, Run, with_object
 
@@ -144,7 +145,7 @@ def test_a_line_that_is_too_long_is_passed_over(judged: Callable[..., Result]) -
     ("arguments", "words"),
     [
         (["validate", "no-such-file.json"], "no-such-file.json"),
-        (["validate", "."], "Is a directory"),
+        (["validate", "."], "this is a folder, name the files in it: ."),
         (["validate", "m.json", "--contract", "s4-notification"], "no contract is called 's4-notification'"),
         (["validate", "m.json", "--contract", "s3-notification@2"], "no contract is called 's3-notification@2'"),
         (["validate", "m.json", "--contract", "sqs-batch", "--profile", "producer"], "has no producer schema"),
@@ -195,6 +196,21 @@ def test_a_document_of_more_values_than_any_has_is_not_judged(judged: Callable[.
     result = judged(b"[" + b"0," * (MAX_VALUES + 1) + b"0]")
 
     assert result.stdout.startswith(f"message.json:1 (root): json: has more than {MAX_VALUES:,} values")
+
+
+def test_of_a_document_of_many_values_one_fault_is_shown_because_each_takes_memory(
+    judged: Callable[..., Result],
+) -> None:
+    result = judged(b'{"Records": [' + b"0," * MAX_LISTED + b"0, 0]}")
+
+    first, second = result.stdout.splitlines()
+    assert first.startswith(
+        "message.json:1 /Records/0: type: is a number, must be of type object: write an object with"
+    )
+    assert second == (
+        "message.json:1 (root): more: has more than 100,000 values, so one fault is shown: "
+        "correct it, and check it again"
+    )
 
 
 def test_a_document_keeps_its_line_behind_blank_ones() -> None:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -26,6 +27,7 @@ pytestmark = [
 ]
 
 CONTRACTS = ROOT / "contracts"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
 GOOD = json.dumps(published("s3-notification/v1/examples/valid/put.json"), indent=2)
 BAD = json.dumps(published("s3-notification/v1/examples/invalid/key-missing.json"), indent=2)
 
@@ -86,7 +88,7 @@ class _Handler(SimpleHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
-    (folder / "contracts.html").write_text(page(CONTRACTS), encoding="utf-8")
+    (folder / "contracts.html").write_text(page(CONTRACTS, COMMIT), encoding="utf-8")
     return folder
 
 
@@ -116,7 +118,7 @@ def test_a_bad_message_is_refused_with_line_pointer_keyword_problem_and_remedy(s
 
     assert _verdict(site) == "Invalid: 1 fault, checked by s3-notification@1, producer."
     key = published("s3-notification/v1/producer.schema.json")["$defs"]["NotifiedObject"]["properties"]["key"]
-    told = f"line 11 /Records/0/s3/object/key required\nis missing: {key['description']}"
+    told = f"line 11 /Records/0/s3/object/key required\nis missing: write key: {key['description']}"
     assert _faults(site) == [told]
 
 
@@ -193,6 +195,22 @@ def test_the_verdict_is_in_view_before_and_after_a_message_is_checked(site: Chro
     assert is_seen_before
     assert _in_view(site, "#verdict", "#faults li")
     assert site.switch_to.active_element.get_attribute("id") == "verdict"
+
+
+def test_the_page_names_the_commit_that_it_was_made_from(site: Chrome) -> None:
+    footer = site.find_element(By.TAG_NAME, "footer").text
+
+    assert f"It shows the contracts of commit {COMMIT[:12]};" in footer
+
+
+def test_buttons_do_not_touch_each_other_on_a_phone(site: Chrome) -> None:
+    _resize(site, 360, 640)
+
+    boxes = [each.rect for each in site.find_elements(By.CSS_SELECTOR, ".buttons button")]
+
+    rows = sorted({each["y"] for each in boxes})
+    assert len(rows) > 1
+    assert min(below - above for above, below in pairwise(rows)) >= boxes[0]["height"] + 8
 
 
 def test_on_a_phone_the_page_goes_to_the_verdict(site: Chrome) -> None:

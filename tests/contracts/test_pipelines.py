@@ -56,6 +56,25 @@ def test_the_node_snippet_reports_what_the_examples_expect(
     _reports_what_is_expected(["node", str(node)], one, profile, f"{dialect}{profile}.schema.json")
 
 
+_PUT = "s3-notification/v1/examples/valid/put.json"
+_WRONG_CALLS = [[], [_PUT], [_PUT, _PUT]]
+
+
+@pytest.mark.parametrize("files", _WRONG_CALLS)
+def test_the_python_snippet_without_a_schema_is_a_wrong_call(files: list[str]) -> None:
+    done = _run([sys.executable, str(FOLDER / "snippets" / "python" / "check.py"), *(str(FOLDER / f) for f in files)])
+
+    assert (done.returncode, done.stderr.partition(":")[0]) == (2, "usage")
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("files", _WRONG_CALLS)
+def test_the_node_snippet_without_a_schema_is_a_wrong_call(node: Path, files: list[str]) -> None:
+    done = _run(["node", str(node), *(str(FOLDER / f) for f in files)])
+
+    assert (done.returncode, done.stderr.partition(":")[0]) == (2, "usage")
+
+
 @pytest.mark.once
 def test_ajv_refuses_a_schema_that_is_not_strict(node: Path, tmp_path: Path) -> None:
     schema = tmp_path / "schema.json"
@@ -122,7 +141,7 @@ def test_the_hook_sees_json_and_json_lines_and_nothing_else(name: str) -> None:
     [
         ("examples/valid/*.json", 0, 0, "12 messages, 0 invalid"),
         ("examples/valid/put.json examples/invalid/etag-missp[e]lt.json", 1, 1, "2 messages, 1 invalid"),
-        ("examples/nowhere/*.json", 2, 0, "No such file"),
+        ("examples/nowhere/*.json", 2, 0, "no such file"),
     ],
 )
 def test_the_action_annotates_what_is_wrong_and_fails(

@@ -42,7 +42,7 @@ def test_bundles_of_a_bucket_are_counted_deleted_ones_too_and_the_report_is_writ
     assert (found["bundles"], found["empty_bundles"], found["members"], found["text_bytes"]) == (2, 1, 3, 2_002)
     assert (found["fill"], found["prefixes"], found["unreadable"]) == (0.001001, prefixes, 0)
     assert found["bundle_bytes"] == sum(bundle.size for bundle in world.bundles())
-    assert f"<h1>Bundles in s3://{world.distribution}</h1>" in report.read_text(encoding="utf-8")
+    assert f"<h1>Bundle statistics: s3://{world.distribution}</h1>" in report.read_text(encoding="utf-8")
 
 
 def test_a_bundle_costs_one_request_for_its_tail_whatever_its_size(world: World) -> None:

@@ -192,12 +192,7 @@ class _Inquiry:
         )
 
     def _dead_letters(self) -> Queue:
-        """The queue that messages are given up to, as the redrive policy says: it may be any."""
-        redrive = json.loads(self._attributes(known(self._place.queue_url)).get("RedrivePolicy", "null"))
-        if not redrive:
-            raise NotKnownError(Unknown("there is no dead-letter queue"))
-        *_, account, name = redrive["deadLetterTargetArn"].split(":")
-        return self._queue(self._sqs.get_queue_url(QueueName=name, QueueOwnerAWSAccountId=account)["QueueUrl"])
+        return self._queue(questions.dead_letter_url(self._sqs, known(self._place.queue_url)))
 
     def _table(self) -> Table:
         name = self._named("IDEMPOTENCY_TABLE_NAME")

@@ -1,6 +1,6 @@
 """Where the parts of a deployment are: of a stack, or of what runs with an environment."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import boto3
@@ -28,6 +28,9 @@ class Place(NamedTuple):
     prefix: str | None
     suffix: str | None
     announcer: str = ""
+    stack: str = ""
+    log: str | Unknown = Unknown("no stack is named: ask with --stack")
+    alarms: Sequence[str] | Unknown = Unknown("no stack is named: ask with --stack")
 
 
 def of_stack(name: str) -> Place:
@@ -41,20 +44,24 @@ def of_stack(name: str) -> Place:
     try:
         stack = cloudformation.describe_stacks(StackName=name)["Stacks"][0]
         pages = cloudformation.get_paginator("list_stack_resources").paginate(StackName=name)
-        ids = {
-            resource["LogicalResourceId"]: resource.get("PhysicalResourceId", "")
-            for page in pages
-            for resource in page["StackResourceSummaries"]
-        }
+        resources = [resource for page in pages for resource in page["StackResourceSummaries"]]
     except (ClientError, BotoCoreError) as error:
         raise DeploymentError(f"the stack {name} cannot be looked at: {error}") from error
+    ids = {each["LogicalResourceId"]: each.get("PhysicalResourceId", "") for each in resources}
+    alarms = [
+        each["PhysicalResourceId"]
+        for each in resources
+        if each["ResourceType"] == "AWS::CloudWatch::Alarm" and each.get("PhysicalResourceId")
+    ]
     given = {each["ParameterKey"]: each.get("ParameterValue", "") for each in stack.get("Parameters", [])}
-    function, event_source, queue = (_id(ids, part) for part in ("Function", "FunctionQueue", "Queue"))
+    parts = ("Function", "FunctionQueue", "Queue", "FunctionLogs")
+    function, event_source, queue, log = (_id(ids, part) for part in parts)
     environment = asked(lambda: _variables(known(function)))
     source = given.get("SourceBucketName") or Unknown("the stack has no parameter SourceBucketName")
     filters = given.get("SourcePrefix", ""), given.get("SourceSuffix", "")
     announcer = given.get("SourceTopicArn") or given.get("SourceRuleArn") or ""
-    return Place(environment, function, event_source, queue, source, *filters, announcer)
+    found = Place(environment, function, event_source, queue, source, *filters, announcer)
+    return found._replace(stack=name, log=log, alarms=alarms or Unknown("the stack has no alarms"))
 
 
 def of_environment(environment: Mapping[str, str], *, queue_url: str | None, source: str | None) -> Place:

@@ -4,6 +4,7 @@ Single questions to AWS about a bucket, a topic or a rule, each with one answer.
 They raise what boto3 raises; `asked` makes an unknown fact of it.
 """
 
+import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,6 +20,7 @@ from aggregator.pipeline.settings import SECONDS_PER_DAY
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
+    from mypy_boto3_sqs.client import SQSClient
 
 
 T = TypeVar("T")
@@ -131,6 +133,21 @@ def sends_to(announcer: str, queue: str) -> bool:
         targets = boto3.client("events").list_targets_by_rule(Rule=rule, EventBusName=bus or "default")["Targets"]
         return queue in {each["Arn"] for each in targets}
     return True
+
+
+def dead_letter_url(sqs: "SQSClient", queue_url: str) -> str:
+    """
+    The queue that messages are given up to, as the redrive policy says: it may be any.
+
+    Raises:
+        NotKnownError: the queue has none.
+    """
+    answer = sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["RedrivePolicy"])
+    redrive = json.loads(answer.get("Attributes", {}).get("RedrivePolicy") or "null")
+    if not redrive:
+        raise NotKnownError(Unknown("there is no dead-letter queue"))
+    *_, account, name = redrive["deadLetterTargetArn"].split(":")
+    return sqs.get_queue_url(QueueName=name, QueueOwnerAWSAccountId=account)["QueueUrl"]
 
 
 def unless(missing: str, question: Callable[[], Any]) -> Any:

@@ -5,7 +5,11 @@ import Ajv from "ajv";
 import Ajv2020 from "ajv/dist/2020.js";
 
 const [schemaFile, ...files] = process.argv.slice(2);
-const schema = JSON.parse(readFileSync(schemaFile, "utf8"));
+const schema = files.length ? JSON.parse(readFileSync(schemaFile, "utf8")) : {};
+if (!schema.$schema) {
+  console.error("usage: node check.mjs SCHEMA FILE…, where SCHEMA is a JSON Schema with $schema");
+  process.exit(2);
+}
 const Dialect = schema.$schema.includes("draft-07") ? Ajv : Ajv2020;
 const validate = new Dialect({ strict: true, allErrors: true }).compile(schema);
 

@@ -22,8 +22,16 @@ def faults(validator, message):
             yield "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path), keyword
 
 
-schema, *files = sys.argv[1:]
-validator = jsonschema_rs.validator_for(json.loads(Path(schema).read_text(encoding="utf-8")))
+USAGE = "usage: python check.py SCHEMA FILE…, where SCHEMA is a JSON Schema with $schema"
+
+if len(sys.argv) < 3:
+    print(USAGE, file=sys.stderr)
+    sys.exit(2)
+_, schema_file, *files = sys.argv
+if "$schema" not in json.loads(Path(schema_file).read_text(encoding="utf-8")):
+    print(USAGE, file=sys.stderr)
+    sys.exit(2)
+validator = jsonschema_rs.validator_for(json.loads(Path(schema_file).read_text(encoding="utf-8")))
 found = 0
 for file in files:
     for pointer, keyword in faults(validator, json.loads(Path(file).read_text(encoding="utf-8"))):

@@ -218,7 +218,9 @@ def test_a_template_is_judged_on_the_command_line() -> None:
     well = _doctor("--template", str(PATH), "--parameter", "SourceBucketName=objects", "--json")
 
     assert well.exit_code == 0
-    assert {each["check"] for each in json.loads(well.stdout) if each["state"] == "not checked"} == ONLY_WHEN_IT_RUNS
+    told = json.loads(well.stdout)
+    assert {each["check"] for each in told["checks"] if each["state"] == "not checked"} == ONLY_WHEN_IT_RUNS
+    assert told["now"] is None
 
 
 def test_a_template_that_is_wrong_ends_with_a_finding_and_its_fix(tmp_path: Path) -> None:
