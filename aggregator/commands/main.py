@@ -17,6 +17,7 @@ from aggregator.commands import (
     doctor,
     local,
     plan,
+    reclaim,
     reconcile,
     redrive,
     stats,
@@ -89,6 +90,10 @@ app.command(
     epilog="Example: aggregator reconcile --source s3://orders/08/ --since 24h",
     short_help="Prove that each object is in one bundle.",
 )(reconcile.reconcile)
+app.command(
+    epilog="Example: aggregator reclaim s3://orders/08/ --older-than 7d",
+    short_help="Delete source objects that are proven to be in a bundle.",
+)(reclaim.reclaim)
 app.command(
     epilog="Example: aggregator stats s3://bundles/2026/11/ --html stats.html",
     short_help="Show how bundles fill over time.",
