@@ -127,7 +127,7 @@ class _Text:
     def _next(self) -> None:
         self._member = next(self._members, None)
         self._member_crc = 0
-        self._md5 = hashlib.md5(usedforsecurity=False) if self._member and _may_be_md5(self._member) else None
+        self._md5 = hashlib.md5(usedforsecurity=False) if self._member and may_be_md5(self._member) else None
 
     def _read(self, text: bytes) -> None:
         self._member_crc = zlib.crc32(text, self._member_crc)
@@ -158,6 +158,6 @@ def _inflated(deflated: bytes, block_size: int, at: int) -> bytes:
     return text
 
 
-def _may_be_md5(member: "Member") -> bool:
-    """Not the eTag of a multipart upload (it has a hyphen), nor of what was decoded on its way in."""
+def may_be_md5(member: "Member") -> bool:
+    """Whether the eTag looks like an MD5: not that of a multipart upload (a hyphen), nor of what was decoded."""
     return member.encoding is None and _MD5.fullmatch(member.etag or "") is not None

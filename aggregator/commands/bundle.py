@@ -11,7 +11,8 @@ import typer
 from aggregator.bundles.destination import MOST_EXTRACTED
 from aggregator.commands import members
 from aggregator.commands.console import FINDING, bytes_in_words, print_json, print_table, printable, progress
-from aggregator.commands.members import AsJson, MaxBytes, counted, damage_is_a_finding, noted, say, say_fault
+from aggregator.commands.members import MaxBytes, counted, damage_is_a_finding, noted, say, say_fault
+from aggregator.commands.options import AsJson, ExactBytes
 from aggregator.exceptions import AggregatorError, BundleFormatError
 
 if TYPE_CHECKING:
@@ -41,12 +42,16 @@ _TOTALS = ("members", "object_size", "text_size", "size", "ratio", "target")
 _CHECKED = ("verdict", "members", "size", "etags", "target", "says")
 _LONG = ("size", "length", "encoding", "crc32", "etag", "version_id", "origin", "target", "bucket", "key")
 
+_SIZES = ("size", "length", "object_size", "text_size")
+"""Columns of bytes."""
+
 
 @app.command("list", epilog="Example: aggregator bundle list bundle.gz")
 def list_(
     targets: Targets,
     long: Annotated[bool, typer.Option("--long", "-l", help="Print all that is known of each member.")] = False,
     totals: Annotated[bool, typer.Option("--totals", help="One line per bundle instead of one per member.")] = False,
+    exact: ExactBytes = False,
     as_json: AsJson = False,
 ) -> None:
     """
@@ -68,11 +73,12 @@ def list_(
     if as_json:
         print_json([listed | {"members": len(listed["members"])} if totals else listed for listed in found])
     elif totals:
-        print_table(_TOTALS, [_row(listed | {"members": len(listed["members"])}, _TOTALS) for listed in found])
+        rows = [_row(listed | {"members": len(listed["members"])}, _TOTALS) for listed in found]
+        print_table(_TOTALS, rows, sizes=() if exact else _SIZES)
     else:
         columns = _LONG if long else _brief(shutil.get_terminal_size().columns if sys.stdout.isatty() else None)
         members = [{**member, "target": listed["target"]} for listed in found for member in listed["members"]]
-        print_table(columns, [_row(member, columns) for member in members])
+        print_table(columns, [_row(member, columns) for member in members], sizes=() if exact else _SIZES)
     if found:
         _say_totals(found)
     raise typer.Exit(status)
@@ -93,6 +99,7 @@ def verify(
     archive: Annotated[
         str | None, typer.Option(envvar="ARCHIVE_BUCKET_NAME", help="Where replication copies them, for --deep.")
     ] = None,
+    exact: ExactBytes = False,
     as_json: AsJson = False,
 ) -> None:
     """
@@ -104,6 +111,7 @@ def verify(
     asks the ledger for the settle record, and for the replication status of the bundle and its copy in the archive.
     """
     from aggregator.bundles.opening import without_secrets
+    from aggregator.operations.faults import explain
 
     cross_check = _cross_check(table, distribution, archive) if deep else None
     checked: list[dict[str, Any]] = []
@@ -123,13 +131,20 @@ def verify(
 
         def fail(target: str, error: Exception) -> None:
             verdict = "bad" if isinstance(error, BundleFormatError) else "unread"
-            note({**dict.fromkeys(_CHECKED), "target": target, "verdict": verdict, "says": without_secrets(str(error))})
+            note(
+                {
+                    **dict.fromkeys(_CHECKED),
+                    "target": target,
+                    "verdict": verdict,
+                    "says": without_secrets(explain(error)),
+                }
+            )
 
         status = _each(targets, check, fail)
     if as_json:
         print_json(checked)
     elif not at_once:
-        print_table(_CHECKED, [_row(one, _CHECKED) for one in checked])
+        print_table(_CHECKED, [_row(one, _CHECKED) for one in checked], sizes=() if exact else _SIZES)
     raise typer.Exit(max(status, FINDING if any(one["verdict"] == "bad" for one in checked) else 0))
 
 

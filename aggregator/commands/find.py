@@ -9,7 +9,7 @@ import typer
 
 from aggregator.commands.console import FINDING, json_text, print_table, printable_row, progress
 from aggregator.commands.members import counted, say, say_fault
-from aggregator.commands.options import AsJson
+from aggregator.commands.options import AsJson, ExactBytes
 
 if TYPE_CHECKING:
     from aggregator.bundles.bundle import Bundle
@@ -24,6 +24,7 @@ def find(
     targets: Annotated[
         list[str], typer.Argument(metavar="TARGET...", help="Bundles: files, folders, s3://bucket/prefix/, URLs.")
     ],
+    exact: ExactBytes = False,
     as_json: AsJson = False,
 ) -> None:
     """
@@ -44,7 +45,7 @@ def find(
         ]
 
     status = read = found = 0
-    with _printed(as_json=as_json) as show, progress() as bar:
+    with _printed(as_json=as_json, exact=exact) as show, progress() as bar:
         task = bar.add_task("reading indexes", total=None)
         for target, members in read_targets(targets, take):
             bar.advance(task)
@@ -61,7 +62,7 @@ def find(
 
 
 @contextmanager
-def _printed(*, as_json: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
+def _printed(*, as_json: bool, exact: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
     """Prints members as they come; on a terminal as a table at the end, whose columns are as wide as they must be."""
     rows, is_terminal = list[list[str]](), sys.stdout.isatty()
 
@@ -76,4 +77,4 @@ def _printed(*, as_json: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
 
     yield show
     if rows:
-        print_table(_COLUMNS, rows)
+        print_table(_COLUMNS, rows, sizes=() if exact else ("size",))

@@ -20,6 +20,7 @@ from aggregator.commands import (
     find,
     local,
     plan,
+    reclaim,
     reconcile,
     redrive,
     stats,
@@ -104,10 +105,12 @@ app.add_typer(
 app.command(
     epilog="Example: aggregator find 'orders/08/*' s3://bundles/2026/11/",
     short_help="Find the bundles that hold a key.",
+    rich_help_panel=READ,
 )(find.find)
 app.command(
     epilog="Example: aggregator catalog s3://bundles/2026/11/ --to catalog.parquet",
     short_help="List the members of many bundles in one file.",
+    rich_help_panel=READ,
 )(catalog.catalog)
 app.command(
     epilog="Example: aggregator where s3://orders/08/order-1.json",
@@ -119,6 +122,11 @@ app.command(
     short_help="Prove that each object is in one bundle.",
     rich_help_panel=OPERATE,
 )(reconcile.reconcile)
+app.command(
+    epilog="Example: aggregator reclaim s3://orders/08/ --older-than 7d",
+    short_help="Delete source objects that are proven to be in a bundle.",
+    rich_help_panel=OPERATE,
+)(reclaim.reclaim)
 app.command(
     epilog="Example: aggregator stats s3://bundles/2026/11/ --html stats.html",
     short_help="Show how bundles fill over time.",

@@ -257,7 +257,9 @@ def noted(target: str, fail: Callable[[str, Exception], object], statuses: list[
 
 def say_fault(target: str, error: Exception) -> int:
     """Say why a bundle cannot be read; the exit status."""
-    say(f"{target}: {error}")
+    from aggregator.operations.faults import explain
+
+    say(f"{target}: {explain(error)}")
     return _status(error)
 
 

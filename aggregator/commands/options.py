@@ -55,6 +55,7 @@ Table = Annotated[
     str | None, typer.Option("--table", metavar="NAME", envvar="IDEMPOTENCY_TABLE_NAME", help="The ledger.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+ExactBytes = Annotated[bool, typer.Option("--bytes", help="Print exact sizes on a terminal too, not kB and MB.")]
 
 
 class OptionError(AggregatorError):

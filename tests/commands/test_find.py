@@ -115,7 +115,10 @@ def test_a_target_that_is_not_there_is_reported_and_does_not_stop_the_search(run
     assert [line.partition(":")[0] for line in ran.stderr.splitlines()] == ["nowhere.gz", "empty"]
 
 
-def test_a_terminal_gets_a_table_with_a_heading(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("exact", "size"), [(False, ["0", "bytes"]), (True, ["0"])])
+def test_a_terminal_gets_a_table_with_a_heading(
+    run: Run, monkeypatch: pytest.MonkeyPatch, exact: bool, size: list[str]
+) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
@@ -124,10 +127,10 @@ def test_a_terminal_gets_a_table_with_a_heading(run: Run, monkeypatch: pytest.Mo
     monkeypatch.setattr(sys, "stdout", terminal)
 
     with pytest.raises(typer.Exit):
-        module.find("notes/*", ["bundles"])
+        module.find("notes/*", ["bundles"], exact=exact)
 
     heading, row = re.sub(r"\x1b\[[0-9;]*m", "", terminal.getvalue()).splitlines()[-2:]
-    assert (heading.split()[:3], row.split()) == (["target", "key", "size"], ["bundles/09/b.gz", "notes/x", "0"])
+    assert (heading.split()[:3], row.split()) == (["target", "key", "size"], ["bundles/09/b.gz", "notes/x", *size])
 
 
 def test_the_example_at_the_end_of_the_help_runs_where_its_bundles_are(run: Run) -> None:

@@ -137,7 +137,7 @@ def test_rows_go_to_the_database_in_batches(run: Run, monkeypatch: pytest.Monkey
     ("name", "content", "said"),
     [
         ("catalog.csv", None, "the name of a catalog ends in .parquet or .duckdb"),
-        ("nowhere/catalog.parquet", None, "No such file or directory: 'nowhere'"),
+        ("nowhere/catalog.parquet", None, "nowhere: there is no such file or folder"),
         ("catalog.parquet", b"PAR1", "the catalog cannot be read or written"),
         ("catalog.duckdb", b"something else", "the catalog cannot be read or written"),
     ],

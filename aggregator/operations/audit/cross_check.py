@@ -111,7 +111,7 @@ class CrossCheck(NamedTuple):
             found = self._head(entry.bucket, entry.key, entry.version_id)
             if found is None or found["ETag"].strip('"') != entry.etag:
                 yield Check("source", Standing.UNKNOWN, f"{entry.key!r} is not there any more, or is another")
-            elif _has_md5(entry, found):
+            elif has_md5(entry, found):
                 yield Check("source", Standing.MISMATCH, f"{entry.key!r} has the MD5 of other bytes")
 
     def _head(self, bucket: str, key: str, version_id: str | None = None) -> Any | None:
@@ -125,8 +125,12 @@ class CrossCheck(NamedTuple):
             raise
 
 
-def _has_md5(entry: Member, found: Any) -> bool:
-    """S3 API reference, "Object", ETag: in plain text or under SSE-S3, and not in a directory bucket."""
+def has_md5(entry: Member, found: Any) -> bool:
+    """
+    Whether the eTag of an object, as HeadObject has `found` it, is an MD5.
+
+    S3 API reference, "Object", ETag: in plain text or under SSE-S3, and not in a directory bucket.
+    """
     return (
         found.get("ServerSideEncryption", "AES256") == "AES256"
         and "SSECustomerAlgorithm" not in found

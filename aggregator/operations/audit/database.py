@@ -9,6 +9,7 @@ What an audit has found, held against each other by DuckDB, on disk, in bounded 
     rejections     what the ledger says was rejected         object, reason, message, time
     settled      bundles with a settle record              bundle
     unreadable   objects among the bundles that are not    url, why
+    gone         versions that were deleted                key
 
 Numbers count from 0 and join the tables; `version` is empty where a key is bundled once whatever is stored under it.
 Times are seconds since the epoch.
@@ -16,11 +17,12 @@ Times are seconds since the epoch.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import duckdb
 
 from aggregator.operations.audit.queries import (
+    CANDIDATES,
     FINDING,
     FINDINGS,
     HELD,
@@ -74,10 +76,29 @@ _TABLES = {
     "rejections": {"object": "VARCHAR", "reason": "VARCHAR", "message": "VARCHAR", "time": "DOUBLE"},
     "settled": {"bundle": "VARCHAR"},
     "unreadable": {"url": "VARCHAR", "why": "VARCHAR"},
+    "gone": {"key": "VARCHAR"},
 }
 
 _THREADS = 2
 """Each costs DuckDB some memory of its own."""
+
+
+class Candidate(NamedTuple):
+    """
+    A source object that may be deleted if its `verdict` is `safe`; then `bundle` is the key of one that names it.
+
+    `older` is how many older versions of it were listed, `several` whether it has any others.
+    """
+
+    bundle: str | None
+    key: str
+    version: str
+    version_id: str | None
+    etag: str
+    size: int
+    older: int
+    several: bool
+    verdict: Literal["safe", "young", "unbundled", "overwritten"]
 
 
 class Database:
@@ -163,6 +184,25 @@ class Database:
         self._parameters = parameters
         return {name: self._number(query) for name, query in TOTALS.items()}
 
+    def candidates(self, until: float) -> Iterator[Candidate]:
+        """The source objects, older versions first, then by bundle; what was modified at `until` or later is young."""
+        self._run(CANDIDATES, until=until)
+        for begin in range(0, self._count("candidates"), PAGE):
+            yield from map(
+                Candidate._make,
+                self._rows(
+                    "SELECT * EXCLUDE number FROM candidates WHERE number >= $begin AND number < $end ORDER BY number",
+                    begin=begin,
+                    end=begin + PAGE,
+                ),
+            )
+
+    def gone(self, keys: Sequence[str]) -> dict[str, int]:
+        """How many versions of each of these keys are in the table `gone`, if any."""
+        return dict(
+            self._rows("SELECT key, count(*) FROM gone WHERE key IN (SELECT unnest($keys)) GROUP BY key", keys=keys)
+        )
+
     def shown(self, kinds: Sequence[str]) -> Iterator[dict[str, Any]]:
         """What the totals `kinds` count, one thing after the other, after `classify`."""
         query = numbered(kinds)
@@ -176,7 +216,7 @@ class Database:
             for row in page:
                 yield {name: value for name, value in zip(FINDING, row, strict=True) if value is not None}
 
-    def _count(self, table: Literal["objects", "numbered"]) -> int:
+    def _count(self, table: Literal["objects", "numbered", "candidates"]) -> int:
         return self._number(f"SELECT count(*) FROM {table}")  # noqa: S608 - our own names
 
     def _number(self, query: str) -> int:

@@ -199,3 +199,32 @@ def numbered(kinds: Sequence[str]) -> str:
     parts = " UNION ALL ".join([found, *(SHOWN[kind] for kind in kinds if kind in SHOWN)])
     number = "row_number() OVER (ORDER BY finding, object, version_id, bundle) - 1 AS number"
     return f"CREATE OR REPLACE TABLE numbered AS SELECT {number}, * FROM ({parts})"  # noqa: S608 - our own names
+
+
+CANDIDATES = """
+CREATE TABLE candidates AS
+WITH held AS (
+    SELECT entries.key, entries.version, entries.etag, entries.size, min(bundles.key) AS bundle
+    FROM entries JOIN bundles ON bundles.number = entries.bundle
+    GROUP BY ALL
+), judged AS (
+    SELECT
+        held.bundle, objects.key, objects.version, objects.version_id, objects.etag, objects.size,
+        row_number() OVER (PARTITION BY objects.key ORDER BY modified, number DESC) - 1 AS older,
+        count(*) OVER (PARTITION BY objects.key) > 1 AS several,
+        CASE
+            WHEN modified >= $until THEN 'young'
+            WHEN held.bundle IS NOT NULL THEN 'safe'
+            WHEN objects.key IN (SELECT key FROM entries) THEN 'overwritten'
+            ELSE 'unbundled'
+        END AS verdict
+    FROM objects LEFT JOIN held USING (key, version, etag, size)
+)
+SELECT row_number() OVER (ORDER BY older, place, key) - 1 AS number, * EXCLUDE place REPLACE (place AS bundle)
+FROM (SELECT *, CASE WHEN verdict = 'safe' THEN bundle END AS place FROM judged)
+"""
+"""
+The source objects, and a bundle that names each as it is stored: the same key, version, eTag and size.
+
+S3 tells the time of a version in whole seconds. It lists the newest version of a key first.
+"""
