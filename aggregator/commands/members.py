@@ -259,7 +259,8 @@ def say_fault(target: str, error: Exception) -> int:
     """Say why a bundle cannot be read; the exit status."""
     from aggregator.operations.faults import explain
 
-    say(f"{target}: {explain(error)}")
+    why = explain(error)
+    say(why if why.startswith(f"{target}: ") else f"{target}: {why}")
     return _status(error)
 
 

@@ -13,6 +13,7 @@ import re
 from typing import Any, NamedTuple
 
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 
 from aggregator.aws import error_code, http_status
 from aggregator.exceptions import AggregatorError, NotFoundError, OpeningError
@@ -141,7 +142,7 @@ def is_of_aws(error: BaseException | None) -> bool:
     """Whether botocore says so: AWS refused, did not answer, or could not even be asked."""
     if isinstance(error, ValueError) and str(error).startswith("Invalid endpoint"):
         return True  # botocore has no error of its own for it
-    return isinstance(error, (BotoCoreError, ClientError))
+    return isinstance(error, (BotoCoreError, ClientError, ResponseParserError))
 
 
 def _explain_ours(error: AggregatorError) -> str:
@@ -171,6 +172,8 @@ def _of_aws(error: Exception) -> Fault:
         return Fault(f"there is no profile {known.get('profile')!r}", f"AWS_PROFILE names one of {_profiles()}")
     if kind == "EndpointConnectionError":
         return Fault(f"no connection to {known.get('endpoint_url')}", _ENDPOINT)
+    if kind == "ResponseParserError":
+        return Fault("the answer is not one of AWS: a proxy, or a store without this service, answers", _ENDPOINT)
     if kind == "ValueError":
         url = str(error).removeprefix("Invalid endpoint: ")
         return Fault(

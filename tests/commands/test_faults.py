@@ -18,6 +18,7 @@ from botocore.exceptions import (
     ProfileNotFound,
     UnauthorizedSSOTokenError,
 )
+from botocore.parsers import ResponseParserError
 from typer.testing import CliRunner
 
 from aggregator.commands.main import app
@@ -35,6 +36,7 @@ COMMANDS = {
     "backfill to a queue": ["backfill", "s3://orders/", "--queue-url", QUEUE],
     "worker": ["worker", "--queue-url", QUEUE],
     "doctor": ["doctor", "--stack", "data-aggregator"],
+    "reclaim": ["reclaim", "s3://orders/", "--older-than", "7d", "--distribution", "d", "--archive", "a"],
 }
 
 _DENIAL = "User: arn:aws:iam::1:user/me is not authorized to perform: sqs:GetQueueAttributes on resource: arn:aws:sqs:q"
@@ -64,6 +66,7 @@ FAULTS: dict[str, tuple[Callable[[str], Exception], str]] = {
     "no stack": (_answer("ValidationError", _STACK), "--stack"),
     "no connection": (lambda _: EndpointConnectionError(endpoint_url="http://127.0.0.1:9/"), "AWS_ENDPOINT_URL"),
     "no answer": (lambda _: ConnectTimeoutError(endpoint_url="http://127.0.0.1:9/"), "AWS_ENDPOINT_URL"),
+    "no AWS": (lambda _: ResponseParserError("invalid XML received: b'<html>'"), "AWS_ENDPOINT_URL"),
     "no region": (lambda _: NoRegionError(), "AWS_DEFAULT_REGION"),
     "no credentials": (lambda _: NoCredentialsError(), "aws sso login"),
     "no login": (lambda _: UnauthorizedSSOTokenError(), "aws sso login"),

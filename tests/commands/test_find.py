@@ -112,7 +112,10 @@ def test_a_target_that_is_not_there_is_reported_and_does_not_stop_the_search(run
     ran = run("notes/*", "nowhere.gz", "empty", "bundles")
 
     assert (ran.exit_code, ran.stdout.split("\t")[0]) == (2, "bundles/09/b.gz")
-    assert [line.partition(":")[0] for line in ran.stderr.splitlines()] == ["nowhere.gz", "empty"]
+    assert [line.split(":")[:2] for line in ran.stderr.splitlines()] == [
+        ["nowhere.gz", " there is no such file or folder"],
+        ["empty", " no .gz file found (target='empty')"],
+    ]
 
 
 @pytest.mark.parametrize(("exact", "size"), [(False, ["0", "bytes"]), (True, ["0"])])

@@ -1,11 +1,13 @@
 """What the packages, the container and the action bring along may be passed on by everybody: no copyleft is in it."""
 
 import re
+import tomllib
 from importlib.metadata import metadata
 from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.support import ROOT
 
@@ -43,3 +45,15 @@ def test_what_is_locked_may_be_passed_on(lock: str) -> None:
 
     assert len(here) > 10
     assert refused == {}
+
+
+@pytest.mark.parametrize(
+    ("lock", "extra"),
+    [("cli.lock", "cli"), ("requirements.lock", None), ("worker.lock", "worker"), ("../requirements.lock", "dev")],
+)
+def test_a_lock_has_all_that_is_needed(lock: str, extra: str | None) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed = [*project["dependencies"], *(project["optional-dependencies"][extra] if extra else [])]
+    locked = {canonicalize_name(each.name) for each in _requirements(lock)}
+
+    assert {canonicalize_name(Requirement(each).name) for each in needed} - {"data-aggregator"} <= locked
