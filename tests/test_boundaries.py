@@ -65,7 +65,7 @@ ONLY_IN = {
     "structlog": {"app", "pipeline", "runtimes"},
     "typer": {"commands"},
     "rich": {"commands"},
-    "subprocess": {"contracts.gate", "runtimes.local"},
+    "subprocess": {"commands.version", "contracts.gate", "runtimes.local"},
     "multiprocessing": {"runtimes.worker"},
     "yaml": {"operations.doctor.template"},
     "duckdb": {

@@ -6,7 +6,6 @@ Each command is a module of `commands/`; what takes long to import, it imports w
 
 import os
 from collections.abc import Callable
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
@@ -29,6 +28,7 @@ from aggregator.commands import (
 )
 from aggregator.commands.console import streams
 from aggregator.commands.groups import CONTRACTS, OPERATE, READ, TRY, Group, keep_last_blank
+from aggregator.commands.version import version
 
 app = typer.Typer(
     cls=Group,
@@ -54,7 +54,7 @@ app = typer.Typer(
 
 def _version(*, wanted: bool) -> None:
     if wanted:
-        typer.echo(f"aggregator {version('data-aggregator')}")
+        typer.echo(f"aggregator {version()}")
         raise typer.Exit
 
 
