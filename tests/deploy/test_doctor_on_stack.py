@@ -147,7 +147,7 @@ FAULTS: dict[str, tuple[Callable[[Stack], object], set[str], str]] = {
     "a message is given up at once": (
         lambda stack: _redrive(stack, receives=1),
         {"redrive"},
-        "a message is given up after 1 receives",
+        "a message is given up after it was received once",
     ),
     "dead letters are kept shorter than messages": (
         _set_queue("DeadLetterQueue", MessageRetentionPeriod="86400"),

@@ -6,8 +6,10 @@ expires, a source is deleted when it has been bundled, replication takes its tim
 """
 
 import json
+import time
 from base64 import b64decode
 from collections.abc import Iterator
+from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,6 +18,7 @@ from aggregator.bundles.bundle import Bundle
 from aggregator.bundles.index import Member
 from aggregator.bundles.verification import Proof
 from aggregator.exceptions import OpeningError
+from aggregator.operations.audit.queries import GRACE
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
@@ -98,8 +101,10 @@ class CrossCheck(NamedTuple):
     def _copy(self, bundle: Bundle, proof: Proof, status: str) -> Check:
         copy = self._head(str(self.archive), bundle.index.bundle)
         if copy is None:
-            verdict = Standing.UNKNOWN if status == "PENDING" else Standing.MISMATCH
-            return Check("archive", verdict, f"no copy, replication {status}")
+            age = time.time() - datetime.fromisoformat(bundle.index.created).timestamp()
+            is_expected = status == "PENDING" or (status == "NONE" and age < GRACE)
+            verdict = Standing.UNKNOWN if is_expected else Standing.MISMATCH
+            return Check("archive", verdict, f"no copy{' yet' if is_expected else ''}, replication {status}")
         checksum = copy.get("ChecksumSHA256")
         if copy["ContentLength"] != bundle.size or (checksum and b64decode(checksum).hex() != proof.sha256):
             return Check("archive", Standing.MISMATCH, "the copy is another than this bundle")

@@ -18,6 +18,9 @@ Of bundles there are two: `unreplicated` are not in the archive, `unreadable` ar
 from collections.abc import Sequence
 from typing import NamedTuple
 
+GRACE = 3_600.0
+"""Seconds in which an object may be on its way into a bundle, and a bundle on its way into the archive."""
+
 _SAME_MOMENT = 2.0
 """Seconds by which an object that was overwritten after it was read may seem older than its bundle: S3 and an index
 tell whole seconds, and their clocks are not one."""

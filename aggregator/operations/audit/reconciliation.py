@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeVar
 
 from aggregator.bundles.bundle import Bundle
 from aggregator.operations.audit.database import Database
-from aggregator.operations.audit.queries import Parameters
+from aggregator.operations.audit.queries import GRACE, Parameters
 from aggregator.operations.indexes import Fault, read_indexes
 from aggregator.operations.ledger_reader import MOST_READS, LedgerReader
 from aggregator.operations.listings import Stored, in_parallel, objects, open_bundle, prefixes, versions, versions_of
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
 T = TypeVar("T")
-
-GRACE = 3_600.0
-"""Seconds in which an object may be on its way into a bundle, and a bundle on its way into the archive."""
 
 MEMORY = "256MB"
 """What DuckDB may use before it goes to disk."""

@@ -136,7 +136,8 @@ def _redrive(facts: Facts) -> tuple[bool, str]:
     receives = _known(facts.queue).receives
     if receives is None:
         return False, "the queue has no dead-letter queue: a bad message comes back until it expires"
-    return receives >= FEWEST_RECEIVES, f"a message is given up after {receives} receives"
+    times = "once" if receives == 1 else f"{receives} times"
+    return receives >= FEWEST_RECEIVES, f"a message is given up after it was received {times}"
 
 
 def _dead_letters(facts: Facts) -> tuple[bool, str]:

@@ -5,6 +5,7 @@ import io
 import json
 from base64 import b64encode
 from concurrent.futures import Executor
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import boto3
@@ -142,15 +143,25 @@ def test_a_copy_of_other_bytes_is_a_contradiction(longer: int, checksum: str | N
     assert plain.check("archive")[1] == Check("archive", MISMATCH, "the copy is another than this bundle")
 
 
-@pytest.mark.parametrize(("status", "verdict"), [("PENDING", UNKNOWN), ("COMPLETED", MISMATCH)])
+@pytest.mark.parametrize(
+    ("status", "age", "verdict", "words"),
+    [
+        ("PENDING", 7_200, UNKNOWN, "no copy yet, replication PENDING"),
+        ("COMPLETED", 60, MISMATCH, "no copy, replication COMPLETED"),
+        (None, 7_200, MISMATCH, "no copy, replication NONE"),
+        (None, 60, UNKNOWN, "no copy yet, replication NONE"),
+    ],
+)
 def test_a_missing_copy_is_a_contradiction_unless_it_is_on_its_way(
-    status: str, verdict: Standing, plain: Bench
+    status: str | None, age: float, verdict: Standing, words: str, plain: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    now = datetime.fromisoformat(plain.bundle.index.created).timestamp() + age
+    monkeypatch.setattr("aggregator.operations.audit.cross_check.time.time", lambda: now)
     plain.settled()
-    plain.found("distribution", ReplicationStatus=status)
+    plain.found("distribution", ETag="x", **({"ReplicationStatus": status} if status else {}))
     plain.found("archive")
 
-    assert plain.check("archive")[1] == Check("archive", verdict, f"no copy, replication {status}")
+    assert plain.check("archive")[1] == Check("archive", verdict, words)
 
 
 @pytest.mark.parametrize(
