@@ -48,9 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         print(notes(tag, (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), version))
     except NotesError as error:
-        print(
-            f"notes: {error} ({', '.join(f'{name} {value}' for name, value in error.facts.items())})", file=sys.stderr
-        )
+        print(f"notes: {error}", file=sys.stderr)
         return 2
     return 0
 
