@@ -4,7 +4,6 @@ Tier 2: records as the first version wrote them, byte for byte, are read by this
 The literals are copies: no code of today makes them. They never change; a new form of a record gains a literal.
 """
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -90,12 +89,12 @@ def test_what_the_first_version_released_is_claimed(bench: Bench) -> None:
 
 def test_this_version_writes_what_the_first_one_wrote(bench: Bench) -> None:
     """So the first version reads it, if the code is rolled back."""
-    mine = bench.claim(ONE).mine
+    bench.expect(bench.claiming(ONE))
 
-    item = bench.records.item(ID, bench.records.record({"bundle": OURS, "etag": "e1"}, mine.deadline))
+    (claim,) = bench.ledger.claim([bench.wanted(ONE)], OURS).owned
 
-    assert item == _item('{"bundle": "2026/11/18/13/bundle-ours-1.gz", "etag": "e1"}', mine.deadline)
-    assert json.loads(item["data"]["S"]) == mine.content
+    written = bench.records.item(claim.wanted.id, claim.mine)
+    assert written == _item('{"bundle": "2026/11/18/13/bundle-ours-1.gz", "etag": "e1"}', claim.mine.deadline)
 
 
 def _item(data: str, deadline: int) -> dict[str, Any]:
