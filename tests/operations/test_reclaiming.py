@@ -340,6 +340,10 @@ class TestCommand:
         }
         assert list(reclaiming.left()) == ["in/new"]
 
+        self.call(reclaiming, "--report", str(tmp_path / "report"), "--delete")
+
+        assert (tmp_path / "report").read_text().count('"deleted"') == len(OBJECTS)
+
     @pytest.mark.parametrize("given", [[], ["--archive", "a", "--without-archive"]], ids=["neither", "both"])
     def test_where_bundles_stay_must_be_said(self, given: list[str]) -> None:
         call = ["reclaim", "s3://source/", "--older-than", "7d", "--distribution", "d", *given]
