@@ -129,11 +129,14 @@ def reclaim(
     the next object; `say` gets what is not a bundle among bundles.
 
     Raises:
-        ReclaimError: the source is a bucket of bundles, or its store does not delete conditionally.
+        ReclaimError: the source is a bucket of bundles, its store does not delete conditionally, or the archive is the
+            distribution bucket.
         StoreUnavailableError: a bucket cannot be read, or objects cannot be deleted now.
     """
     if scope.bucket in {locations.distribution, locations.archive}:
         raise ReclaimError("bundles are not deleted: name a bucket of source objects", bucket=scope.bucket)
+    if locations.archive == locations.distribution:
+        raise ReclaimError("consumers delete from this bucket, so it is not an archive", bucket=locations.archive)
     stop = stop or threading.Event()
     source = _Source(locations.s3, scope.bucket, Pace(rate, stop), stop, delete=delete)
     with ExitStack() as stack:

@@ -282,6 +282,14 @@ def test_a_store_that_ignores_conditions_is_refused_before_anything_is_deleted(r
     assert set(reclaiming.left()) == set(OBJECTS)
 
 
+def test_the_bucket_that_consumers_delete_from_is_refused_as_the_archive(reclaiming: Reclaiming) -> None:
+    reclaiming.bundle(OBJECTS)
+    bucket = reclaiming.world.distribution
+
+    with pytest.raises(ReclaimError, match="not an archive"):
+        list(reclaim(Scope(reclaiming.world.source, "", 0, 0), Locations(reclaiming.s3, bucket, bucket), delete=True))
+
+
 def test_a_bucket_of_bundles_is_refused(reclaiming: Reclaiming) -> None:
     for bucket in (reclaiming.world.distribution, reclaiming.archive):
         places = Locations(reclaiming.s3, reclaiming.world.distribution, reclaiming.archive)
