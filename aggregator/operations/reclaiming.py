@@ -335,13 +335,15 @@ class _Judging:
     def _doubts(self, stored: Stored, candidates: list[Candidate]) -> dict[tuple[str, str], str]:
         """Why members that were read back are not what the objects are, by key and version."""
         wanted = {(one.key, one.version) for one in candidates}
+        exactly = {(one.key, one.version, one.etag, one.size) for one in candidates}
         try:
             bundle = open_bundle(self._locations.s3, stored)
         except BundleFormatError as error:
             return dict.fromkeys(wanted, str(error))
         if bundle.index.bundle != stored.key:
             return dict.fromkeys(wanted, f"it is the bundle {bundle.index.bundle}")
-        named = {_name(one): one for one in bundle if one.bucket == self._source.bucket}
+        ours = (one for one in bundle if one.bucket == self._source.bucket)
+        named = {_name(one): one for one in ours if (*_name(one), one.etag, one.size) in exactly}
         doubts = dict.fromkeys(wanted - named.keys(), "the index does not name it")
         md5s: list[Member] = []
         for member, chunks in bundle.walk([named[name] for name in wanted & named.keys()]):

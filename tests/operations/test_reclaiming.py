@@ -176,6 +176,22 @@ def test_a_member_whose_etag_is_the_md5_of_other_bytes_stays(reclaiming: Reclaim
     assert reclaiming.left() == {"a": [body]}
 
 
+def test_a_member_is_read_back_whose_etag_and_size_are_those_of_the_object(reclaiming: Reclaiming) -> None:
+    """An index that names one version twice: as the object is, and with another eTag, which proves nothing."""
+    reclaiming.keep_versions()
+    reclaiming.world.put("a", b"the bytes of the object")
+    head = reclaiming.s3.head_object(Bucket=reclaiming.world.source, Key="a")
+    ref, etag = ObjectRef(reclaiming.world.source, "a"), head["ETag"].strip('"')
+    members = [
+        FetchedObject(ref, head["ContentLength"], etag, head["VersionId"]),
+        FetchedObject(ref, 0, "not-an-md5", head["VersionId"]),
+    ]
+    reclaiming.world.plant(bundle_key(time.time(), "planted", "planted"), members)
+
+    assert verdicts(reclaiming.run()) == {"a": "unproven"}
+    assert reclaiming.left() == {"a": [b"the bytes of the object"]}
+
+
 class TestVersions:
     @pytest.fixture
     def reclaiming(self, reclaiming: Reclaiming, monkeypatch: pytest.MonkeyPatch) -> Reclaiming:
