@@ -159,6 +159,7 @@ class _Source:
 
     def __init__(self, s3: "S3Client", bucket: str, pace: Pace, stop: threading.Event, *, delete: bool) -> None:
         self.bucket = bucket
+        self.fault: StoreUnavailableError | None = None
         self._s3, self._pace, self._stop, self._delete = s3, pace, stop, delete
         with _translated("the source's versioning is not known", bucket=bucket):
             self.has_versions = "Status" in s3.get_bucket_versioning(Bucket=bucket)
@@ -166,12 +167,23 @@ class _Source:
             self._require_conditions()
 
     def delete(self, one: Candidate) -> tuple[Verdict, str | None] | None:
-        """Delete exactly that version, or exactly that content; what became of it, or None after a stop."""
+        """
+        Delete exactly that version, or exactly that content; what became of it, or None after a stop or a `fault`.
+
+        A fault is not raised here, so that the caller hears of what other threads delete meanwhile.
+        """
         if not self._delete:
             return "safe", None
         self._pace.wait(1)
-        if self._stop.is_set():
+        if self._stop.is_set() or self.fault:
             return None
+        try:
+            return self._delete_exactly(one)
+        except StoreUnavailableError as error:
+            self.fault = error
+            return None
+
+    def _delete_exactly(self, one: Candidate) -> tuple[Verdict, str | None]:
         exactly: Any = {"VersionId": one.version_id} if one.version_id else {"IfMatch": f'"{one.etag}"'}
         with _translated("the source does not delete objects now", bucket=self.bucket, key=one.key):
             try:
@@ -303,10 +315,14 @@ class _Judging:
         behind = self._database.gone([one.key for one in safe if one.older])
         free = [one for one in safe if behind.get(one.key, 0) >= one.older]
         yield from ((one, ("covered", None)) for one in safe if behind.get(one.key, 0) < one.older)
-        outcomes = list(zip(free, self._threads.map(self._source.delete, free), strict=True))
-        gone = [one.key for one, outcome in outcomes if one.several and outcome and outcome[0] == "safe"]
-        self._database.add("gone", ((key,) for key in gone))
-        yield from outcomes
+        gone = []
+        for one, outcome in zip(free, in_parallel(self._source.delete, free, threads=_THREADS), strict=True):
+            if one.several and outcome and outcome[0] == "safe":
+                gone.append((one.key,))
+            yield one, outcome
+        if self._source.fault:
+            raise self._source.fault
+        self._database.add("gone", gone)
 
     def _kept(self, key: str) -> tuple[Stored | None, str | None]:
         """The bundle where it stays, or why it does not (yet)."""

@@ -306,6 +306,24 @@ def test_the_bucket_that_consumers_delete_from_is_refused_as_the_archive(reclaim
         list(reclaim(Scope(reclaiming.world.source, "", 0, 0), Locations(reclaiming.s3, bucket, bucket), delete=True))
 
 
+def test_what_was_deleted_is_reported_before_an_error_ends_it(reclaiming: Reclaiming) -> None:
+    reclaiming.bundle(OBJECTS)
+    client, judged = other_client(reclaiming.world), list[Judged]()
+
+    def end(params: Any, **_: Any) -> None:
+        if params["url"].endswith("/in/1"):
+            raise LOST
+
+    client.meta.events.register("before-call.s3.DeleteObject", end)
+    now = time.time() + 2
+    places = Locations(client, reclaiming.world.distribution, reclaiming.archive)
+
+    with pytest.raises(StoreUnavailableError):
+        judged.extend(reclaim(Scope(reclaiming.world.source, "", now, now), places, delete=True))
+
+    assert set(reclaiming.left()) == set(OBJECTS) - {one.key for one in judged if one.verdict == "safe"}
+
+
 def test_a_bucket_of_bundles_is_refused(reclaiming: Reclaiming) -> None:
     for bucket in (reclaiming.world.distribution, reclaiming.archive):
         places = Locations(reclaiming.s3, reclaiming.world.distribution, reclaiming.archive)
