@@ -31,7 +31,7 @@ def reclaim(
     delete: Annotated[bool, typer.Option("--delete", help="Delete. Without it nothing changes.")] = False,
     rate: Annotated[float | None, typer.Option(metavar="N", min=0.1, help="Delete at most N objects a second.")] = None,
     report: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write what becomes of each object there, as JSON lines.")
+        Path | None, typer.Option(metavar="FILE", help="Append what becomes of each object, as JSON lines.")
     ] = None,
     exact: ExactBytes = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the totals as JSON.")] = False,
@@ -59,7 +59,7 @@ def reclaim(
 
         now = time.time()
         stop = stack.enter_context(ends_on_interrupt())
-        lines = stack.enter_context(report.open("w", encoding="utf-8")) if report else None
+        lines = stack.enter_context(report.open("a", encoding="utf-8")) if report else None
         bar = stack.enter_context(progress())
         task = bar.add_task("starting", total=None)
         for one in reclaiming.reclaim(

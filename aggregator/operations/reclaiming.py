@@ -129,11 +129,14 @@ def reclaim(
     the next object; `say` gets what is not a bundle among bundles.
 
     Raises:
-        ReclaimError: the source is a bucket of bundles, or its store does not delete conditionally.
+        ReclaimError: the source is a bucket of bundles, its store does not delete conditionally, or the archive is the
+            distribution bucket.
         StoreUnavailableError: a bucket cannot be read, or objects cannot be deleted now.
     """
     if scope.bucket in {locations.distribution, locations.archive}:
         raise ReclaimError("bundles are not deleted: name a bucket of source objects", bucket=scope.bucket)
+    if locations.archive == locations.distribution:
+        raise ReclaimError("consumers delete from this bucket, so it is not an archive", bucket=locations.archive)
     stop = stop or threading.Event()
     source = _Source(locations.s3, scope.bucket, Pace(rate, stop), stop, delete=delete)
     with ExitStack() as stack:
@@ -156,6 +159,7 @@ class _Source:
 
     def __init__(self, s3: "S3Client", bucket: str, pace: Pace, stop: threading.Event, *, delete: bool) -> None:
         self.bucket = bucket
+        self.fault: StoreUnavailableError | None = None
         self._s3, self._pace, self._stop, self._delete = s3, pace, stop, delete
         with _translated("the source's versioning is not known", bucket=bucket):
             self.has_versions = "Status" in s3.get_bucket_versioning(Bucket=bucket)
@@ -163,12 +167,23 @@ class _Source:
             self._require_conditions()
 
     def delete(self, one: Candidate) -> tuple[Verdict, str | None] | None:
-        """Delete exactly that version, or exactly that content; what became of it, or None after a stop."""
+        """
+        Delete exactly that version, or exactly that content; what became of it, or None after a stop or a `fault`.
+
+        A fault is not raised here, so that the caller hears of what other threads delete meanwhile.
+        """
         if not self._delete:
             return "safe", None
         self._pace.wait(1)
-        if self._stop.is_set():
+        if self._stop.is_set() or self.fault:
             return None
+        try:
+            return self._delete_exactly(one)
+        except StoreUnavailableError as error:
+            self.fault = error
+            return None
+
+    def _delete_exactly(self, one: Candidate) -> tuple[Verdict, str | None]:
         exactly: Any = {"VersionId": one.version_id} if one.version_id else {"IfMatch": f'"{one.etag}"'}
         with _translated("the source does not delete objects now", bucket=self.bucket, key=one.key):
             try:
@@ -300,10 +315,14 @@ class _Judging:
         behind = self._database.gone([one.key for one in safe if one.older])
         free = [one for one in safe if behind.get(one.key, 0) >= one.older]
         yield from ((one, ("covered", None)) for one in safe if behind.get(one.key, 0) < one.older)
-        outcomes = list(zip(free, self._threads.map(self._source.delete, free), strict=True))
-        gone = [one.key for one, outcome in outcomes if one.several and outcome and outcome[0] == "safe"]
-        self._database.add("gone", ((key,) for key in gone))
-        yield from outcomes
+        gone = []
+        for one, outcome in zip(free, in_parallel(self._source.delete, free, threads=_THREADS), strict=True):
+            if one.several and outcome and outcome[0] == "safe":
+                gone.append((one.key,))
+            yield one, outcome
+        if self._source.fault:
+            raise self._source.fault
+        self._database.add("gone", gone)
 
     def _kept(self, key: str) -> tuple[Stored | None, str | None]:
         """The bundle where it stays, or why it does not (yet)."""
@@ -332,13 +351,15 @@ class _Judging:
     def _doubts(self, stored: Stored, candidates: list[Candidate]) -> dict[tuple[str, str], str]:
         """Why members that were read back are not what the objects are, by key and version."""
         wanted = {(one.key, one.version) for one in candidates}
+        exactly = {(one.key, one.version, one.etag, one.size) for one in candidates}
         try:
             bundle = open_bundle(self._locations.s3, stored)
         except BundleFormatError as error:
             return dict.fromkeys(wanted, str(error))
         if bundle.index.bundle != stored.key:
             return dict.fromkeys(wanted, f"it is the bundle {bundle.index.bundle}")
-        named = {_name(one): one for one in bundle if one.bucket == self._source.bucket}
+        ours = (one for one in bundle if one.bucket == self._source.bucket)
+        named = {_name(one): one for one in ours if (*_name(one), one.etag, one.size) in exactly}
         doubts = dict.fromkeys(wanted - named.keys(), "the index does not name it")
         md5s: list[Member] = []
         for member, chunks in bundle.walk([named[name] for name in wanted & named.keys()]):

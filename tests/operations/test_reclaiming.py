@@ -176,6 +176,22 @@ def test_a_member_whose_etag_is_the_md5_of_other_bytes_stays(reclaiming: Reclaim
     assert reclaiming.left() == {"a": [body]}
 
 
+def test_a_member_is_read_back_whose_etag_and_size_are_those_of_the_object(reclaiming: Reclaiming) -> None:
+    """An index that names one version twice: as the object is, and with another eTag, which proves nothing."""
+    reclaiming.keep_versions()
+    reclaiming.world.put("a", b"the bytes of the object")
+    head = reclaiming.s3.head_object(Bucket=reclaiming.world.source, Key="a")
+    ref, etag = ObjectRef(reclaiming.world.source, "a"), head["ETag"].strip('"')
+    members = [
+        FetchedObject(ref, head["ContentLength"], etag, head["VersionId"]),
+        FetchedObject(ref, 0, "not-an-md5", head["VersionId"]),
+    ]
+    reclaiming.world.plant(bundle_key(time.time(), "planted", "planted"), members)
+
+    assert verdicts(reclaiming.run()) == {"a": "unproven"}
+    assert reclaiming.left() == {"a": [b"the bytes of the object"]}
+
+
 class TestVersions:
     @pytest.fixture
     def reclaiming(self, reclaiming: Reclaiming, monkeypatch: pytest.MonkeyPatch) -> Reclaiming:
@@ -282,6 +298,32 @@ def test_a_store_that_ignores_conditions_is_refused_before_anything_is_deleted(r
     assert set(reclaiming.left()) == set(OBJECTS)
 
 
+def test_the_bucket_that_consumers_delete_from_is_refused_as_the_archive(reclaiming: Reclaiming) -> None:
+    reclaiming.bundle(OBJECTS)
+    bucket = reclaiming.world.distribution
+
+    with pytest.raises(ReclaimError, match="not an archive"):
+        list(reclaim(Scope(reclaiming.world.source, "", 0, 0), Locations(reclaiming.s3, bucket, bucket), delete=True))
+
+
+def test_what_was_deleted_is_reported_before_an_error_ends_it(reclaiming: Reclaiming) -> None:
+    reclaiming.bundle(OBJECTS)
+    client, judged = other_client(reclaiming.world), list[Judged]()
+
+    def end(params: Any, **_: Any) -> None:
+        if params["url"].endswith("/in/1"):
+            raise LOST
+
+    client.meta.events.register("before-call.s3.DeleteObject", end)
+    now = time.time() + 2
+    places = Locations(client, reclaiming.world.distribution, reclaiming.archive)
+
+    with pytest.raises(StoreUnavailableError):
+        judged.extend(reclaim(Scope(reclaiming.world.source, "", now, now), places, delete=True))
+
+    assert set(reclaiming.left()) == set(OBJECTS) - {one.key for one in judged if one.verdict == "safe"}
+
+
 def test_a_bucket_of_bundles_is_refused(reclaiming: Reclaiming) -> None:
     for bucket in (reclaiming.world.distribution, reclaiming.archive):
         places = Locations(reclaiming.s3, reclaiming.world.distribution, reclaiming.archive)
@@ -339,6 +381,10 @@ class TestCommand:
             "in/new": "unbundled",
         }
         assert list(reclaiming.left()) == ["in/new"]
+
+        self.call(reclaiming, "--report", str(tmp_path / "report"), "--delete")
+
+        assert (tmp_path / "report").read_text().count('"deleted"') == len(OBJECTS)
 
     @pytest.mark.parametrize("given", [[], ["--archive", "a", "--without-archive"]], ids=["neither", "both"])
     def test_where_bundles_stay_must_be_said(self, given: list[str]) -> None:

@@ -213,7 +213,7 @@ WITH held AS (
 ), judged AS (
     SELECT
         held.bundle, objects.key, objects.version, objects.version_id, objects.etag, objects.size,
-        row_number() OVER (PARTITION BY objects.key ORDER BY modified, number DESC) - 1 AS older,
+        row_number() OVER (PARTITION BY objects.key ORDER BY number DESC) - 1 AS older,
         count(*) OVER (PARTITION BY objects.key) > 1 AS several,
         CASE
             WHEN modified >= $until THEN 'young'
@@ -229,5 +229,6 @@ FROM (SELECT *, CASE WHEN verdict = 'safe' THEN bundle END AS place FROM judged)
 """
 The source objects, and a bundle that names each as it is stored: the same key, version, eTag and size.
 
-S3 tells the time of a version in whole seconds. It lists the newest version of a key first.
+S3 lists the newest version of a key first. The time of a version does not say which is newer: it is in whole seconds,
+and for a multipart upload it is the time when the upload began.
 """
