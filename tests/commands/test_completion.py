@@ -18,6 +18,8 @@ from aggregator.commands.groups import keep_last_blank
 from tests.support import ROOT
 from tests.support.damage import pack
 
+pytestmark = pytest.mark.once
+
 KEYS = [
     "in/order 0.json",
     "in/order 1.json",

@@ -26,6 +26,8 @@ from aggregator.exceptions import LedgerUnavailableError, NotFoundError, Opening
 from aggregator.operations.faults import explain
 from tests.conftest import ENVIRONMENT
 
+pytestmark = pytest.mark.once
+
 QUEUE = "http://127.0.0.1:9/000000000000/q"
 COMMANDS = {
     "where": ["where", "s3://orders/k", "--distribution", "d", "--table", "ledger-1"],

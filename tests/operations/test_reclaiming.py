@@ -24,7 +24,7 @@ from tests.support.faults import LOST, Killed, answered
 from tests.support.reclaiming import Reclaiming, other_client
 from tests.support.world import World
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.once]
 
 OBJECTS = {f"in/{at}": f"content of {at}\n".encode() for at in range(4)}
 

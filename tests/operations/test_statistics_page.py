@@ -12,6 +12,8 @@ from aggregator.operations.statistics import Figures, Measured
 from aggregator.operations.statistics_page import _ticks, page
 from tests.support.browser import chromium, chromium_is_here
 
+pytestmark = pytest.mark.once
+
 BEGAN = datetime(2026, 11, 23, 7, 59, tzinfo=UTC)
 
 CUT = """

@@ -191,6 +191,7 @@ def test_every_log_event_is_listed(module: str) -> None:
         and isinstance(node.func.value, ast.Name)
         and node.func.value.id == "log"
         and node.func.attr != "open"
+        and node.args
         and isinstance(node.args[0], ast.Constant)
     }
 

@@ -23,6 +23,8 @@ from aggregator.runtimes.local.serving import Brought, serve
 from tests.support.workers import until
 from tests.support.world import CREDENTIALS
 
+pytestmark = pytest.mark.once
+
 if TYPE_CHECKING:
     from mypy_boto3_sqs.client import SQSClient
 

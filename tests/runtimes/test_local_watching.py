@@ -13,6 +13,8 @@ import pytest
 from aggregator.reader import Bundle
 from aggregator.runtimes.local.watching import Watcher
 
+pytestmark = pytest.mark.once
+
 
 class Uploads:
     """What a watcher uploaded; `fault` is raised instead by the next uploads."""

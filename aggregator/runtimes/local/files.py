@@ -97,7 +97,7 @@ def writable_folder(folder: Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise LocalRunError(f"cannot write to {folder}: {error.strerror}: name another --out") from error
+        raise LocalRunError(f"cannot write to {folder}: {error.strerror}: name another --out") from None
 
 
 def _key(path: Path) -> str:
