@@ -48,7 +48,6 @@ def folder(tmp_path: Path, executor: Executor) -> Path:
     return tmp_path
 
 
-@pytest.mark.once
 @pytest.mark.skipif(not shutil.which("bash"), reason="bash is not installed")
 def test_bash_inserts_a_key_as_one_word(folder: Path) -> None:
     with _terminal(folder, "bash", "--norc", "--noprofile", "-i") as shell:
@@ -61,7 +60,7 @@ def test_bash_inserts_a_key_as_one_word(folder: Path) -> None:
     assert completed == ["in/order 1.json", "in/order 0.json", "it's.json", "p (x).json"]
 
 
-@pytest.mark.once
+@pytest.mark.chaos
 @pytest.mark.skipif(not shutil.which("zsh"), reason="zsh is not installed")
 def test_zsh_inserts_a_key_as_one_word(folder: Path) -> None:
     with _terminal(folder, "zsh", "-f", "-i") as shell:
@@ -73,7 +72,7 @@ def test_zsh_inserts_a_key_as_one_word(folder: Path) -> None:
     assert completed == ["in/order 1.json", "a$b c.json", "p (x).json"]
 
 
-@pytest.mark.once
+@pytest.mark.chaos
 @pytest.mark.skipif(not shutil.which("fish"), reason="fish is not installed")
 def test_fish_is_given_the_keys_as_they_are(folder: Path) -> None:
     asked = ["in/order\\\\ ", "it", "back"]

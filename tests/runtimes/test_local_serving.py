@@ -99,6 +99,7 @@ def test_what_cannot_be_finished_is_said_to_be_left(served: Served, monkeypatch:
     assert said == [f"messages left on the queue: 1; their objects are not in a bundle of {served.out}"]
 
 
+@pytest.mark.chaos
 @pytest.mark.integration
 def test_a_failure_is_said_and_stays_in_the_dead_letter_queue(served: Served) -> None:
     served.put("broken.gz", b"\x1f\x8b\x08 no gzip")
@@ -116,6 +117,7 @@ def test_a_failure_is_said_and_stays_in_the_dead_letter_queue(served: Served) ->
     assert len(answer["Messages"]) == 3
 
 
+@pytest.mark.chaos
 @pytest.mark.integration
 def test_a_message_that_fails_without_a_reason_says_where_to_look(served: Served) -> None:
     def fails(_: object) -> Any:
@@ -155,6 +157,7 @@ def test_an_output_folder_that_cannot_be_written_is_said_once_and_tried_again(se
     assert next(happenings).members == 1
 
 
+@pytest.mark.chaos
 @pytest.mark.integration
 def test_progress_counts_each_file_once_and_its_bytes(served: Served, tmp_path: Path) -> None:
     files = {"a": tmp_path / "a", "empty": tmp_path / "empty", "broken.gz": tmp_path / "broken.gz"}

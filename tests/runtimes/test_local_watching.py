@@ -205,6 +205,7 @@ def test_a_look_before_its_time_does_nothing(watched: Watched) -> None:
     assert (said, watched.uploads.done) == ([[], [], []], [])
 
 
+@pytest.mark.chaos
 @pytest.mark.integration
 def test_a_watched_folder_becomes_bundles_as_its_files_come_until_ctrl_c(tmp_path: Path) -> None:
     folder, out = tmp_path / "folder", tmp_path / "out"
