@@ -328,8 +328,10 @@ class _Judging:
         """The bundle where it stays, or why it does not (yet)."""
         s3, keeping = self._locations.s3, self._locations.keeping
         found = versions_of(s3, keeping, key)
-        if len(found) != 1 or not found[0].is_latest:
-            return None, f"{len(found)} versions of {key} in {keeping}, one of them current, should be one"
+        if not found:
+            return None, f"it is not in {keeping}"
+        if len(found) > 1 or not found[0].is_latest:
+            return None, f"{keeping} has several versions of it, or a delete marker"
         status = self._replication(found[0])
         if self._locations.archive is None:
             wrong = status in {"PENDING", "FAILED"}

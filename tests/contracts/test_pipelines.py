@@ -76,6 +76,24 @@ def test_the_node_snippet_without_a_schema_is_a_wrong_call(node: Path, files: li
 
 
 @pytest.mark.once
+@pytest.mark.parametrize("snippet", ["python", "node"])
+def test_a_snippet_says_that_a_file_is_not_json_and_goes_on(
+    snippet: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    program = [sys.executable, str(FOLDER / "snippets" / "python" / "check.py")]
+    if snippet == "node":
+        program = ["node", str(request.getfixturevalue("node"))]
+    (tmp_path / "text").write_text("hello")
+    files = [str(tmp_path / "text"), str(FOLDER / "s3-notification/v1/examples/invalid/etag-misspelt.json")]
+
+    done = _run([*program, str(FOLDER / "s3-notification/v1/producer.schema.json"), *files])
+
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"{files[0]}: cannot be read as JSON: ")
+    assert done.stdout.startswith(f"{files[1]} /Records/0/s3/object/")
+
+
+@pytest.mark.once
 def test_ajv_refuses_a_schema_that_is_not_strict(node: Path, tmp_path: Path) -> None:
     schema = tmp_path / "schema.json"
     schema.write_text('{"$schema": "https://json-schema.org/draft/2020-12/schema", "discriminator": {}}')

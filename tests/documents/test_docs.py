@@ -196,6 +196,8 @@ def test_the_readmes_python_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     hour = tmp_path / "bundles/2026/11/23/16"
     hour.mkdir(parents=True)
     (hour / "bundle-78733e43.gz").write_bytes(generate.golden("bundle.gz"))
+    monkeypatch.setitem(generate.GOLDEN, "another.gz", ("lines", 1, {"another": b""}))
+    (hour / "bundle-a-slow-machine-makes-two.gz").write_bytes(generate.golden("another.gz"))
     monkeypatch.chdir(tmp_path)
     scope: dict[str, object] = {}
 

@@ -210,7 +210,7 @@ def _accepted(declared: Mapping[str, Any], given: Mapping[str, str]) -> dict[str
     for name, declaration in declared.items():
         value = str(given.get(name, declaration.get("Default", "")))
         if name not in given and "Default" not in declaration:
-            faults.append(f"{name} is not given")
+            faults.append(f"{name} is not given: add --parameter {name}=VALUE")
         elif not _allowed(declaration, value):
             faults.append(f"{name} is {value!r}: {_constraint(declaration)}")
         else:

@@ -104,7 +104,10 @@ class DeadLetters:
         names: Any = ["RedrivePolicy"]
         answer = self._sqs.get_queue_attributes(QueueUrl=self._queue_url, AttributeNames=names)
         if "RedrivePolicy" in answer.get("Attributes", {}):
-            raise DeadLetterError("this queue moves messages on after some receives: looking at them would count")
+            raise DeadLetterError(
+                "this queue moves messages on after some receives, and looking at them would count: "
+                "name its dead-letter queue"
+            )
         return self
 
     def __exit__(self, *_: object) -> None:

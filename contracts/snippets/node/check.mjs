@@ -20,12 +20,20 @@ const pointer = ({ instancePath, params }) => {
   return (name === undefined ? instancePath : `${instancePath}/${escaped(name)}`) || "(root)";
 };
 
-let found = 0;
+let status = 0;
 const check = (place, text) => {
-  if (validate(JSON.parse(text))) return;
+  let message;
+  try {
+    message = JSON.parse(text);
+  } catch (error) {
+    console.error(`${place}: cannot be read as JSON: ${error.message}`);
+    status = 2;
+    return;
+  }
+  if (validate(message)) return;
   for (const error of validate.errors.filter(({ keyword }) => keyword !== "if")) {
     console.log(place, pointer(error), error.keyword);
-    found += 1;
+    status ||= 1;
   }
 };
 for (const file of files) {
@@ -33,4 +41,4 @@ for (const file of files) {
   if (file.endsWith(".jsonl")) text.trimEnd().split("\n").forEach((line, at) => check(`${file}:${at + 1}`, line));
   else check(file, text);
 }
-process.exitCode = found ? 1 : 0;
+process.exitCode = status;

@@ -32,9 +32,15 @@ if "$schema" not in json.loads(Path(schema_file).read_text(encoding="utf-8")):
     print(USAGE, file=sys.stderr)
     sys.exit(2)
 validator = jsonschema_rs.validator_for(json.loads(Path(schema_file).read_text(encoding="utf-8")))
-found = 0
+status = 0
 for file in files:
-    for pointer, keyword in faults(validator, json.loads(Path(file).read_text(encoding="utf-8"))):
+    try:
+        message = json.loads(Path(file).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        print(f"{file}: cannot be read as JSON: {error}", file=sys.stderr)
+        status = 2
+        continue
+    for pointer, keyword in faults(validator, message):
         print(file, pointer or "(root)", keyword)
-        found += 1
-sys.exit(1 if found else 0)
+        status = status or 1
+sys.exit(status)

@@ -245,7 +245,7 @@ def test_a_template_that_is_wrong_ends_with_a_finding_and_its_fix(tmp_path: Path
         (["--parameter", "A=b"], "--parameter belongs to --template"),
         (["--template", str(PATH), "--parameter", "A"], "--parameter A is not NAME=VALUE"),
         (["--template", str(PATH), "--parameter", "A=b"], "the template has no parameter A"),
-        (["--template", str(PATH)], "the parameters are not accepted: SourceBucketName is not given"),
+        (["--template", str(PATH)], "the parameters are not accepted: SourceBucketName is not given: add --parameter"),
         (["--template", "nowhere.yaml"], "there is no such file or folder"),
         (["--template", "README.md"], "README.md is no"),
         (["--template", "requirements.lock"], "requirements.lock is no"),
