@@ -114,7 +114,7 @@ function remedyOf(keyword, node, name) {
   return keyword === "additionalProperties" ? instead(name, Object.keys(node.properties ?? {})) : described(node);
 }
 
-/** What to write in the place of a value: the fields of an object, else what the contract says of the field. */
+/** What to write instead of a value: the fields of an object, else what the contract says of the field. */
 function described(node) {
   if (node.required?.length) return `write an object${content(node)}`;
   return (node.description ?? "see the contract").split("\n")[0];

@@ -265,7 +265,7 @@ def _problem(keyword: str, limit: Any, found: Any) -> str:
 
 
 def _described(schema: Any, node: Any) -> str:
-    """What to write in the place of a value: the fields of an object, else what the contract says of the field."""
+    """What to write instead of a value: the fields of an object, else what the contract says of the field."""
     node = _followed(schema, node)
     if node.get("required"):
         return f"write an object{_content(schema, node)}"

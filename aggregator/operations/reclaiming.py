@@ -14,7 +14,6 @@ import hashlib
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from itertools import chain, groupby
 from operator import attrgetter
@@ -142,9 +141,8 @@ def reclaim(
     with ExitStack() as stack:
         folder = stack.enter_context(TemporaryDirectory(prefix="aggregator-reclaim-"))
         database = stack.enter_context(closing(Database(Path(folder), memory=MEMORY)))
-        threads = stack.enter_context(ThreadPoolExecutor(_THREADS, thread_name_prefix="delete"))
         _Gathering(scope, locations, database, report, say).gather(has_versions=source.has_versions)
-        judging, done = _Judging(locations, source, database, threads), 0
+        judging, done = _Judging(locations, source, database), 0
         for (_, bundle), group in groupby(database.candidates(scope.until), attrgetter("older", "bundle")):
             for some in runs(group, _AT_ONCE):
                 yield from judging.judge(bundle, some)
@@ -279,8 +277,8 @@ class _Gathering:
 class _Judging:
     """What becomes of objects that one bundle holds, or none."""
 
-    def __init__(self, locations: Locations, source: _Source, database: Database, threads: ThreadPoolExecutor) -> None:
-        self._locations, self._source, self._database, self._threads = locations, source, database, threads
+    def __init__(self, locations: Locations, source: _Source, database: Database) -> None:
+        self._locations, self._source, self._database = locations, source, database
 
     def judge(self, bundle: str | None, candidates: list[Candidate]) -> Iterator[Judged]:
         """Each object, and what became of it; those before a stop."""
@@ -372,7 +370,7 @@ class _Judging:
                 continue
             if may_be_md5(member) and digest != member.etag:
                 md5s.append(member)
-        for member, wrong in zip(md5s, self._threads.map(self._source.has_md5, md5s), strict=True):
+        for member, wrong in zip(md5s, in_parallel(self._source.has_md5, md5s, threads=_THREADS), strict=True):
             if wrong:
                 doubts[_name(member)] = "its eTag is the MD5 of other bytes"
         return doubts
