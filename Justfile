@@ -100,9 +100,10 @@ drift stack="data-aggregator" *args:
 destroy stack="data-aggregator" *args:
     python -m deploy.stack destroy "$@"
 
-# give the reader broken bundles for so many seconds, and say what it does not name
+# search for so many seconds for a bundle that breaks the reader (Linux on x86-64)
 fuzz seconds="600":
-    FUZZ_SECONDS={{seconds}} python -m pytest -q -m chaos tests/bundles/test_fuzzing.py
+    python -P -m pip install --quiet --no-deps --requirement tests/support/atheris.txt
+    python -m tests.support.fuzzing --seconds {{seconds}}
 
 # write the locks anew; names no package index
 lock:
@@ -110,7 +111,8 @@ lock:
     uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" --constraint requirements.lock pyproject.toml --output-file deploy/requirements.lock
     uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" --constraint requirements.lock --extra worker pyproject.toml --output-file deploy/worker.lock
     uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" --constraint requirements.lock --extra cli pyproject.toml --output-file deploy/cli.lock
-    grep '^awslambdaric==' tests/awslambdaric.txt | cut -d' ' -f1 | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" - --output-file tests/awslambdaric.txt
+    grep '^awslambdaric==' tests/support/awslambdaric.txt | cut -d' ' -f1 | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" - --output-file tests/support/awslambdaric.txt
+    printf 'atheris<3.1\n' | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" - --output-file tests/support/atheris.txt
     grep '^ministack==' aggregator/runtimes/local/embedded.txt | cut -d' ' -f1 | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" - --output-file aggregator/runtimes/local/embedded.txt
     printf 'boto3\ns3fs>=2026\n' | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" - --output-file benchmarks/s3fs.txt
     printf 'aws-sam-translator\n' | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" - --output-file deploy/tools.lock

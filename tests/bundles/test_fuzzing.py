@@ -1,14 +1,18 @@
 """
 Whatever a file holds, a reader says what is wrong with it, or reads it: no other error, no hang, no flood.
 
-`just fuzz` goes on for as long as it is told.
+`just fuzz` searches for as long as it is told (tests/support/fuzzing.py).
 """
 
 import io
 import json
 import os
-import time
+import platform
+import subprocess
+import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +24,15 @@ from aggregator.bundles.layout import FOOTER_SIZE
 from aggregator.exceptions import BundleFormatError, BundleVersionError
 from tests.support.damage import MEMBERS, pack, with_index
 
-_SECONDS = float(os.environ.get("FUZZ_SECONDS", "60"))
+ROOT = Path(__file__).parents[2]
+LOCK = ROOT / "tests/support/atheris.txt"
+
+pytestmark = pytest.mark.once
+
+has_atheris = pytest.mark.skipif(
+    sys.version_info >= (3, 14) or (sys.platform, platform.machine()) != ("linux", "x86_64"),
+    reason="atheris has no wheel for this machine",
+)
 
 with ThreadPoolExecutor(1) as _threads:
     _SEEDS = [
@@ -93,27 +105,65 @@ def test_whatever_a_file_holds_it_is_read_or_named(data: bytes) -> None:
     _read(data)
 
 
+@pytest.fixture(scope="module")
+def fuzz(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """Runs a program in which atheris can be imported."""
+    packages = tmp_path_factory.mktemp("atheris")
+    install = ["-m", "pip", "install", "--quiet", "--no-deps", "--target", str(packages), "--requirement", str(LOCK)]
+    subprocess.run([sys.executable, "-P", *install], check=True)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(packages), str(ROOT)])}
+
+    def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, *arguments]
+        return subprocess.run(command, cwd=packages, env=environment, capture_output=True, text=True, check=False)
+
+    return run
+
+
 @pytest.mark.chaos
-def test_for_as_long_as_it_is_told_whatever_a_file_holds_it_is_read_or_named() -> None:
-    ends, examples = time.monotonic() + _SECONDS, 0
+@has_atheris
+@pytest.mark.parametrize("target", ["bundles", "messages"])
+def test_the_fuzzer_finds_nothing(
+    fuzz: Callable[..., "subprocess.CompletedProcess[str]"], target: str, tmp_path: Path
+) -> None:
+    ran = fuzz("-m", "tests.support.fuzzing", target, "--seconds", "5", "--folder", str(tmp_path))
 
-    while time.monotonic() < ends:
-        examples += _round(ends)
-
-    assert examples > 0
+    assert ran.returncode == 0, ran.stderr[-3_000:]
+    assert int(ran.stderr.split("stat::number_of_executed_units:")[1].split()[0]) > 100
 
 
-def _round(ends: float) -> int:
-    seen = [0]
+PLANTED = {
+    "an error that is not documented": "raise KeyError('planted')",
+    "a hang": "while True: pass",
+    "a flood": "b'x' * 200_000_000",
+}
 
-    def check(data: bytes) -> None:
-        if time.monotonic() < ends:
-            seen[0] += 1
-            _read(data)
 
-    found = given(_ANY)(check)
-    settings(max_examples=1_000, deadline=None, database=None, suppress_health_check=list(HealthCheck))(found)()
-    return seen[0]
+@pytest.mark.chaos
+@has_atheris
+@pytest.mark.parametrize("fault", PLANTED.values(), ids=PLANTED)
+def test_the_fuzzer_finds(fuzz: Callable[..., "subprocess.CompletedProcess[str]"], fault: str, tmp_path: Path) -> None:
+    program = f"""
+import io, pathlib
+from tests.support import fuzzing
+fuzzing.MOST_SECONDS = 2
+seeds = fuzzing.bundles()
+known = {{fuzzing.Bundle.open(io.BytesIO(seed)).index.request_id for seed in seeds}}
+def read(data):
+    fuzzing.read_bundle(data)
+    try:
+        bundle = fuzzing.Bundle.open(io.BytesIO(data))
+    except Exception:
+        return
+    if bundle.index.request_id not in known:
+        {fault}
+fuzzing.fuzz(read, fuzzing.change_bundle, seeds, pathlib.Path({str(tmp_path)!r}), 150)
+"""
+
+    ran = fuzz("-c", program)
+
+    assert ran.returncode == 77, (ran.returncode, ran.stderr[-2_000:])
+    assert [path.name.split("-")[0] for path in tmp_path.glob("*-*")] in (["crash"], ["timeout"]), ran.stderr[-2_000:]
 
 
 def _read(data: bytes) -> None:
