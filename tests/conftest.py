@@ -54,6 +54,12 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         terminal.write_line(f"this takes about {'30' if options.all else '7'} minutes on two processors")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int | None:
+    """One process more than there are processors, unless the environment says how many: tests often wait."""
+    return None if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ else (os.cpu_count() or 1) + 1
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out the exhaustive ones among the chosen tests, if nobody asks for them."""

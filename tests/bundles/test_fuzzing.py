@@ -146,7 +146,7 @@ def test_the_fuzzer_finds(fuzz: Callable[..., "subprocess.CompletedProcess[str]"
     program = f"""
 import io, pathlib
 from tests.support import fuzzing
-fuzzing.MOST_SECONDS = 2
+fuzzing.MOST_SECONDS = 5
 seeds = fuzzing.bundles()
 known = {{fuzzing.Bundle.open(io.BytesIO(seed)).index.request_id for seed in seeds}}
 def read(data):
@@ -162,7 +162,7 @@ fuzzing.fuzz(read, fuzzing.change_bundle, seeds, pathlib.Path({str(tmp_path)!r})
 
     ran = fuzz("-c", program)
 
-    assert ran.returncode == 77, (ran.returncode, ran.stderr[-2_000:])
+    assert ran.returncode in {70, 77}, (ran.returncode, ran.stderr[-2_000:])
     assert [path.name.split("-")[0] for path in tmp_path.glob("*-*")] in (["crash"], ["timeout"]), ran.stderr[-2_000:]
 
 

@@ -7,7 +7,8 @@ Broken input, guided by the code that each input reaches, until something is fou
 The engine is libFuzzer by atheris (github.com/google/atheris): it changes inputs that reached something new. Most
 bundles are changed in their index, under a footer that is right, or few changes would pass the checks of the footer.
 An input is a finding if it raises an error that is not documented, or takes longer than `MOST_SECONDS` or more memory
-than is promised (docs/threat-model.md). The exit status is then 77, and the input is a file in the folder.
+than is promised (docs/threat-model.md). The exit status is then 77, or 70 for
+time, and the input is a file in the folder.
 """
 
 import argparse
