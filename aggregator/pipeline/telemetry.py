@@ -9,10 +9,13 @@ environment variable (LOG_LEVEL is ours; POWERTOOLS_METRICS_DISABLED, POWERTOOLS
 import functools
 import json
 import os
+import re
 import sys
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from importlib.util import find_spec
-from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
 
 import structlog
 from aws_lambda_powertools import Logger, Metrics
@@ -67,11 +70,30 @@ METRICS = {
 
 NAMESPACE = "DataAggregator"
 
+_SUFFIXES = {
+    MetricUnit.Count: ("total",),
+    MetricUnit.Bytes: ("bytes", "total"),
+    MetricUnit.Milliseconds: ("seconds",),
+    MetricUnit.Percent: ("ratio",),
+}
+"""How the name of a metric ends in Prometheus, which has base units (prometheus.io, "Metric and label naming")."""
+
 _RESERVED = frozenset(RESERVED_LOG_ATTRS) | {"message", "msg", "extra", "stacklevel"}
 _CALLER = 5
 """Frames between the code that logs and the logger: makes `location` the caller's line."""
 
 Answer_co = TypeVar("Answer_co", covariant=True)
+
+
+class Figure(NamedTuple):
+    """One value of a metric, as CloudWatch gets it; `label` is the value of its dimension, if it has one."""
+
+    metric: str
+    value: float
+    label: str = ""
+
+
+_WATCHER: ContextVar[Callable[[Figure], object] | None] = ContextVar("watcher", default=None)
 
 
 class Observed(Protocol[Answer_co]):
@@ -100,8 +122,38 @@ def instrument(handler: Observed[Answer_co]) -> Callable[[dict[str, Any], "Lambd
     return invoke
 
 
+def prometheus_name(metric: str) -> str:
+    """
+    The name of a metric in Prometheus: its words after `aggregator`, and its unit at the end.
+
+    `MembersBundled` is `aggregator_members_bundled_total`, `BytesIn` `aggregator_in_bytes_total`, `PutTime`
+    `aggregator_put_time_seconds`, `FillRatio` `aggregator_fill_ratio`.
+    """
+    suffix = _SUFFIXES[METRICS[metric][0]]
+    words = [word.lower() for word in re.findall(r"[A-Z][a-z]*", metric)]
+    return "_".join(["aggregator", *(word for word in words if word not in suffix), *suffix])
+
+
+@contextmanager
+def watch_figures(watcher: Callable[[Figure], object]) -> Iterator[None]:
+    """While the block lasts, give every figure of an invocation to `watcher` too, whether metrics are on or off."""
+    token = _WATCHER.set(watcher)
+    try:
+        yield
+    finally:
+        _WATCHER.reset(token)
+
+
+def add_metric(metrics: Metrics, name: str, value: float) -> None:
+    """Add a value to the metrics of the invocation."""
+    metrics.add_metric(name, METRICS[name][0], value)
+    _show(Figure(name, value))
+
+
 def add_counts(name: str, dimension: str, counts: Mapping[str, int], settings: Settings) -> None:
     """Count by a dimension: the envelopes that failed by `reason`, what was skipped or is not text by `kind`."""
+    for value, count in counts.items():
+        _show(Figure(name, count, value))
     if switched_off(os.environ, "POWERTOOLS_METRICS_DISABLED"):
         return
     unit = METRICS[name][0]
@@ -147,10 +199,17 @@ def _counted(handler: Observed[Any], settings: Settings, metrics: Metrics) -> Ca
         try:
             return handler(event, context, settings=settings, metrics=metrics)
         except BaseException:
-            metrics.add_metric("InvocationsFailed", MetricUnit.Count, 1)
+            add_metric(metrics, "InvocationsFailed", 1)
             raise
 
     return invoke
+
+
+def _show(figure: Figure) -> None:
+    """Give a figure to the watcher, whose faults are not the invocation's."""
+    if watcher := _WATCHER.get():
+        with suppress(Exception):
+            watcher(figure)
 
 
 def _tracer(settings: Settings) -> Any:
