@@ -307,6 +307,8 @@ def test_a_process_is_well_while_it_is_heard_in_the_time_that_it_asked_for() -> 
         "batches": 2,
         "deleted": 9,
         "kept": 1,
+        "in_hand": 0,
+        "seconds_since_poll": None,
         "healthy": True,
     }
     assert Slot(100.0).report(101.0)["healthy"] is False

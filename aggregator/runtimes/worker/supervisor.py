@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from aggregator.pipeline.telemetry import Figure
 from aggregator.runtimes.worker import process as worker
+from aggregator.runtimes.worker.exposition import Exposition
 from aggregator.runtimes.worker.process import HANDLING, Heartbeat, Options
 
 if TYPE_CHECKING:
@@ -56,6 +58,7 @@ class Slot:
         self.pid: int | None = None
         self.heartbeat, self.heard = Heartbeat(), now
         self.due, self.began, self.failures = now, now, 0
+        self.answered = 0.0
         self._heartbeats: Connection | None = None
 
     def start(self, target: Callable[[Options, Connection], None], options: Options, now: float) -> None:
@@ -80,14 +83,19 @@ class Slot:
         self._heartbeats, self.process, self.pid = heartbeats, process, process.pid
         self.heartbeat, self.heard, self.began = Heartbeat(), now, now
 
-    def listen(self, now: float) -> None:
-        """Take in the signs of life that have come."""
+    def listen(self, now: float) -> list[Figure]:
+        """Take in the signs of life that have come; the figures that came with them."""
+        figures = list[Figure]()
         while self._heartbeats is not None and self._heartbeats.poll():
             try:
                 self.heartbeat, self.heard = self._heartbeats.recv(), now
-            except EOFError:
+            except (EOFError, OSError):  # it ended, perhaps in the middle of a heartbeat
                 self._heartbeats.close()
                 self._heartbeats = None
+            else:
+                self.answered = max(self.answered, self.heartbeat.answered)
+                figures += self.heartbeat.figures
+        return figures
 
     def is_overdue(self, now: float) -> bool:
         """Whether nothing was heard for longer than what it does may take."""
@@ -120,6 +128,8 @@ class Slot:
             "batches": self.heartbeat.batches,
             "deleted": self.heartbeat.deleted,
             "kept": self.heartbeat.kept,
+            "in_hand": self.heartbeat.in_hand if self.pid else 0,
+            "seconds_since_poll": round(now - self.answered, 1) if self.answered else None,
             "healthy": self.pid is not None and not self.is_overdue(now),
         }
 
@@ -141,6 +151,7 @@ class Supervisor:
         self._drained_by = 0.0
         self._status = 0
         self._restarts = 0
+        self.exposition = Exposition(self.health)
 
     def run(self, *, health: str = "") -> int:
         """Work until a signal comes; the exit status. `health` is the address of the health endpoint, for the log."""
@@ -187,7 +198,7 @@ class Supervisor:
                 self._kill(slot, "it did not drain in time")
 
     def _listen(self, slot: Slot, now: float) -> None:
-        slot.listen(now)
+        self.exposition.add(slot.listen(now))
         if slot.heartbeat.unread:
             self.drain_unread()
 
@@ -214,6 +225,7 @@ class Supervisor:
         return bool(self._received) and not any(slot.process for slot in self._slots)
 
     def _bury(self, slot: Slot, now: float) -> None:
+        self._listen(slot, now)  # what it said before it died
         pid, code = slot.pid, slot.reap(now)
         if not self._received:
             self._restarts += 1
