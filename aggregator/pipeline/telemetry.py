@@ -2,8 +2,9 @@
 Logger, metrics and tracer around the handler, and the list of everything they say.
 
 structlog is what the code speaks; Powertools' Logger renders it, so that every line carries the keys of the Lambda
-context. Nothing is kept from one invocation to the next, and each of the three can be switched off by its Powertools
-environment variable (LOG_LEVEL is ours; POWERTOOLS_METRICS_DISABLED, POWERTOOLS_TRACE_DISABLED).
+context. On a terminal, lines are for people instead (terminal.py). Nothing is kept from one invocation to the next, and
+each of the three can be switched off by its Powertools environment variable (LOG_LEVEL is ours;
+POWERTOOLS_METRICS_DISABLED, POWERTOOLS_TRACE_DISABLED).
 """
 
 import functools
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from importlib.util import find_spec
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, Protocol, TextIO, TypeVar, cast
 
 import structlog
 from aws_lambda_powertools import Logger, Metrics
@@ -23,6 +24,7 @@ from aws_lambda_powertools.logging.formatter import RESERVED_LOG_ATTRS
 from aws_lambda_powertools.metrics import MetricUnit, single_metric
 
 from aggregator.pipeline.settings import Settings, switched_off
+from aggregator.pipeline.terminal import is_for_people, renderers
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -164,7 +166,7 @@ def add_counts(name: str, dimension: str, counts: Mapping[str, int], settings: S
 
 
 def configure_logging(settings: Settings) -> Logger:
-    """Powertools' logger for `settings`, with structlog in front of it."""
+    """Powertools' logger for `settings`, with structlog in front of it, or for people lines without it."""
     logger = Logger(
         service=settings.service_name,
         level=settings.log_level,
@@ -174,8 +176,16 @@ def configure_logging(settings: Settings) -> Logger:
         json_serializer=functools.partial(json.dumps, default=str, separators=(",", ":")),
     )
     logger.setLevel(settings.log_level)  # Powertools configures a logger of one name once
+    if is_for_people(os.environ):
+        structlog.configure(
+            processors=[structlog.contextvars.merge_contextvars, _bound, *renderers(os.environ)],
+            logger_factory=structlog.PrintLoggerFactory(file=cast("TextIO", _Stdout())),
+            wrapper_class=structlog.make_filtering_bound_logger(settings.log_level),
+            cache_logger_on_first_use=False,
+        )
+        return logger
     structlog.configure(
-        processors=[structlog.stdlib.filter_by_level, structlog.contextvars.merge_contextvars, _for_powertools],
+        processors=[structlog.stdlib.filter_by_level, structlog.contextvars.merge_contextvars, _bound, _for_powertools],
         logger_factory=lambda *_: logger,
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
@@ -221,8 +231,13 @@ def _tracer(settings: Settings) -> Any:
 def _for_powertools(_logger: object, _method: str, facts: MutableMapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     event = facts.pop("event")
     standard = {name: facts.pop(name) for name in ("exc_info", "stack_info") if name in facts}
-    extra = {f"{name}_" if name in _RESERVED else name: _bounded(value) for name, value in facts.items()}
+    extra = {f"{name}_" if name in _RESERVED else name: value for name, value in facts.items()}
     return (event,), {"extra": extra, "stacklevel": _CALLER, **standard}
+
+
+def _bound(_logger: object, _method: str, facts: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Shorten the facts of a line, except its error."""
+    return {name: value if name in {"exc_info", "stack_info"} else _bounded(value) for name, value in facts.items()}
 
 
 def _bounded(value: Any) -> Any:

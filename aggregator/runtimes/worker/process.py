@@ -31,6 +31,7 @@ from aggregator.exceptions import AggregatorError
 from aggregator.pipeline.deadlines import GRACE
 from aggregator.pipeline.settings import Settings, switched_off
 from aggregator.pipeline.telemetry import Figure, configure_logging, watch_figures
+from aggregator.pipeline.terminal import FORMATS, is_for_people
 from aggregator.runtimes.lines import Lines, write_at_once
 from aggregator.runtimes.polling import BEATS, EventSourceMapping, LocalContext, Polled
 
@@ -122,6 +123,10 @@ class Output(Lines):
 
         super().__init__(hand_on)
 
+    def isatty(self) -> bool:
+        """Whether a person reads it."""
+        return os.isatty(1)
+
 
 def check_options(options: Options) -> Options:
     """
@@ -133,6 +138,8 @@ def check_options(options: Options) -> Options:
     """
     if switched_off(os.environ, "POWERTOOLS_IDEMPOTENCY_DISABLED"):
         raise WorkerError("POWERTOOLS_IDEMPOTENCY_DISABLED switches the guarantee off: remove it from the environment")
+    if os.environ.get("LOG_FORMAT", "json") not in FORMATS:
+        raise WorkerError("LOG_FORMAT is not known: set it to console or json, or remove it")
     settings = Settings.from_env(os.environ)
     configure_logging(settings)
     with _told("the queue cannot be read"):
@@ -179,6 +186,8 @@ def work(options: Options, heartbeats: Connection) -> None:
     """Poll until SIGTERM, until the parent is dead, or until `options.batches` are done; tell `signs` of it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, which tells the parent too
     sys.stdout = Output()  # the processes of a worker share it, and what waits in a buffer may be lost
+    if is_for_people(os.environ):  # who read no JSON: the figures are in the log line, and served over HTTP
+        os.environ.setdefault("POWERTOOLS_METRICS_DISABLED", "true")
     configure_logging(Settings.from_env(os.environ))
     _Process(options, heartbeats).run()
 
