@@ -38,7 +38,7 @@ def test_the_sums_of_all_processes_survive_one_that_is_killed(world: World) -> N
         until(lambda: _scraped(running)["aggregator_members_bundled_total"] == 12)
         victim = running.health()["processes"][0]["pid"]
         os.kill(victim, signal.SIGKILL)
-        until(lambda: _scraped(running)["aggregator_worker_restarts_total"] == 1)
+        until(lambda: _scraped(running)["aggregator_worker_died_total"] == 1)
         after = _scraped(running)
         queue.fill(3)
         until(lambda: _scraped(running)["aggregator_members_bundled_total"] == 15)
@@ -46,7 +46,7 @@ def test_the_sums_of_all_processes_survive_one_that_is_killed(world: World) -> N
         last = _scraped(running)
 
     finished = [line for line in running.lines if line.get("message") == "invocation.finished"]
-    assert after["aggregator_members_bundled_total"] == 12
+    assert (after["aggregator_members_bundled_total"], after["aggregator_worker_restarts_total"]) == (12, 1)
     assert last["aggregator_envelopes_total"] == sum(line["Envelopes"] for line in finished)
     assert last["aggregator_in_bytes_total"] == sum(line["BytesIn"] for line in finished)
     assert last["aggregator_duration_seconds_count"] == len(finished)
@@ -224,7 +224,7 @@ def _invoked() -> dict[str, Any]:
 
 
 def _exposition() -> Exposition:
-    return Exposition(lambda: {"restarts": 0, "processes": []})
+    return Exposition(lambda: {"restarts": 0, "died": 0, "processes": []})
 
 
 def _get(page: Callable[[str], tuple[str, bytes]] | None, path: str) -> tuple[int, bytes]:

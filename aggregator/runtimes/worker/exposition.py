@@ -102,7 +102,11 @@ class _Worker(Collector):
             ("messages_in_hand", "messages received, and not yet deleted or given back", _in_hand(processes)),
         ):
             yield GaugeMetricFamily(f"aggregator_worker_{name}", text, value)
-        yield CounterMetricFamily("aggregator_worker_restarts", "processes that were replaced", report["restarts"])
+        for name, text in (
+            ("restarts", "processes that were replaced"),
+            ("died", "processes that were replaced because they died or were killed"),
+        ):
+            yield CounterMetricFamily(f"aggregator_worker_{name}", text, report[name])
         polled = GaugeMetricFamily(
             "aggregator_worker_last_poll_timestamp_seconds",
             "when SQS last answered a receive, by process, in seconds since the epoch; 0 is never",

@@ -179,7 +179,7 @@ class Supervisor:
         self._received: list[int] = []
         self._drained_by = 0.0
         self._status = 0
-        self._restarts = 0
+        self._restarts = self._died = 0
         self.exposition = Exposition(self.health)
 
     def run(self, *, health: str = "") -> int:
@@ -205,6 +205,7 @@ class Supervisor:
             "healthy": all(process["healthy"] for process in processes),
             "draining": bool(self._received),
             "restarts": self._restarts,
+            "died": self._died,
             "processes": processes,
         }
 
@@ -255,6 +256,7 @@ class Supervisor:
         pid, code = slot.pid, slot.reap(now)
         if not self._received:
             self._restarts += 1
+            self._died += bool(code)
         if code and not (self._received and code == -signal.SIGTERM):  # that one had not even begun
             log.error("process.ended", pid=pid, exit_code=code, again_in=round(slot.due - now))
 
