@@ -424,7 +424,7 @@ class _Dead:
 
 def _hanging(_: Options, heartbeats: "Connection") -> None:
     heartbeats.send(Heartbeat(HANDLING, allowed=0.0))
-    signal.pause()
+    threading.Event().wait()  # signal.pause() would return when the process is asked for its stacks
 
 
 def _polling(running: Running) -> list[dict[str, Any]]:
