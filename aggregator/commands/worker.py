@@ -27,9 +27,9 @@ def worker(
 
     The environment is the function's (docs/operations.md), the semantics are those of Lambda's event source mapping.
     SIGTERM or SIGINT: what is in hand is finished, and the exit status is 0, or 1 if a process had to be killed. Log
-    lines and metrics go to stdout, one JSON document each; if nobody reads them any more, the worker ends as by
-    SIGTERM, with exit status 141. GET /health answers 200 while every process is well,
-    GET /metrics has the metrics for Prometheus.
+    lines and metrics go to stdout, one JSON document each; on a terminal, log lines for people (LOG_FORMAT chooses json
+    or console). If nobody reads stdout any more, the worker ends as by SIGTERM, with exit status 141. GET /health
+    answers 200 while every process is well, GET /metrics has the metrics for Prometheus.
     """
     from aggregator.runtimes.worker.health import serve_health
     from aggregator.runtimes.worker.process import Options, Output, check_options, longest
