@@ -149,6 +149,20 @@ def test_figures_of_a_process_that_died_are_counted_and_half_a_heartbeat_is_not(
     assert slot.listen(2.0) == []
 
 
+def test_the_last_words_of_a_process_count_before_another_takes_its_place() -> None:
+    supervisor = Supervisor(Options("queue"), processes=1, drain=0)
+    (slot,) = supervisor._slots
+    slot._heartbeats, theirs = multiprocessing.Pipe(duplex=False)
+    slot.process = _Dead()  # type: ignore[assignment]
+    theirs.send(Heartbeat("deleting", figures=(Figure("Envelopes", 4),)))
+
+    supervisor._bury(slot, 1.0)
+
+    served = _read(supervisor.exposition.page(""))
+    assert (slot.process, served["aggregator_envelopes_total"]) == (None, 4)
+    assert (served["aggregator_worker_restarts_total"], served["aggregator_worker_died_total"]) == (1, 0)
+
+
 def test_a_heartbeat_with_every_figure_is_written_to_the_pipe_as_a_whole() -> None:
     """More than PIPE_BUF bytes may be half written when the process is killed (pipe(7))."""
     figures = [Figure(name, 12_345_678) for name in METRICS]
@@ -188,6 +202,15 @@ def test_a_process_whose_polls_fail_gives_no_sign_of_life_until_one_succeeds(mon
         said.append(listening.recv().answered > 0)
     assert mapping.polls == []
     assert said == [False, True]
+
+
+class _Dead:
+    """A process that has ended."""
+
+    exitcode = 0
+
+    def join(self) -> None:
+        """It has."""
 
 
 class _Mapping:
