@@ -69,7 +69,7 @@ def test_a_terminal_gets_colours_unless_it_has_none_or_nobody_wants_them(
 def test_no_fact_and_no_traceback_commands_the_terminal(terminal: Terminal, settings: Any) -> None:
     log = terminal.log(settings())
 
-    log.info("bundle.written", key=EVIL, keys=[EVIL], facts={EVIL: EVIL}, error=ValueError(EVIL))
+    log.info("bundle.written", plain=EVIL[:-7], key=EVIL, keys=[EVIL], facts={EVIL: EVIL}, error=ValueError(EVIL))
     try:
         raise RuntimeError(EVIL)
     except RuntimeError:
@@ -77,8 +77,8 @@ def test_no_fact_and_no_traceback_commands_the_terminal(terminal: Terminal, sett
 
     written = COLOUR.sub("", terminal.getvalue())
     assert [letter for letter in written if not letter.isprintable() and letter != "\n"] == []
-    assert written.count(r"\u202egpj") == 6
-    assert written.count(r"\x85") == 6
+    assert written.count(r"\u202egpj") == 7
+    assert written.count(r"\x85") == 7
 
 
 def test_a_level_that_is_not_wanted_is_left_out_on_a_terminal_too(terminal: Terminal, settings: Any) -> None:
