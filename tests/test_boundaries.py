@@ -42,7 +42,13 @@ SHARED: dict[str, set[str]] = {
 """What everybody may import, and what it may import itself."""
 
 ONLY_IN = {
-    "aws_lambda_powertools": {"app", "pipeline.records", "pipeline.report", "pipeline.telemetry"},
+    "aws_lambda_powertools": {
+        "app",
+        "pipeline.records",
+        "pipeline.report",
+        "pipeline.telemetry",
+        "runtimes.worker.exposition",
+    },
     "boto3": {
         "aws",
         "pipeline.clients",
@@ -67,6 +73,7 @@ ONLY_IN = {
     "rich": {"commands"},
     "subprocess": {"commands.version", "contracts.gate", "runtimes.local"},
     "multiprocessing": {"runtimes.worker"},
+    "prometheus_client": {"runtimes.worker"},
     "yaml": {"operations.doctor.template"},
     "duckdb": {
         "operations.audit.database",

@@ -27,8 +27,9 @@ def worker(
 
     The environment is the function's (docs/operations.md), the semantics are those of Lambda's event source mapping.
     SIGTERM or SIGINT: what is in hand is finished, and the exit status is 0, or 1 if a process had to be killed. Log
-    lines and metrics go to stdout, one JSON document each; if nobody reads them any more, the worker ends as by
-    SIGTERM, with exit status 141. GET /health answers 200 while every process is well.
+    lines and metrics go to stdout, one JSON document each; on a terminal, log lines for people (LOG_FORMAT chooses json
+    or console). If nobody reads stdout any more, the worker ends as by SIGTERM, with exit status 141. GET /health
+    answers 200 while every process is well, GET /metrics has the metrics for Prometheus.
     """
     from aggregator.runtimes.worker.health import serve_health
     from aggregator.runtimes.worker.process import Options, Output, check_options, longest
@@ -36,7 +37,7 @@ def worker(
 
     options = check_options(Options(queue_url, batch_size, window, seconds, batches=batches))
     supervisor = Supervisor(options, processes=processes, drain=longest(options) if drain is None else drain)
-    with serve_health(health, supervisor.health) as url:
+    with serve_health(health, supervisor.health, supervisor.exposition.page) as url:
         sys.stdout = Output(supervisor.drain_unread)
         status = supervisor.run(health=url)
     raise typer.Exit(status)

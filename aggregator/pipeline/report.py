@@ -15,7 +15,7 @@ from aggregator.pipeline.outcomes import Outcome, Result, repeated
 from aggregator.pipeline.planning import Envelope
 from aggregator.pipeline.rejections import Rejection
 from aggregator.pipeline.settings import Settings
-from aggregator.pipeline.telemetry import METRICS, add_counts
+from aggregator.pipeline.telemetry import add_counts, add_metric
 
 if TYPE_CHECKING:
     from aggregator.schemas import ObjectRef
@@ -109,9 +109,9 @@ def tell(report: Report, settings: Settings, metrics: Metrics, began: float) -> 
     _tell_retried([error for _, error in failed if not isinstance(error, PermanentError)])
     figures = {**report.figures(), "Duration": round((time.monotonic() - began) * 1000)}
     for name, value in figures.items():
-        metrics.add_metric(name, METRICS[name][0], value)
+        add_metric(metrics, name, value)
     for bundle in report.result.published:
-        metrics.add_metric("FillRatio", METRICS["FillRatio"][0], 100 * bundle.bytes_in / settings.max_bundle_input)
+        add_metric(metrics, "FillRatio", 100 * bundle.bytes_in / settings.max_bundle_input)
     reasons = Counter(_reason(error) for _, error in failed)
     skips, binary = report.skips(), report.binary()
     add_counts("Failures", "reason", reasons, settings)

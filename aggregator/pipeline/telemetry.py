@@ -2,17 +2,21 @@
 Logger, metrics and tracer around the handler, and the list of everything they say.
 
 structlog is what the code speaks; Powertools' Logger renders it, so that every line carries the keys of the Lambda
-context. Nothing is kept from one invocation to the next, and each of the three can be switched off by its Powertools
-environment variable (LOG_LEVEL is ours; POWERTOOLS_METRICS_DISABLED, POWERTOOLS_TRACE_DISABLED).
+context. On a terminal, lines are for people instead (terminal.py). Nothing is kept from one invocation to the next, and
+each of the three can be switched off by its Powertools environment variable (LOG_LEVEL is ours;
+POWERTOOLS_METRICS_DISABLED, POWERTOOLS_TRACE_DISABLED).
 """
 
 import functools
 import json
 import os
+import re
 import sys
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from importlib.util import find_spec
-from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, Protocol, TextIO, TypeVar, cast
 
 import structlog
 from aws_lambda_powertools import Logger, Metrics
@@ -20,6 +24,7 @@ from aws_lambda_powertools.logging.formatter import RESERVED_LOG_ATTRS
 from aws_lambda_powertools.metrics import MetricUnit, single_metric
 
 from aggregator.pipeline.settings import Settings, switched_off
+from aggregator.pipeline.terminal import is_for_people, renderers
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -67,11 +72,30 @@ METRICS = {
 
 NAMESPACE = "DataAggregator"
 
+_SUFFIXES = {
+    MetricUnit.Count: ("total",),
+    MetricUnit.Bytes: ("bytes", "total"),
+    MetricUnit.Milliseconds: ("seconds",),
+    MetricUnit.Percent: ("ratio",),
+}
+"""How the name of a metric ends in Prometheus, which has base units (prometheus.io, "Metric and label naming")."""
+
 _RESERVED = frozenset(RESERVED_LOG_ATTRS) | {"message", "msg", "extra", "stacklevel"}
 _CALLER = 5
 """Frames between the code that logs and the logger: makes `location` the caller's line."""
 
 Answer_co = TypeVar("Answer_co", covariant=True)
+
+
+class Figure(NamedTuple):
+    """One value of a metric, as CloudWatch gets it; `label` is the value of its dimension, if it has one."""
+
+    metric: str
+    value: float
+    label: str = ""
+
+
+_WATCHER: ContextVar[Callable[[Figure], object] | None] = ContextVar("watcher", default=None)
 
 
 class Observed(Protocol[Answer_co]):
@@ -100,8 +124,38 @@ def instrument(handler: Observed[Answer_co]) -> Callable[[dict[str, Any], "Lambd
     return invoke
 
 
+def prometheus_name(metric: str) -> str:
+    """
+    The name of a metric in Prometheus: its words after `aggregator`, and its unit at the end.
+
+    `MembersBundled` is `aggregator_members_bundled_total`, `BytesIn` `aggregator_in_bytes_total`, `PutTime`
+    `aggregator_put_time_seconds`, `FillRatio` `aggregator_fill_ratio`.
+    """
+    suffix = _SUFFIXES[METRICS[metric][0]]
+    words = [word.lower() for word in re.findall(r"[A-Z][a-z]*", metric)]
+    return "_".join(["aggregator", *(word for word in words if word not in suffix), *suffix])
+
+
+@contextmanager
+def watch_figures(watcher: Callable[[Figure], object]) -> Iterator[None]:
+    """While the block lasts, give every figure of an invocation to `watcher` too, whether metrics are on or off."""
+    token = _WATCHER.set(watcher)
+    try:
+        yield
+    finally:
+        _WATCHER.reset(token)
+
+
+def add_metric(metrics: Metrics, name: str, value: float) -> None:
+    """Add a value to the metrics of the invocation."""
+    metrics.add_metric(name, METRICS[name][0], value)
+    _show(Figure(name, value))
+
+
 def add_counts(name: str, dimension: str, counts: Mapping[str, int], settings: Settings) -> None:
     """Count by a dimension: the envelopes that failed by `reason`, what was skipped or is not text by `kind`."""
+    for value, count in counts.items():
+        _show(Figure(name, count, value))
     if switched_off(os.environ, "POWERTOOLS_METRICS_DISABLED"):
         return
     unit = METRICS[name][0]
@@ -112,7 +166,7 @@ def add_counts(name: str, dimension: str, counts: Mapping[str, int], settings: S
 
 
 def configure_logging(settings: Settings) -> Logger:
-    """Powertools' logger for `settings`, with structlog in front of it."""
+    """Powertools' logger for `settings`, with structlog in front of it, or for people lines without it."""
     logger = Logger(
         service=settings.service_name,
         level=settings.log_level,
@@ -122,8 +176,16 @@ def configure_logging(settings: Settings) -> Logger:
         json_serializer=functools.partial(json.dumps, default=str, separators=(",", ":")),
     )
     logger.setLevel(settings.log_level)  # Powertools configures a logger of one name once
+    if is_for_people(os.environ):
+        structlog.configure(
+            processors=[structlog.contextvars.merge_contextvars, _bound, *renderers(os.environ)],
+            logger_factory=structlog.PrintLoggerFactory(file=cast("TextIO", _Stdout())),
+            wrapper_class=structlog.make_filtering_bound_logger(settings.log_level),
+            cache_logger_on_first_use=False,
+        )
+        return logger
     structlog.configure(
-        processors=[structlog.stdlib.filter_by_level, structlog.contextvars.merge_contextvars, _for_powertools],
+        processors=[structlog.stdlib.filter_by_level, structlog.contextvars.merge_contextvars, _bound, _for_powertools],
         logger_factory=lambda *_: logger,
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
@@ -147,10 +209,17 @@ def _counted(handler: Observed[Any], settings: Settings, metrics: Metrics) -> Ca
         try:
             return handler(event, context, settings=settings, metrics=metrics)
         except BaseException:
-            metrics.add_metric("InvocationsFailed", MetricUnit.Count, 1)
+            add_metric(metrics, "InvocationsFailed", 1)
             raise
 
     return invoke
+
+
+def _show(figure: Figure) -> None:
+    """Give a figure to the watcher, whose faults are not the invocation's."""
+    if watcher := _WATCHER.get():
+        with suppress(Exception):
+            watcher(figure)
 
 
 def _tracer(settings: Settings) -> Any:
@@ -162,8 +231,13 @@ def _tracer(settings: Settings) -> Any:
 def _for_powertools(_logger: object, _method: str, facts: MutableMapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     event = facts.pop("event")
     standard = {name: facts.pop(name) for name in ("exc_info", "stack_info") if name in facts}
-    extra = {f"{name}_" if name in _RESERVED else name: _bounded(value) for name, value in facts.items()}
+    extra = {f"{name}_" if name in _RESERVED else name: value for name, value in facts.items()}
     return (event,), {"extra": extra, "stacklevel": _CALLER, **standard}
+
+
+def _bound(_logger: object, _method: str, facts: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Shorten the facts of a line, except its error."""
+    return {name: value if name in {"exc_info", "stack_info"} else _bounded(value) for name, value in facts.items()}
 
 
 def _bounded(value: Any) -> Any:

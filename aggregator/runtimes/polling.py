@@ -103,6 +103,10 @@ class EventSourceMapping:
         attributes = sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["QueueArn"])["Attributes"]
         self._queue_arn = attributes["QueueArn"]
         self._left: list[Record] = []  # received, but too much for the last batch
+        self.in_hand = 0
+        """Messages that were received, and neither deleted nor left to come back."""
+        self.answered = 0.0
+        """When SQS last answered a receive, by the monotonic clock; 0 is never."""
 
     def poll(self) -> Polled:
         """Gather one batch, invoke the handler, and delete what it took; nothing, if no message came."""
@@ -115,12 +119,14 @@ class EventSourceMapping:
         self._delete(done)
         if self._retry_after is not None:
             self._change_visibility(kept, self._retry_after)
+        self.in_hand = len(self._left)
         return Polled([record["body"] for record in done], len(kept))
 
     def _gather(self, hand: list[Record]) -> list[Record]:
         """The next batch; `hand` gets every message as soon as it is received."""
         batch = _Batch(self._batch_size, self._window)
         hand += self._left
+        self.in_hand = len(hand)
         self._left = [record for record in self._left if not batch.take(record)]
         while not (self._left or batch.is_over()) and self._going():
             try:
@@ -131,6 +137,7 @@ class EventSourceMapping:
                 log.warning("messages.unreceived", fault=error_code(error))
                 break
             hand += received
+            self.in_hand = len(hand)
             self._left = [record for record in received if not batch.take(record)]
             if not received and not batch.records:
                 break
@@ -147,6 +154,7 @@ class EventSourceMapping:
             MessageSystemAttributeNames=["All"],
             **visibility,
         )
+        self.answered = time.monotonic()
         return [_record(message, self._queue_arn) for message in answer.get("Messages", [])]
 
     def _failed(self, batch: Sequence[Record]) -> set[str]:

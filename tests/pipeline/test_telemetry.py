@@ -149,6 +149,40 @@ def test_metrics_are_switched_off_by_their_powertools_variable(
     assert [line for line in log_lines(capsys.readouterr().out) if "_aws" in line] == []
 
 
+@pytest.mark.parametrize("disabled", ["false", "true"])
+def test_who_watches_gets_every_figure_whether_metrics_are_on_or_off(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, disabled: str
+) -> None:
+    monkeypatch.setenv("POWERTOOLS_METRICS_DISABLED", disabled)
+    seen: list[telemetry.Figure] = []
+
+    with telemetry.watch_figures(seen.append):
+        app.handler({"Records": [sqs_record("bad", "nope")]}, LocalContext(function="f", seconds=60))  # type: ignore[arg-type]
+    app.handler({"Records": []}, LocalContext(function="f", seconds=60))  # type: ignore[arg-type]
+
+    figures = {figure.metric: (figure.value, figure.label) for figure in seen}
+    assert set(figures) == set(telemetry.METRICS) - {"InvocationsFailed", "FillRatio", "Skips", "BinaryMembers"}
+    assert (figures["Rejected"], figures["Failures"]) == ((1, ""), (1, "invalid_notification"))
+    assert len(seen) == len(figures)
+
+
+def test_a_watcher_that_fails_does_not_fail_the_invocation() -> None:
+    with telemetry.watch_figures(lambda _: 1 // 0):
+        answer = app.handler({"Records": []}, LocalContext(function="f", seconds=60))  # type: ignore[arg-type]
+
+    assert answer == {"batchItemFailures": []}
+
+
+def test_a_metric_has_a_name_in_prometheus_that_ends_in_its_base_unit() -> None:
+    names = {metric: telemetry.prometheus_name(metric) for metric in telemetry.METRICS}
+
+    assert names["MembersBundled"] == "aggregator_members_bundled_total"
+    assert (names["BytesIn"], names["BytesOut"]) == ("aggregator_in_bytes_total", "aggregator_out_bytes_total")
+    assert (names["PutTime"], names["Duration"]) == ("aggregator_put_time_seconds", "aggregator_duration_seconds")
+    assert names["FillRatio"] == "aggregator_fill_ratio"
+    assert len(set(names.values())) == len(names)
+
+
 @pytest.mark.parametrize(
     ("environment", "traced"),
     [

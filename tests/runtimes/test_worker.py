@@ -5,6 +5,7 @@ import errno
 import json
 import multiprocessing
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -75,6 +76,44 @@ def test_a_worker_whose_output_nobody_reads_any_more_drains_without_a_traceback(
 
     assert (first["message"], running.returncode, err) == ("worker.started", UNREAD, b"")
     assert queue.left()[1] == 0
+
+
+@pytest.mark.integration
+def test_on_a_terminal_the_log_is_for_people_and_has_no_metrics(queue: Queue) -> None:
+    queue.fill(1)
+    ours, theirs = os.openpty()
+    options = ("--queue-url", queue.url, "--window", "0.2", "--seconds", str(queue.seconds), "--processes", "1")
+    environment = {**os.environ, "TERM": "dumb"}
+
+    with subprocess.Popen([*COMMAND, "--health", "127.0.0.1:0", *options], stdout=theirs, env=environment) as running:
+        os.close(theirs)
+        written = b""
+        while b"invocation.finished" not in written:
+            written += os.read(ours, 4_096)
+        running.send_signal(signal.SIGTERM)
+        with contextlib.suppress(OSError):  # how a terminal ends
+            while data := os.read(ours, 4_096):
+                written += data
+    os.close(ours)
+
+    lines = written.decode().splitlines()
+    assert running.returncode == 0
+    assert [
+        line for line in lines if not re.match(r"\d{4}-\d\d-\d\dT\S+Z \[(info|warning) +\] [a-z]+\.[a-z]+", line)
+    ] == []
+    assert len(lines) >= 4
+
+
+@pytest.mark.integration
+def test_a_format_of_the_log_that_is_not_known_is_named(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOG_FORMAT", "text")
+
+    ran = CliRunner().invoke(app, ["worker", "--queue-url", queue.url])
+
+    assert (ran.exit_code, ran.stderr) == (
+        2,
+        "aggregator: LOG_FORMAT is not known: set it to console or json, or remove it\n",
+    )
 
 
 @pytest.mark.integration
@@ -307,6 +346,8 @@ def test_a_process_is_well_while_it_is_heard_in_the_time_that_it_asked_for() -> 
         "batches": 2,
         "deleted": 9,
         "kept": 1,
+        "in_hand": 0,
+        "seconds_since_poll": None,
         "healthy": True,
     }
     assert Slot(100.0).report(101.0)["healthy"] is False
@@ -383,7 +424,7 @@ class _Dead:
 
 def _hanging(_: Options, heartbeats: "Connection") -> None:
     heartbeats.send(Heartbeat(HANDLING, allowed=0.0))
-    signal.pause()
+    threading.Event().wait()  # signal.pause() would return when the process is asked for its stacks
 
 
 def _polling(running: Running) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """
-Whether a process is well, told over HTTP: `GET /health` answers 200 or 503, and says why in JSON.
+How a process is, over HTTP: `GET /health` answers 200 or 503 and says why in JSON, `GET /metrics` has its figures.
 
-    with serve_health("127.0.0.1:8080", report) as address:
+    with serve_health("127.0.0.1:8080", report, page) as address:
         ...
 
 Anybody who reaches the port may ask, so a client can take little: at most `MOST_CONNECTIONS` are served at once, each
@@ -26,6 +26,9 @@ SECONDS = 5.0
 Report = Callable[[], dict[str, Any]]
 """Says how things are; `healthy` in it decides between 200 and 503."""
 
+Page = Callable[[str], tuple[str, bytes]]
+"""The content type and the text of the metrics for an Accept header."""
+
 
 class HealthError(AggregatorError):
     """Health cannot be served there."""
@@ -34,7 +37,7 @@ class HealthError(AggregatorError):
 
 
 @contextmanager
-def serve_health(address: str, report: Report) -> Iterator[str]:
+def serve_health(address: str, report: Report, page: Page | None = None) -> Iterator[str]:
     """
     Answer at `address` (`host:port`, `[::]:port`; port 0 is any that is free) while the block lasts; the URL.
 
@@ -47,7 +50,8 @@ def serve_health(address: str, report: Report) -> Iterator[str]:
         if ":" in host and not in_brackets:
             raise ValueError(address)
         kind = _Server6 if in_brackets else _Server
-        server = kind((host.strip("[]"), int(port)), type("Handler", (_Handler,), {"report": staticmethod(report)}))
+        members: dict[str, Any] = {"report": staticmethod(report), "page": page and staticmethod(page)}
+        server = kind((host.strip("[]"), int(port)), type("Handler", (_Handler,), members))
     except OSError as error:
         raise HealthError(f"cannot serve the health endpoint on {address}: {error}") from error
     except (ValueError, OverflowError):
@@ -105,16 +109,28 @@ class _Server6(_Server):
 
 class _Handler(BaseHTTPRequestHandler):
     report: Report
+    page: Page | None
     timeout = SECONDS
 
     def do_GET(self) -> None:
-        if self.path != "/health":
+        path, kind = self.path.partition("?")[0], type(self)
+        if path == "/health":
+            report = kind.report()
+            body = json.dumps(report, indent=2).encode() + b"\n"
+            self._answer(200 if report["healthy"] else 503, "application/json", body)
+        elif path == "/metrics" and kind.page:
+            try:
+                answer = 200, *kind.page(self.headers.get("Accept", ""))
+            except Exception:
+                self.send_error(500, "the metrics cannot be made")
+                return
+            self._answer(*answer)
+        else:
             self.send_error(404)
-            return
-        report = type(self).report()
-        body = json.dumps(report, indent=2).encode() + b"\n"
-        self.send_response(200 if report["healthy"] else 503)
-        self.send_header("Content-Type", "application/json")
+
+    def _answer(self, status: int, content_type: str, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

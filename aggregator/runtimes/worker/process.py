@@ -15,7 +15,7 @@ import platform
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,7 +30,8 @@ from aggregator.aws import dynamodb_client, error_code, s3_client
 from aggregator.exceptions import AggregatorError
 from aggregator.pipeline.deadlines import GRACE
 from aggregator.pipeline.settings import Settings, switched_off
-from aggregator.pipeline.telemetry import configure_logging
+from aggregator.pipeline.telemetry import Figure, configure_logging, watch_figures
+from aggregator.pipeline.terminal import FORMATS, is_for_people
 from aggregator.runtimes.lines import Lines, write_at_once
 from aggregator.runtimes.polling import BEATS, EventSourceMapping, LocalContext, Polled
 
@@ -89,7 +90,9 @@ class Heartbeat(NamedTuple):
     """
     A sign of life: what the process does, how many seconds that may take, and what it has done so far.
 
-    `unread` says that nobody reads its standard output any more.
+    `unread` says that nobody reads its standard output any more. `in_hand` are messages that were received and are
+    neither deleted nor left to come back; `answered` is when SQS last answered a receive, by the monotonic clock, 0 for
+    never. `figures` are those of the invocation that has just ended.
     """
 
     state: str = "starting"
@@ -98,6 +101,9 @@ class Heartbeat(NamedTuple):
     deleted: int = 0
     kept: int = 0
     unread: bool = False
+    in_hand: int = 0
+    answered: float = 0.0
+    figures: tuple[Figure, ...] = ()
 
 
 class Output(Lines):
@@ -117,6 +123,10 @@ class Output(Lines):
 
         super().__init__(hand_on)
 
+    def isatty(self) -> bool:
+        """Whether a person reads it."""
+        return os.isatty(1)
+
 
 def check_options(options: Options) -> Options:
     """
@@ -128,6 +138,8 @@ def check_options(options: Options) -> Options:
     """
     if switched_off(os.environ, "POWERTOOLS_IDEMPOTENCY_DISABLED"):
         raise WorkerError("POWERTOOLS_IDEMPOTENCY_DISABLED switches the guarantee off: remove it from the environment")
+    if os.environ.get("LOG_FORMAT", "json") not in FORMATS:
+        raise WorkerError("LOG_FORMAT is not known: set it to console or json, or remove it")
     settings = Settings.from_env(os.environ)
     configure_logging(settings)
     with _told("the queue cannot be read"):
@@ -174,6 +186,8 @@ def work(options: Options, heartbeats: Connection) -> None:
     """Poll until SIGTERM, until the parent is dead, or until `options.batches` are done; tell `signs` of it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, which tells the parent too
     sys.stdout = Output()  # the processes of a worker share it, and what waits in a buffer may be lost
+    if is_for_people(os.environ):  # who read no JSON: the figures are in the log line, and served over HTTP
+        os.environ.setdefault("POWERTOOLS_METRICS_DISABLED", "true")
     configure_logging(Settings.from_env(os.environ))
     _Process(options, heartbeats).run()
 
@@ -182,19 +196,20 @@ class _Process:
     def __init__(self, options: Options, heartbeats: Connection) -> None:
         self._options, self._heartbeats = options, heartbeats
         self._heartbeat = Heartbeat()
+        self._mapping: EventSourceMapping | None = None
+        self._failed = 0.0  # when a poll last failed
         self._stopping = False
         signal.signal(signal.SIGTERM, self._stop)
 
     def run(self) -> None:
         """Poll, until there is no going on and nothing in hand; an SQS that fails is asked ever less often."""
-        mapping: EventSourceMapping | None = None
         failures = 0
         while True:
             try:
-                mapping = mapping or self._mapping()
-                polled = mapping.poll()
+                self._mapping = self._mapping or self._make_mapping()
+                polled = self._mapping.poll()
             except (ClientError, BotoCoreError) as error:
-                failures += 1
+                failures, self._failed = failures + 1, time.monotonic()
                 log.warning("poll.failed", failures=failures, fault=error_code(error))
                 polled = Polled([], 0)
                 self._pause(min(2.0**failures, _LONGEST_PAUSE))
@@ -204,7 +219,7 @@ class _Process:
             if polled == Polled([], 0) and self._ending():
                 return
 
-    def _mapping(self) -> EventSourceMapping:
+    def _make_mapping(self) -> EventSourceMapping:
         options = self._options
         return EventSourceMapping(
             _sqs(),
@@ -225,13 +240,16 @@ class _Process:
             arn=f"worker:{platform.node()}:{os.getpid()}",
         )
         self._tell(HANDLING, self._options.seconds + OVERDUE)
+        figures = list[Figure]()
         try:
-            return app.handler(event, invocation)  # type: ignore[arg-type]
+            with watch_figures(figures.append):
+                return app.handler(event, invocation)  # type: ignore[arg-type]
         finally:
-            self._tell("deleting", PATIENCE)
+            self._tell("deleting", PATIENCE, figures)
 
     def _going(self) -> bool:
-        self._tell("polling", PATIENCE)
+        if not self._mapping or self._mapping.answered >= self._failed:  # else no poll has succeeded since
+            self._tell("polling", PATIENCE)
         return not self._ending()
 
     def _ending(self) -> bool:
@@ -247,9 +265,16 @@ class _Process:
             kept=self._heartbeat.kept + kept,
         )
 
-    def _tell(self, state: str, allowed: float) -> None:
+    def _tell(self, state: str, allowed: float, figures: Sequence[Figure] = ()) -> None:
         unread = isinstance(sys.stdout, Output) and not sys.stdout.is_read
-        self._heartbeat = self._heartbeat._replace(state=state, allowed=allowed, unread=unread)
+        self._heartbeat = self._heartbeat._replace(
+            state=state,
+            allowed=allowed,
+            unread=unread,
+            in_hand=self._mapping.in_hand if self._mapping else 0,
+            answered=self._mapping.answered if self._mapping else 0.0,
+            figures=tuple(figures),
+        )
         with contextlib.suppress(BrokenPipeError):  # the parent is dead, which ends us after this batch
             self._heartbeats.send(self._heartbeat)
 

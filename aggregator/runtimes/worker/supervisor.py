@@ -7,6 +7,7 @@ The processes of `aggregator worker`: started, watched, replaced when they die, 
 Nothing depends on a clean end: what a killed process had in hand comes back to the queue by itself.
 """
 
+import math
 import multiprocessing
 import signal
 import time
@@ -18,8 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from aggregator.pipeline.telemetry import Figure
 from aggregator.runtimes.worker import process as worker
+from aggregator.runtimes.worker.exposition import Exposition
 from aggregator.runtimes.worker.process import HANDLING, Heartbeat, Options
+from aggregator.runtimes.worker.stacks import Question, run
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -30,12 +34,16 @@ LOG_EVENTS = {
     "worker.stopped": "the worker ended, with this exit status",
     "process.ended": "a process ended that should not have, or died: another takes its place after so many seconds",
     "process.unstarted": "the system could not start a process: another attempt follows after so many seconds",
+    "process.stacks": "where the threads of a process stood, a second before it was killed",
     "process.killed": "a process was killed: its invocation took longer than Lambda allows, or it did not drain",
 }
 """What is said here beside the log events of `worker.py`."""
 
 UNDRAINED = 1
 """Exit status when a process had to be killed while draining."""
+
+ASKED_BEFORE = 1.0
+"""Seconds before a process is killed when it is asked where its threads stand, so that the kill waits for nothing."""
 
 UNREAD = 141
 """Exit status when nobody reads standard output any more: what a shell says of a tool that SIGPIPE ended."""
@@ -56,7 +64,9 @@ class Slot:
         self.pid: int | None = None
         self.heartbeat, self.heard = Heartbeat(), now
         self.due, self.began, self.failures = now, now, 0
+        self.answered = 0.0
         self._heartbeats: Connection | None = None
+        self._question: Question | None = None
 
     def start(self, target: Callable[[Options, Connection], None], options: Options, now: float) -> None:
         """
@@ -65,33 +75,57 @@ class Slot:
         Raises:
             OSError: the system has no process or descriptor left; another attempt is due later.
         """
+        ours, theirs = list[Connection](), list[Connection]()
         try:
-            heartbeats, theirs = _SPAWN.Pipe(duplex=False)
-            with theirs:
-                process = _SPAWN.Process(target=target, args=(options, theirs))
-                try:
-                    process.start()
-                except OSError:
-                    heartbeats.close()
-                    raise
+            for _ in ("heartbeats", "stacks"):
+                for end, ends in zip(_SPAWN.Pipe(duplex=False), (ours, theirs), strict=True):
+                    ends.append(end)
+            heartbeats, stacks = theirs
+            process = _SPAWN.Process(target=run, args=(target, stacks, options, heartbeats))
+            process.start()
         except OSError:
+            for end in ours:
+                end.close()
             self._put_off(now)
             raise
-        self._heartbeats, self.process, self.pid = heartbeats, process, process.pid
+        finally:
+            for end in theirs:
+                end.close()
+        self._heartbeats, self._question = ours[0], Question(ours[1])
+        self.process, self.pid = process, process.pid
         self.heartbeat, self.heard, self.began = Heartbeat(), now, now
 
-    def listen(self, now: float) -> None:
-        """Take in the signs of life that have come."""
+    def listen(self, now: float) -> list[Figure]:
+        """Take in the signs of life that have come; the figures that came with them."""
+        figures = list[Figure]()
         while self._heartbeats is not None and self._heartbeats.poll():
             try:
                 self.heartbeat, self.heard = self._heartbeats.recv(), now
-            except EOFError:
+            except (EOFError, OSError):  # it ended, perhaps in the middle of a heartbeat
                 self._heartbeats.close()
                 self._heartbeats = None
+            else:
+                if self._question:
+                    self._question.forget()
+                self.answered = max(self.answered, self.heartbeat.answered)
+                figures += self.heartbeat.figures
+        return figures
 
     def is_overdue(self, now: float) -> bool:
         """Whether nothing was heard for longer than what it does may take."""
         return now > self.heard + self.heartbeat.allowed
+
+    def ask(self) -> None:
+        """Let the process write where its threads stand; one that is only starting would die of the signal."""
+        if self._question and self.pid and self.heartbeat.state != Heartbeat().state:
+            self._question.ask(self.pid)
+
+    def kill(self) -> list[str]:
+        """Kill the process; where its threads stood, if it was asked and answered."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.join()
+        return self._question.answer() if self._question else []
 
     def reap(self, now: float) -> int:
         """Empty the place of a dead process, and say when another may come; its exit code."""
@@ -99,6 +133,9 @@ class Slot:
         self.process.join()
         code = int(self.process.exitcode or 0)
         self.process, self.pid = None, None
+        if self._question:
+            self._question.close()
+            self._question = None
         if code == 0 or now > self.began + _LONGEST_BACKOFF:
             self.failures = 0
         self.due = now
@@ -120,6 +157,8 @@ class Slot:
             "batches": self.heartbeat.batches,
             "deleted": self.heartbeat.deleted,
             "kept": self.heartbeat.kept,
+            "in_hand": self.heartbeat.in_hand if self.pid else 0,
+            "seconds_since_poll": round(now - self.answered, 1) if self.answered else None,
             "healthy": self.pid is not None and not self.is_overdue(now),
         }
 
@@ -140,7 +179,8 @@ class Supervisor:
         self._received: list[int] = []
         self._drained_by = 0.0
         self._status = 0
-        self._restarts = 0
+        self._restarts = self._died = 0
+        self.exposition = Exposition(self.health)
 
     def run(self, *, health: str = "") -> int:
         """Work until a signal comes; the exit status. `health` is the address of the health endpoint, for the log."""
@@ -165,6 +205,7 @@ class Supervisor:
             "healthy": all(process["healthy"] for process in processes),
             "draining": bool(self._received),
             "restarts": self._restarts,
+            "died": self._died,
             "processes": processes,
         }
 
@@ -180,14 +221,11 @@ class Supervisor:
             self._listen(slot, now)
             if slot.process and not slot.process.is_alive():
                 self._bury(slot, now)
-            elif slot.process and slot.heartbeat.state == HANDLING and slot.is_overdue(now):
-                self._kill(slot, "its invocation takes too long")
-            elif slot.process and self._drained_by and now > self._drained_by:
-                self._status = UNDRAINED
-                self._kill(slot, "it did not drain in time")
+            elif slot.process:
+                self._end_overdue(slot, now)
 
     def _listen(self, slot: Slot, now: float) -> None:
-        slot.listen(now)
+        self.exposition.add(slot.listen(now))
         if slot.heartbeat.unread:
             self.drain_unread()
 
@@ -214,17 +252,31 @@ class Supervisor:
         return bool(self._received) and not any(slot.process for slot in self._slots)
 
     def _bury(self, slot: Slot, now: float) -> None:
+        self._listen(slot, now)  # what it said before it died
         pid, code = slot.pid, slot.reap(now)
         if not self._received:
             self._restarts += 1
+            self._died += bool(code)
         if code and not (self._received and code == -signal.SIGTERM):  # that one had not even begun
             log.error("process.ended", pid=pid, exit_code=code, again_in=round(slot.due - now))
 
+    def _end_overdue(self, slot: Slot, now: float) -> None:
+        """Kill a process that takes too long; shortly before, ask where it stands."""
+        overdue = slot.heard + slot.heartbeat.allowed if slot.heartbeat.state == HANDLING else math.inf
+        drained = self._drained_by or math.inf
+        if now > overdue:
+            self._kill(slot, "its invocation takes too long")
+        elif now > drained:
+            self._status = UNDRAINED
+            self._kill(slot, "it did not drain in time")
+        elif now > min(overdue, drained) - ASKED_BEFORE:
+            slot.ask()
+
     def _kill(self, slot: Slot, why: str) -> None:
-        assert slot.process is not None
+        stacks = slot.kill()  # before the log, which may have to wait for its reader
+        if stacks:
+            log.error("process.stacks", pid=slot.pid, threads=stacks)
         log.error("process.killed", pid=slot.pid, why=why)
-        slot.process.kill()
-        slot.process.join()
 
 
 @contextmanager
