@@ -20,11 +20,12 @@ format:
     ruff format .
     ruff check --fix-only .
 
-# ruff, without a word if all is well
+# ruff, and zizmor for the workflows
 lint:
     ruff format --check .
     ruff check .
     ruff check --preview --select PLW1514 aggregator
+    zizmor --offline --quiet .github action.yml
 
 # mypy, strict
 types:
