@@ -25,7 +25,7 @@ lint:
     ruff format --check .
     ruff check .
     ruff check --preview --select PLW1514 aggregator
-    zizmor --offline --quiet .github action.yml
+    zizmor --offline --strict-collection --quiet .github action.yml
 
 # mypy, strict
 types:
@@ -72,6 +72,14 @@ contracts-check *args:
 # write the page that shows the contracts and checks messages: build/contracts.html
 contracts-site *file:
     python -m contracts_site "$@"
+
+# write the list of docs/api.md from the code
+api:
+    python -m deploy.api write
+
+# reject a change of the public API that breaks somebody, unless version and changelog say so
+api-check:
+    python -m deploy.api check
 
 # write fixtures/ from the factories
 fixtures:
