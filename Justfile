@@ -93,6 +93,10 @@ scaling:
 local folder="fixtures/samples" out="bundles":
     aggregator local "{{folder}}" --out "{{out}}"
 
+# wheel and sdist, below dist/; the same commit and Python give the same bytes
+dist *args:
+    SOURCE_DATE_EPOCH="${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}" uv build --quiet --build-constraints deploy/backend.lock --require-build-hashes --clear --out-dir dist "$@"
+
 # the packages for Lambda and the list of what is in them, below build/
 build *args:
     python -m deploy.build "$@"
@@ -122,4 +126,5 @@ lock:
     grep '^awslambdaric==' tests/awslambdaric.txt | cut -d' ' -f1 | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" - --output-file tests/awslambdaric.txt
     grep '^ministack==' aggregator/runtimes/local/embedded.txt | cut -d' ' -f1 | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" - --output-file aggregator/runtimes/local/embedded.txt
     printf 'boto3\ns3fs>=2026\n' | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" - --output-file benchmarks/s3fs.txt
+    printf 'hatchling\n' | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" - --output-file deploy/backend.lock
     printf 'aws-sam-translator\n' | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" - --output-file deploy/tools.lock
