@@ -77,6 +77,17 @@ def test_a_program_that_imports_the_wheel_is_checked_by_its_types(site: Path, tm
     ]
 
 
+@pytest.mark.nightly
+def test_uvx_runs_the_commands_from_git_and_they_know_their_commit(tmp_path: Path) -> None:
+    commit = _run(["git", "rev-parse", "HEAD"], cwd=ROOT, environment={}).stdout.strip()
+    source = f"data-aggregator[cli] @ git+file://{ROOT}@{commit}"
+    command = [sys.executable, "-m", "uv", "tool", "run", "--quiet", "--from", source, "aggregator", "--version"]
+
+    done = _run(command, cwd=tmp_path, environment={"UV_CACHE_DIR": str(tmp_path / "cache")})
+
+    assert (done.returncode, done.stdout.split()[2:]) == (0, ["(commit", f"{commit[:12]})"]), done.stderr
+
+
 def _read(folder: Path) -> list[tuple[str, bytes]]:
     return [(path, file.read_bytes()) for path, file in walk(folder)]
 
