@@ -101,6 +101,10 @@ dist *args:
 build *args:
     python -m deploy.build "$@"
 
+# the same, and layers for functions that are not deployed by our template
+layer *args:
+    python -m deploy.build --layer "$@"
+
 # build, show what would change in the stack, ask, and change it
 deploy stack="data-aggregator" *args:
     python -m deploy.stack deploy "$@"
