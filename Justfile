@@ -121,6 +121,12 @@ destroy stack="data-aggregator" *args:
 fuzz seconds="600":
     FUZZ_SECONDS={{seconds}} python -m pytest -q -m chaos tests/bundles/test_fuzzing.py
 
+# ask the Python index for known weaknesses in what the locks name; --strict, because what it cannot find out is else no error
+audit:
+    python -m venv build/audit
+    build/audit/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement deploy/audit.lock
+    build/audit/bin/pip-audit --strict --disable-pip --progress-spinner off -r requirements.lock -r aggregator/runtimes/local/embedded.txt -r deploy/backend.lock
+
 # write the locks anew; names no package index
 lock:
     uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" --extra dev pyproject.toml --output-file requirements.lock
@@ -131,4 +137,5 @@ lock:
     grep '^ministack==' aggregator/runtimes/local/embedded.txt | cut -d' ' -f1 | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" - --output-file aggregator/runtimes/local/embedded.txt
     printf 'boto3\ns3fs>=2026\n' | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" - --output-file benchmarks/s3fs.txt
     printf 'hatchling\n' | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" - --output-file deploy/backend.lock
+    printf 'pip-audit\n' | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" - --output-file deploy/audit.lock
     printf 'aws-sam-translator\n' | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" - --output-file deploy/tools.lock
