@@ -125,7 +125,7 @@ fuzz seconds="600":
 audit:
     python -m venv build/audit
     build/audit/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement deploy/audit.lock
-    build/audit/bin/pip-audit --strict --disable-pip --progress-spinner off -r requirements.lock -r aggregator/runtimes/local/embedded.txt -r deploy/backend.lock
+    status=0; for lock in requirements.lock aggregator/runtimes/local/embedded.txt deploy/backend.lock; do build/audit/bin/pip-audit --strict --disable-pip --progress-spinner off --requirement "$lock" || status=1; done; exit $status
 
 # write the locks anew; names no package index
 lock:
