@@ -20,11 +20,12 @@ format:
     ruff format .
     ruff check --fix-only .
 
-# ruff, without a word if all is well
+# ruff, and zizmor for the workflows
 lint:
     ruff format --check .
     ruff check .
     ruff check --preview --select PLW1514 aggregator
+    zizmor --offline --strict-collection --quiet .github action.yml
 
 # mypy, strict
 types:
@@ -72,6 +73,14 @@ contracts-check *args:
 contracts-site *file:
     python -m contracts_site "$@"
 
+# write the list of docs/api.md from the code
+api:
+    python -m deploy.api write
+
+# reject a change of the public API that breaks somebody, unless version and changelog say so
+api-check:
+    python -m deploy.api check
+
 # write fixtures/ from the factories
 fixtures:
     python -m fixtures.generate
@@ -84,9 +93,17 @@ scaling:
 local folder="fixtures/samples" out="bundles":
     aggregator local "{{folder}}" --out "{{out}}"
 
+# wheel and sdist, below dist/; the same commit and Python give the same bytes
+dist *args:
+    SOURCE_DATE_EPOCH="${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}" uv build --quiet --build-constraints deploy/backend.lock --require-build-hashes --clear --out-dir dist "$@"
+
 # the packages for Lambda and the list of what is in them, below build/
 build *args:
     python -m deploy.build "$@"
+
+# the same, and layers for functions that are not deployed by our template
+layer *args:
+    python -m deploy.build --layer "$@"
 
 # build, show what would change in the stack, ask, and change it
 deploy stack="data-aggregator" *args:
@@ -105,6 +122,12 @@ fuzz seconds="600":
     python -P -m pip install --quiet --no-deps --requirement tests/support/atheris.txt
     python -m tests.support.fuzzing --seconds {{seconds}}
 
+# ask the Python index for known weaknesses in what the locks name; --strict, because what it cannot find out is else no error
+audit:
+    python -m venv build/audit
+    build/audit/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement deploy/audit.lock
+    status=0; for lock in requirements.lock aggregator/runtimes/local/embedded.txt deploy/backend.lock; do build/audit/bin/pip-audit --strict --disable-pip --progress-spinner off --requirement "$lock" || status=1; done; exit $status
+
 # write the locks anew; names no package index
 lock:
     uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" --extra dev pyproject.toml --output-file requirements.lock
@@ -115,4 +138,6 @@ lock:
     printf 'atheris<3.1\n' | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" - --output-file tests/support/atheris.txt
     grep '^ministack==' aggregator/runtimes/local/embedded.txt | cut -d' ' -f1 | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" - --output-file aggregator/runtimes/local/embedded.txt
     printf 'boto3\ns3fs>=2026\n' | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" - --output-file benchmarks/s3fs.txt
+    printf 'hatchling\n' | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" - --output-file deploy/backend.lock
+    printf 'pip-audit\n' | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" - --output-file deploy/audit.lock
     printf 'aws-sam-translator\n' | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" - --output-file deploy/tools.lock

@@ -43,6 +43,7 @@ class AggregatorError(Exception):
     """A sentence for people, facts for the log."""
 
     reason: ClassVar[str] = "aggregator"
+    facts: dict[str, object]
 
     def __init__(self, message: str, **facts: object) -> None:
         super().__init__(message)

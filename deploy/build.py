@@ -1,10 +1,12 @@
 """
 The package that Lambda runs, one for each architecture, and the list of what is in it.
 
-    python -m deploy.build      build/lambda-x86_64.zip, build/lambda-arm64.zip, build/sbom.cdx.json
+    python -m deploy.build              build/lambda-x86_64.zip, build/lambda-arm64.zip, build/sbom.cdx.json
+    python -m deploy.build --layer      build/layer-x86_64.zip, build/layer-arm64.zip as well
 
-A package holds the handler and what it imports, at the versions and hashes of `deploy/requirements.lock`, compiled, and
-nothing else. The same commit, lock and Python give the same bytes (docs/decisions/0014).
+A package holds the handler, the reader and what they import, at the versions and hashes of `deploy/requirements.lock`,
+compiled, and nothing else. A layer holds the same below `python/`, for functions that are not deployed by our template.
+The same commit, lock and Python give the same bytes (docs/decisions/0014).
 """
 
 import argparse
@@ -31,8 +33,8 @@ from deploy.sbom import Package, Wheel
 ROOT = Path(__file__).parent.parent
 LOCK = ROOT / "deploy" / "requirements.lock"
 
-HANDLER = "aggregator.app"
-"""The module that Lambda imports; what it imports of ours is packed, and no more."""
+DOORS = ("aggregator.app", "aggregator.reader")
+"""The module that Lambda imports, and the one for a function that reads bundles; what they import of ours is packed."""
 
 PYTHON = "3.13"
 """The runtime, python3.13: the one that `deploy/template.yaml` names."""
@@ -73,11 +75,13 @@ class BuildError(AggregatorError):
     reason = "build"
 
 
-def build(out: Path, architectures: Sequence[str], *, python: str = PYTHON, interpreter: str = "") -> list[Package]:
+def build(
+    out: Path, architectures: Sequence[str], *, python: str = PYTHON, interpreter: str = "", layer: bool = False
+) -> list[Package]:
     """
     Write the package of each architecture for Lambda's runtime `python`, and the SBOM, into the folder `out`.
 
-    `interpreter` is a Python of that version, which compiles; by default one is looked for.
+    `interpreter` is a Python of that version, which compiles; by default one is looked for. `layer` adds the layers.
 
     Raises:
         BuildError: a wheel or the interpreter is missing, or a package is larger than `MOST_BYTES`.
@@ -92,8 +96,9 @@ def build(out: Path, architectures: Sequence[str], *, python: str = PYTHON, inte
             _trimmed(root)
             _add_ours(root)
             _compiled(root, compiler)
-            path = out / f"lambda-{architecture}.zip"
-            packages.append(_packed(root, path, wheels))
+            packages.append(_packed(root, out / f"lambda-{architecture}.zip", wheels))
+            if layer:
+                packages.append(_packed(root, out / f"layer-{architecture}.zip", wheels, below="python/"))
     document = sbom.document(packages, version=_version())
     (out / "sbom.cdx.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     return packages
@@ -174,7 +179,7 @@ def _is_foreign(name: str) -> bool:
 
 
 def _add_ours(root: Path) -> None:
-    for module in closure(HANDLER):
+    for module in set[str]().union(*map(closure, DOORS)):
         path = _path(module)
         target = root / path.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -194,11 +199,11 @@ def _compiled(root: Path, interpreter: str) -> None:
     _run(command, "the package cannot be compiled", {"PYTHONHASHSEED": "0"})
 
 
-def _packed(root: Path, path: Path, wheels: Sequence[Wheel]) -> Package:
-    """One zip of all below `root`: in order of names, without times, readable by all."""
+def _packed(root: Path, path: Path, wheels: Sequence[Wheel], *, below: str = "") -> Package:
+    """One zip of all below `root`, in its folder `below`: in order of names, without times, readable by all."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as package:
         for file in sorted(_files(root), key=lambda file: file.relative_to(root).as_posix()):
-            entry = zipfile.ZipInfo(file.relative_to(root).as_posix(), _EPOCH)
+            entry = zipfile.ZipInfo(below + file.relative_to(root).as_posix(), _EPOCH)
             entry.compress_type, entry.create_system, entry.external_attr = zipfile.ZIP_DEFLATED, 3, 0o100644 << 16
             package.writestr(entry, file.read_bytes())
     size = path.stat().st_size
@@ -249,6 +254,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--architecture", choices=MACHINES, action="append", help="one of them; both, if not given")
     parser.add_argument("--python", default=PYTHON, help="Lambda's runtime, such as 3.13")
     parser.add_argument("--interpreter", default="", help="a Python of that version, which compiles")
+    parser.add_argument("--layer", action="store_true", help="write layers as well")
     parser.add_argument("--out", type=Path, default=ROOT / "build", help="folder to write to")
     options = parser.parse_args(arguments)
     try:
@@ -257,6 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.architecture or list(MACHINES),
             python=options.python,
             interpreter=options.interpreter,
+            layer=options.layer,
         )
     except BuildError as error:
         print(f"build: {error}", file=sys.stderr)

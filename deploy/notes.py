@@ -27,13 +27,17 @@ def notes(tag: str, changelog: str, version: str) -> str:
     The section of `changelog` that the tag names.
 
     Raises:
-        NotesError: the tag is not v and `version`, or the changelog has no text for it.
+        NotesError: the tag is not v and `version`, or the changelog has no text for it, or text that is not released.
     """
     if tag != f"v{version}":
         raise NotesError("the tag is not the version of pyproject.toml", tag=tag, version=version)
-    sections = re.split(r"^## \[(.+?)\].*\n", changelog, flags=re.MULTILINE)
-    text = dict(zip(sections[1::2], sections[2::2], strict=True)).get(version, "")
-    text = re.split(r"^Next: ", text, flags=re.MULTILINE)[0].strip()
+    parts = re.split(r"^## \[(.+?)\].*\n", changelog, flags=re.MULTILINE)
+    sections = dict(zip(parts[1::2], parts[2::2], strict=True))
+    if sections.get("Unreleased", "").strip():
+        raise NotesError(
+            "CHANGELOG.md has text under Unreleased: move it into the section of the version", version=version
+        )
+    text = re.split(r"^Next: ", sections.get(version, ""), flags=re.MULTILINE)[0].strip()
     if not text:
         raise NotesError("CHANGELOG.md has no section with text for the version", version=version)
     return text

@@ -20,7 +20,7 @@ from threading import Lock
 from typing import IO, Self
 
 from aggregator.bundles.footer import Fetch, Footer
-from aggregator.bundles.index import Member, members_of
+from aggregator.bundles.index import BundleIndex, Member, Origin, members_of
 from aggregator.bundles.layout import HEADER
 from aggregator.bundles.verification import Proof, verify_bundle
 from aggregator.exceptions import BundleFormatError, ClosedBundleError, OpeningError
@@ -40,6 +40,11 @@ class Bundle:
     `origins` the bundles that were repacked into this one, none as a rule. What is held is the index (some 500 bytes a
     member), one block of text, and at most `WINDOW` bytes of the file. Threads may share one bundle; they read in turn.
     """
+
+    size: int
+    index: BundleIndex
+    entries: list[Member]
+    origins: list[Origin]
 
     def __init__(self, fetch: Fetch, size: int, *, close: Callable[[], None] = lambda: None) -> None:
         """

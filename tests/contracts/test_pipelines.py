@@ -1,5 +1,5 @@
 """
-What runs in the pipelines of producers: the snippets, the hook, the action, and the package with the contracts inside.
+What runs in the pipelines of producers: the snippets, the hook and the action.
 """
 
 import json
@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from aggregator.contracts.catalog import CONTRACTS, Contract, Profile, walk
+from aggregator.contracts.catalog import CONTRACTS, Contract, Profile
 from aggregator.contracts.gate import examples
 from aggregator.contracts.gate.portability import ajv_differences
 from tests.support import ROOT
@@ -215,23 +214,6 @@ def test_the_action_puts_no_input_into_a_script() -> None:
     action = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
 
     assert [step["run"] for step in action["runs"]["steps"] if "${{" in step.get("run", "")] == []
-
-
-@pytest.mark.once
-def test_the_wheel_has_the_contracts_inside_and_finds_them_there(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)]
-    subprocess.run(command, check=True, timeout=300)
-    (wheel,) = tmp_path.glob("*.whl")
-
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(tmp_path / "installed")
-
-    inside = {path: file.read_bytes() for path, file in walk(tmp_path / "installed/aggregator/published")}
-    assert inside == {path: file.read_bytes() for path, file in walk(FOLDER)}
-    program = [sys.executable, "-m", "aggregator", "contract", "export", "out"]
-    done = _run(program, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path / "installed")})
-    assert (done.returncode, done.stdout) == (0, "out\n"), done.stderr
-    assert {path for path, _ in walk(tmp_path / "out")} == set(inside)
 
 
 def _reports_what_is_expected(snippet: list[str], one: Contract, profile: Profile, schema: str) -> None:

@@ -16,6 +16,7 @@ from deploy import build as building
 from deploy import sbom
 from deploy.build import BuildError, build, closure
 from deploy.sbom import Package, Wheel
+from tests.support import ROOT
 from tests.support.runtime import Function, FunctionError, client
 from tests.support.world import log_lines
 
@@ -62,7 +63,7 @@ def test_a_package_holds_what_the_handler_imports_and_no_command(built: tuple[Pa
 
         ours = {name for name in names if name.startswith("aggregator/") and name.endswith(".py")}
         others = {name.split("/")[0].removesuffix(".py") for name in names if ".dist-info/" not in name}
-        assert {_module(name) for name in ours} == closure("aggregator.app")
+        assert {_module(name) for name in ours} == closure("aggregator.app") | {"aggregator.reader"}
         assert others - {"__pycache__"} == {"aggregator", *_locked_modules()}
         services = {name.split("/")[2] for name in names if name.startswith("botocore/data/")}
         assert {name for name in services if not name.endswith(".json")} == {"s3", "dynamodb"}
@@ -113,6 +114,11 @@ def test_a_package_is_small_and_a_larger_one_is_refused(
     (tmp_path / "root" / "a.py").write_text("a = 1\n")
 
     assert [package.size < 20_000_000 for package in built[1]] == [True, True]
+    for package in built[1]:
+        with zipfile.ZipFile(built[0] / package.file) as archive:
+            assert (
+                sum(entry.file_size for entry in archive.infolist()) < 250_000_000
+            )  # what Lambda allows, layers included
     with pytest.raises(BuildError, match="the package is too large"):
         building._packed(tmp_path / "root", tmp_path / "a.zip", [])
 
@@ -217,6 +223,34 @@ def test_a_package_that_lacks_something_is_noticed(root: Path, python: Path, mis
         pytest.raises(FunctionError),
     ):
         function.invoke({"Records": []})
+
+
+def test_a_layer_has_the_package_below_python(tmp_path: Path) -> None:
+    (tmp_path / "root" / "aggregator").mkdir(parents=True)
+    (tmp_path / "root" / "aggregator" / "app.py").write_text("a = 1\n")
+
+    building._packed(tmp_path / "root", tmp_path / "layer.zip", [], below="python/")
+
+    with zipfile.ZipFile(tmp_path / "layer.zip") as layer:
+        assert layer.namelist() == ["python/aggregator/app.py"]
+
+
+def test_a_function_with_the_layer_has_the_handler_and_the_reader(root: Path, python: Path, tmp_path: Path) -> None:
+    """Lambda's runtime has /opt/python on the path, behind the function's own folder."""
+    program = """
+import aggregator.app, aggregator.reader
+def handler(event, context):
+    with aggregator.reader.Bundle.open(event) as bundle:
+        return [aggregator.app.handler.__module__, aggregator.app.__file__, bundle["in/a.json"].decode()]
+"""
+    layer = root.rename(tmp_path / "python")
+    (tmp_path / "task").mkdir()
+    (tmp_path / "task" / "mine.py").write_text(program)
+
+    with Function(tmp_path / "task", python, lambda: {"PYTHONPATH": str(layer)}, handler="mine.handler") as function:
+        answer = function.invoke(str(ROOT / "fixtures" / "bundles" / "v1-lines.gz"))
+
+    assert answer == ["aggregator.app", str(layer / "aggregator" / "app.py"), '{"n": 1}']
 
 
 def test_a_function_that_dies_or_hangs_is_replaced_by_a_cold_start(python: Path, tmp_path: Path) -> None:

@@ -1,6 +1,11 @@
 """The workflows of GitHub: pinned, with the least permissions, and without words of strangers in a shell."""
 
+import os
 import re
+import shutil
+import subprocess
+import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -95,8 +100,9 @@ def test_the_notes_of_a_release_are_its_section_of_the_changelog() -> None:
     [
         ("v1.0.1", "## [1.0.1]\n\n- one\n", "the tag is not the version"),
         ("1.0.0", "## [1.0.0]\n\n- one\n", "the tag is not the version"),
-        ("v1.0.0", "## [Unreleased]\n\n- one\n", "has no section with text"),
+        ("v1.0.0", "## [Unreleased]\n\n## [0.9.0]\n\n- one\n", "has no section with text"),
         ("v1.0.0", "## [1.0.0]\n\nNext: on.\n", "has no section with text"),
+        ("v1.0.0", "## [Unreleased]\n\n- two\n\n## [1.0.0]\n\n- one\n", "has text under Unreleased"),
     ],
 )
 def test_a_tag_without_notes_is_not_released(tag: str, changelog: str, reason: str) -> None:
@@ -107,6 +113,41 @@ def test_a_tag_without_notes_is_not_released(tag: str, changelog: str, reason: s
 def test_a_tag_of_another_version_ends_the_release(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["v0.0.0"]) == 2
     assert capsys.readouterr().err.startswith("notes: the tag is not the version of pyproject.toml (tag='v0.0.0'")
+
+
+def test_a_release_is_rehearsed_from_its_tag_to_its_checksums(tmp_path: Path) -> None:
+    """The steps that need nothing of GitHub, as the workflow has them; test_wheel.py and test_package.py build."""
+    steps = {step["name"]: step for step in _steps("release.yml") if "name" in step}
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    for name, target in (
+        (".venv", sys.prefix),
+        ("aggregator", ROOT / "aggregator"),
+        ("pyproject.toml", ROOT / "pyproject.toml"),
+    ):
+        (tmp_path / name).symlink_to(target)
+    shutil.copytree(ROOT / "deploy", tmp_path / "deploy", ignore=shutil.ignore_patterns("cdk"))
+    (tmp_path / "CHANGELOG.md").write_text(f"## [Unreleased]\n\n## [{version}]\n\n- all of it\n")
+    for name in ("python/a.whl", "python/a.tar.gz", "lambda/lambda-arm64.zip", "lambda/sbom.cdx.json"):
+        (tmp_path / "artifacts" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "artifacts" / name).write_text(name)
+
+    for name in ("Notes", "Checksums"):
+        command = ["bash", "-euo", "pipefail", "-c", steps[name]["run"]]
+        environment = {"PATH": os.environ["PATH"], "GITHUB_REF_NAME": f"v{version}"}
+        subprocess.run(command, cwd=tmp_path, env=environment, check=True)
+
+    assert (tmp_path / "notes" / "notes.md").read_text() == "- all of it\n"
+    subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=tmp_path / "files", check=True)
+    assert len((tmp_path / "files" / "SHA256SUMS").read_text().splitlines()) == 4
+    assert [steps[name]["run"].split()[-1] for name in ("Wheel and sdist", "Packages and layers for Lambda")] == [
+        "dist",
+        "layer",
+    ]
+
+
+def _steps(workflow: str) -> Iterator[dict[str, Any]]:
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / workflow).read_text(encoding="utf-8"))["jobs"]
+    return (step for job in jobs.values() for step in job.get("steps", []))
 
 
 def _faults(text: str, name: str) -> Iterator[str]:

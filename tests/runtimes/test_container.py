@@ -85,6 +85,45 @@ def test_the_worker_runs_in_the_file_system_of_the_container(world: World, tmp_p
     assert [path.name for path in image.rglob("*") if path.name in {"sh", "bash", "pip", "apt"}] == []
 
 
+def test_the_file_system_is_the_same_whatever_the_checkout_and_the_clock(tmp_path: Path) -> None:
+    prefix, app = tmp_path / "python", tmp_path / "app"
+    for name in ("python/bin", "python/lib/python3.13/__pycache__", "app/aggregator"):
+        (tmp_path / name).mkdir(parents=True)
+    shutil.copy(Path(sys.executable).resolve(), prefix / "bin" / "python3.13")
+    (prefix / "bin" / "python3").symlink_to("python3.13")
+    source, compiled = prefix / "lib/python3.13/os.py", prefix / "lib/python3.13/__pycache__/os.cpython-313.pyc"
+    files = [source, compiled, app / "aggregator" / "app.py"]
+
+    listings = []
+    for time, mode, umask in ((1_600_000_000, 0o644, 0o022), (1_700_000_000, 0o600, 0o077)):
+        for path in files:
+            path.write_text("a = 1\n")
+            path.chmod(mode)
+            os.utime(path, (time, time))
+        os.utime(source, (1_500_000_000, 1_500_000_000))  # the base image's, and named by what is compiled of it
+        image = tmp_path / str(time)
+        command = ["sh", str(ROOT / "deploy" / "rootfs"), str(prefix), str(app), str(image)]
+        environment = {**os.environ, "SOURCE_DATE_EPOCH": "1650000000"}
+        subprocess.run(command, check=True, stderr=subprocess.PIPE, umask=umask, env=environment)
+        listings.append(_listing(image))
+
+    one, other = listings
+    assert one == other
+    assert {time for time, *_ in one.values()} == {1_500_000_000, 1_650_000_000}
+    assert one[str(source)[1:]][:2] == (1_500_000_000, 0o100644)
+    assert one["tmp"][1] == 0o041777
+
+
+def _listing(image: Path) -> dict[str, tuple[int, int, bytes]]:
+    """The time, the mode and the bytes of everything in a file system."""
+    listing = {}
+    for path in [image, *image.rglob("*")]:
+        status = path.lstat()
+        body = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
+        listing[str(path.relative_to(image))] = int(status.st_mtime), status.st_mode, body
+    return listing
+
+
 def _image(folder: Path) -> Path:
     """The file system, made as the Dockerfile makes it."""
     app, image = folder / "app", folder / "image"
@@ -98,10 +137,13 @@ def _image(folder: Path) -> Path:
         "--require-hashes",
         "--only-binary",
         ":all:",
+        "--no-compile",
     ]
     command += ["--disable-pip-version-check", "--target", str(app), "-r", str(ROOT / "deploy" / "worker.lock")]
     subprocess.run(command, check=True, stderr=subprocess.PIPE)
     shutil.copytree(ROOT / "aggregator", app / "aggregator", ignore=shutil.ignore_patterns("__pycache__"))
+    compiling = ["-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", str(app)]
+    subprocess.run([sys.executable, "-P", *compiling], check=True)
     script = str(ROOT / "deploy" / "rootfs")
     subprocess.run(["sh", script, sys.base_prefix, str(app), str(image)], check=True, stderr=subprocess.PIPE)
     return image

@@ -66,6 +66,8 @@ def _pip_install(lock: Path, target: Path, called: str) -> None:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PIP_") or name in _FROM_WHERE}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=kept)
     if done.returncode:
+        if done.stderr.rstrip().endswith("No module named pip"):
+            raise InstallError(f"{called} is installed by pip, which is missing: install data-aggregator with [local]")
         why = (done.stderr.strip() or "pip failed").splitlines()[-1]
         raise InstallError(f"{called} cannot be installed: {why}")
 
