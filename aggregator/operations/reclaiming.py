@@ -16,7 +16,6 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from itertools import chain, groupby
-from operator import attrgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -49,8 +48,21 @@ _CHANGED = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "NoSuc
 _DENIED = frozenset({"AccessDenied", "403", "MethodNotAllowed", "InvalidRequest"})
 """How S3 says that we may not delete an object, or that it is locked."""
 
+_UNRESTORED = "InvalidObjectState"
+"""How S3 says that an object is in a storage class that has to be restored before it can be read."""
+
 Verdict = Literal[
-    "safe", "young", "unbundled", "overwritten", "unkept", "unproven", "unversioned", "covered", "changed", "denied"
+    "safe",
+    "young",
+    "unbundled",
+    "overwritten",
+    "unkept",
+    "unproven",
+    "unrestored",
+    "unversioned",
+    "covered",
+    "changed",
+    "denied",
 ]
 
 MEANING: dict[Verdict, str] = {
@@ -60,6 +72,7 @@ MEANING: dict[Verdict, str] = {
     "overwritten": "a bundle holds another content of its key, and none holds this one",
     "unkept": "its bundle is not yet where it stays",
     "unproven": "its bundle does not give its bytes back: run `aggregator bundle verify`",
+    "unrestored": "its bundle is in a storage class that has to be restored before it can be read",
     "unversioned": "it has no version id, in a bucket with versions, so S3 cannot delete exactly it",
     "covered": "an older version of it stays, and would be the current one again",
     "changed": "it was replaced or deleted meanwhile",
@@ -67,8 +80,11 @@ MEANING: dict[Verdict, str] = {
 }
 """Why an object is deleted, or why it stays, by verdict. All but the first stay."""
 
-WRONG: frozenset[Verdict] = frozenset({"unproven", "denied"})
+WRONG: frozenset[Verdict] = frozenset({"unproven", "unrestored", "denied"})
 """What a person should look at; the others pass by themselves, or are as they should be."""
+
+_ELSEWHERE: frozenset[Verdict] = frozenset({"unkept", "unrestored", "unproven"})
+"""Verdicts on a bundle: another one that names the object may prove it."""
 
 
 class ReclaimError(AggregatorError):
@@ -100,7 +116,11 @@ class Locations(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """One object, or one version of it, and what became of it; `why` is what S3 or the bundle says, if anything."""
+    """
+    One object, or one version of it, and what became of it.
+
+    `bundle` is the address of a bundle, if one holds its key; `why` is what S3 or the bundle says, if anything.
+    """
 
     bucket: str
     key: str
@@ -143,9 +163,9 @@ def reclaim(
         database = stack.enter_context(closing(Database(Path(folder), memory=MEMORY)))
         _Gathering(scope, locations, database, report, say).gather(has_versions=source.has_versions)
         judging, done = _Judging(locations, source, database), 0
-        for (_, bundle), group in groupby(database.candidates(scope.until), attrgetter("older", "bundle")):
+        for (_, bundle), group in groupby(database.candidates(scope.until), lambda one: (one.older, _first_of(one))):
             for some in runs(group, _AT_ONCE):
-                yield from judging.judge(bundle, some)
+                yield from judging.judge(bundle, some) if bundle else judging.stay(some)
                 done += len(some)
                 report("deleting" if delete else "reading members back", done)
                 if stop.is_set():
@@ -263,40 +283,83 @@ class _Gathering:
         def members_in(bundle: Bundle) -> list[Member]:
             return [one for one in bundle if one.bucket == scope.bucket and one.key.startswith(scope.prefix)]
 
-        read = read_indexes(bundles, lambda stored: open_bundle(self._locations.s3, stored), members_in)
-        for number, (stored, found) in enumerate(read):
-            if isinstance(found, BaseException):
+        unread = 0
+        faults = BundleFormatError, StoreUnavailableError
+        for number, (stored, found) in enumerate(read_indexes(bundles, self._opened, members_in, faults=faults)):
+            if _is_unrestored(found):
+                unread += 1
+                continue
+            if isinstance(found, BundleFormatError):
                 self._say(f"{stored.url}: {found}")
                 continue
+            if isinstance(found, BaseException):
+                raise found
             headings.append((number, stored.key, stored.url, 0.0, stored.modified, stored.size, len(found), False))
             for one in found:
                 yield number, one.key, one.version_id or one.etag or "", one.version_id, one.etag, one.size
             self._report("reading indexes", number)
+        if unread:
+            self._say(f"bundles that have to be restored before they can be read: {unread:,}; their objects stay")
+
+    def _opened(self, stored: Stored) -> Bundle:
+        """The bundle; by its published version, if the copy has to be restored before it can be read."""
+        s3, distribution = self._locations.s3, self._locations.distribution
+        try:
+            return open_bundle(s3, stored)
+        except StoreUnavailableError as error:
+            published = versions_of(s3, distribution, stored.key) if _is_unrestored(error) else []
+            if stored.bucket == distribution or not published:
+                raise
+            return open_bundle(s3, published[0])
 
 
 class _Judging:
-    """What becomes of objects that one bundle holds, or none."""
+    """What becomes of objects by the bundles that hold them, or because none does."""
 
     def __init__(self, locations: Locations, source: _Source, database: Database) -> None:
         self._locations, self._source, self._database = locations, source, database
 
-    def judge(self, bundle: str | None, candidates: list[Candidate]) -> Iterator[Judged]:
-        """Each object, and what became of it; those before a stop."""
+    def judge(
+        self, bundle: str, candidates: list[Candidate], unproven: dict[Candidate, Judged] | None = None
+    ) -> Iterator[Judged]:
+        """Each object, and what became of it, by the first of its bundles that proves it; those before a stop."""
+        again: dict[str, list[Candidate]] = {}
+        unproven = {} if unproven is None else unproven  # what a person should look at, if no other bundle proves it
         for one, outcome in self._outcomes(bundle, candidates):
-            if outcome:
-                yield Judged(self._source.bucket, one.key, one.version_id, one.size, bundle, *outcome)
+            if outcome is None:
+                continue
+            judged, others = self._judged(one, bundle, *outcome), one.bundles[one.bundles.index(bundle) + 1 :]
+            if judged.verdict == "unproven":
+                unproven.setdefault(one, judged)
+            if judged.verdict in _ELSEWHERE and others:
+                again.setdefault(others[0], []).append(one)
+            else:
+                yield unproven.get(one, judged) if judged.verdict in _ELSEWHERE else judged
+        for other, some in again.items():
+            yield from self.judge(other, some, unproven)
+
+    def stay(self, candidates: list[Candidate]) -> Iterator[Judged]:
+        """Each object that no bundle holds as it is."""
+        return (self._judged(one, next(iter(one.bundles), None), one.verdict, one.why) for one in candidates)
+
+    def _judged(self, one: Candidate, bundle: str | None, verdict: Verdict, why: str | None) -> Judged:
+        address = f"s3://{self._locations.keeping}/{bundle}" if bundle else None
+        return Judged(self._source.bucket, one.key, one.version_id, one.size, address, verdict, why)
 
     def _outcomes(
-        self, bundle: str | None, candidates: list[Candidate]
+        self, bundle: str, candidates: list[Candidate]
     ) -> Iterator[tuple[Candidate, tuple[Verdict, str | None] | None]]:
-        if bundle is None:
-            yield from ((one, (one.verdict, None)) for one in candidates)
-            return
         stored, why = self._kept(bundle)
         if stored is None:
             yield from ((one, ("unkept", why)) for one in candidates)
             return
-        doubts = self._doubts(stored, candidates)
+        try:
+            doubts = self._doubts(stored, candidates)
+        except StoreUnavailableError as error:
+            if not _is_unrestored(error):
+                raise
+            yield from ((one, ("unrestored", _UNRESTORED)) for one in candidates)
+            return
         safe = []
         for one in candidates:
             doubt = doubts.get((one.key, one.version))
@@ -382,6 +445,15 @@ def _md5(chunks: Iterable[bytes]) -> str:
     for chunk in chunks:
         digest.update(chunk)
     return digest.hexdigest()
+
+
+def _first_of(one: Candidate) -> str | None:
+    """The bundle by which an object is judged first, if any holds it as it is."""
+    return one.bundles[0] if one.verdict == "safe" else None
+
+
+def _is_unrestored(found: object) -> bool:
+    return isinstance(found, StoreUnavailableError) and found.facts.get("fault") == _UNRESTORED
 
 
 def _name(member: Member) -> tuple[str, str]:
