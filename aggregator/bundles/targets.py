@@ -16,7 +16,7 @@ from typing import BinaryIO, NamedTuple
 
 from aggregator.bundles.bundle import Bundle
 from aggregator.bundles.layout import HEADER, may_be_bundle
-from aggregator.bundles.opening import Location, s3_client
+from aggregator.bundles.opening import Location, check_scheme, s3_client
 from aggregator.exceptions import OpeningError
 
 _COPIED = 1024 * 1024
@@ -109,6 +109,7 @@ def found_at(targets: Iterable[str]) -> Iterator[Found]:
         OSError: a folder cannot be listed.
     """
     for target in targets:
+        check_scheme(target)
         if not is_folder(target):
             yield Found(target, None)
             continue

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from pydantic import ValidationError
 from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
@@ -41,6 +42,9 @@ _HIDDEN = re.compile(r"[^\n\x20-\x7e]")
 """What may have to be escaped in a JSON text."""
 
 _PYDANTIC = re.compile(r"^Value error, |, unable to parse string as an? \w+$")
+
+_MOST_QUOTED = 80
+"""Characters of a wrong value that are shown."""
 
 _NUMBER = re.compile(r"-?|[-+]?[0-9][0-9,]*(\.[0-9]+)?( ?(%|bytes|[kMG]B))?")
 """What stands at the right of its column."""
@@ -76,7 +80,7 @@ def mistakes_are_printed() -> Iterator[None]:
     except Exception as error:
         if isinstance(error, typer.Abort) or hasattr(error, "exit_code"):  # typer's own, which say how they end
             if isinstance(error, typer.BadParameter):
-                error.message = _of_value(error.message)
+                error.message = _of_value(error)
             raise
         from aggregator.operations.faults import explain  # botocore takes long to import
 
@@ -98,9 +102,11 @@ class _Closed(io.RawIOBase):
         raise OSError("there is no standard input")
 
 
-def _of_value(message: str) -> str:
-    """What is wrong with a value, without the words of the library that says it."""
-    return _PYDANTIC.sub("", message).replace("Input should", "it should")
+def _of_value(error: typer.BadParameter) -> str:
+    """What is wrong with which value, without the words of the library that says it."""
+    said = _PYDANTIC.sub("", error.message).replace("Input should", "it should")
+    given = error.__cause__.errors()[0]["input"] if isinstance(error.__cause__, ValidationError) else None
+    return f"{said}, not {given[:_MOST_QUOTED]!r}" if isinstance(given, str) else said
 
 
 @contextmanager

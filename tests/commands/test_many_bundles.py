@@ -37,7 +37,10 @@ def test_cat_writes_the_member_of_the_newest_bundle_and_says_that_others_hold_it
 def test_cat_of_a_key_that_no_bundle_holds_is_one_sentence(run: Run) -> None:
     ran = run("cat", "hours", "missing")
 
-    assert (ran.exit_code, ran.stderr) == (2, "aggregator: no member has that key (key='missing')\n")
+    assert (ran.exit_code, ran.stderr) == (
+        2,
+        "aggregator: no member has that key: search other bundles by `aggregator find KEY TARGET` (key='missing')\n",
+    )
 
 
 def test_cat_reads_what_it_can_and_ends_as_a_finding_where_a_bundle_is_damaged(run: Run, tmp_path: Path) -> None:
