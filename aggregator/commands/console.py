@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from pydantic import ValidationError
 from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
@@ -105,7 +104,8 @@ class _Closed(io.RawIOBase):
 def _of_value(error: typer.BadParameter) -> str:
     """What is wrong with which value, without the words of the library that says it."""
     said = _PYDANTIC.sub("", error.message).replace("Input should", "it should")
-    given = error.__cause__.errors()[0]["input"] if isinstance(error.__cause__, ValidationError) else None
+    faults: list[Any] = getattr(error.__cause__, "errors", list)()  # those of a ValidationError of pydantic
+    given = faults[0]["input"] if faults else None
     return f"{said}, not {given[:_MOST_QUOTED]!r}" if isinstance(given, str) else said
 
 

@@ -15,7 +15,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from itertools import chain, groupby
+from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -23,15 +23,14 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from botocore.exceptions import BotoCoreError, ClientError
 
 from aggregator.aws import error_code
-from aggregator.bundles.bundle import Bundle
 from aggregator.bundles.index import Member
 from aggregator.bundles.verification import may_be_md5
 from aggregator.exceptions import AggregatorError, BundleFormatError, StoreUnavailableError
 from aggregator.operations.audit.cross_check import has_md5
 from aggregator.operations.audit.database import Candidate, Database
 from aggregator.operations.audit.reconciliation import MEMORY, runs
-from aggregator.operations.indexes import read_indexes
-from aggregator.operations.listings import Stored, in_parallel, objects, open_bundle, prefixes, versions, versions_of
+from aggregator.operations.holdings import UNRESTORED, Gathering, Locations, Scope, is_unrestored
+from aggregator.operations.listings import Stored, in_parallel, open_bundle, versions_of
 from aggregator.operations.replay.queues import Pace
 
 if TYPE_CHECKING:
@@ -47,9 +46,6 @@ _CHANGED = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "NoSuc
 
 _DENIED = frozenset({"AccessDenied", "403", "MethodNotAllowed", "InvalidRequest"})
 """How S3 says that we may not delete an object, or that it is locked."""
-
-_UNRESTORED = "InvalidObjectState"
-"""How S3 says that an object is in a storage class that has to be restored before it can be read."""
 
 Verdict = Literal[
     "safe",
@@ -91,28 +87,6 @@ class ReclaimError(AggregatorError):
     """Nothing can be reclaimed this way."""
 
     reason = "reclaim"
-
-
-class Scope(NamedTuple):
-    """The objects under `prefix` of `bucket` that were last modified before `until`; seconds since the epoch."""
-
-    bucket: str
-    prefix: str
-    until: float
-    now: float
-
-
-class Locations(NamedTuple):
-    """Where bundles are published, and where their copies stay; without an archive, published bundles have to stay."""
-
-    s3: "S3Client"
-    distribution: str
-    archive: str | None
-
-    @property
-    def keeping(self) -> str:
-        """The bucket in which a bundle stays."""
-        return self.archive or self.distribution
 
 
 class Judged(NamedTuple):
@@ -161,7 +135,7 @@ def reclaim(
     with ExitStack() as stack:
         folder = stack.enter_context(TemporaryDirectory(prefix="aggregator-reclaim-"))
         database = stack.enter_context(closing(Database(Path(folder), memory=MEMORY)))
-        _Gathering(scope, locations, database, report, say).gather(has_versions=source.has_versions)
+        Gathering(scope, locations, database, report, say).gather(has_versions=source.has_versions)
         judging, done = _Judging(locations, source, database), 0
         for (_, bundle), group in groupby(database.candidates(scope.until), lambda one: (one.older, _first_of(one))):
             for some in runs(group, _AT_ONCE):
@@ -239,80 +213,6 @@ class _Source:
         raise ReclaimError("this store ignores If-Match when it deletes: enable versioning", bucket=self.bucket)
 
 
-class _Gathering:
-    """Brings in the database: the source, and the indexes of all bundles that may hold any of it."""
-
-    def __init__(
-        self,
-        scope: Scope,
-        locations: Locations,
-        database: Database,
-        report: Callable[[str, int], object],
-        say: Callable[[str], object],
-    ) -> None:
-        self._scope, self._locations, self._database, self._report, self._say = scope, locations, database, report, say
-        self._oldest = scope.now
-
-    def gather(self, *, has_versions: bool) -> None:
-        """Fill the tables `objects`, `entries` and `bundles`."""
-        listing = versions if has_versions else objects
-        self._database.add(
-            "objects", self._objects(listing(self._locations.s3, self._scope.bucket, self._scope.prefix))
-        )
-        headings: list[tuple[Any, ...]] = []
-        self._database.add("entries", self._members(self._bundles(), headings))
-        self._database.add("bundles", headings)
-
-    def _objects(self, listed: Iterable[Stored]) -> Iterator[tuple[Any, ...]]:
-        for number, one in enumerate(stored for stored in listed if not stored.is_folder_marker):
-            self._oldest = min(self._oldest, one.modified)
-            yield number, one.key, one.version_id or one.etag, one.version_id, one.etag, one.size, one.modified
-            if number % 1_000 == 0:
-                self._report("listing the source", number)
-
-    def _bundles(self) -> Iterator[Stored]:
-        def listed(prefix: str) -> list[Stored]:
-            return list(versions(self._locations.s3, self._locations.keeping, prefix))
-
-        hours = prefixes(self._oldest, self._scope.now)
-        return chain.from_iterable(in_parallel(listed, hours, threads=_THREADS))
-
-    def _members(self, bundles: Iterable[Stored], headings: list[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
-        scope = self._scope
-
-        def members_in(bundle: Bundle) -> list[Member]:
-            return [one for one in bundle if one.bucket == scope.bucket and one.key.startswith(scope.prefix)]
-
-        unread = 0
-        faults = BundleFormatError, StoreUnavailableError
-        for number, (stored, found) in enumerate(read_indexes(bundles, self._opened, members_in, faults=faults)):
-            if _is_unrestored(found):
-                unread += 1
-                continue
-            if isinstance(found, BundleFormatError):
-                self._say(f"{stored.url}: {found}")
-                continue
-            if isinstance(found, BaseException):
-                raise found
-            headings.append((number, stored.key, stored.url, 0.0, stored.modified, stored.size, len(found), False))
-            for one in found:
-                yield number, one.key, one.version_id or one.etag or "", one.version_id, one.etag, one.size
-            self._report("reading indexes", number)
-        if unread:
-            self._say(f"bundles that have to be restored before they can be read: {unread:,}; their objects stay")
-
-    def _opened(self, stored: Stored) -> Bundle:
-        """The bundle; by its published version, if the copy has to be restored before it can be read."""
-        s3, distribution = self._locations.s3, self._locations.distribution
-        try:
-            return open_bundle(s3, stored)
-        except StoreUnavailableError as error:
-            published = versions_of(s3, distribution, stored.key) if _is_unrestored(error) else []
-            if stored.bucket == distribution or not published:
-                raise
-            return open_bundle(s3, published[0])
-
-
 class _Judging:
     """What becomes of objects by the bundles that hold them, or because none does."""
 
@@ -356,9 +256,9 @@ class _Judging:
         try:
             doubts = self._doubts(stored, candidates)
         except StoreUnavailableError as error:
-            if not _is_unrestored(error):
+            if not is_unrestored(error):
                 raise
-            yield from ((one, ("unrestored", _UNRESTORED)) for one in candidates)
+            yield from ((one, ("unrestored", UNRESTORED)) for one in candidates)
             return
         safe = []
         for one in candidates:
@@ -450,10 +350,6 @@ def _md5(chunks: Iterable[bytes]) -> str:
 def _first_of(one: Candidate) -> str | None:
     """The bundle by which an object is judged first, if any holds it as it is."""
     return one.bundles[0] if one.verdict == "safe" else None
-
-
-def _is_unrestored(found: object) -> bool:
-    return isinstance(found, StoreUnavailableError) and found.facts.get("fault") == _UNRESTORED
 
 
 def _name(member: Member) -> tuple[str, str]:

@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 from aggregator.bundles.bundle import Bundle
 from aggregator.commands.main import app
 from aggregator.exceptions import BundleFormatError, StoreUnavailableError
-from aggregator.operations.reclaiming import Judged, Locations, ReclaimError, Scope, reclaim
+from aggregator.operations.holdings import Locations, Scope
+from aggregator.operations.reclaiming import Judged, ReclaimError, reclaim
 from aggregator.pipeline.core import FetchedObject
 from aggregator.pipeline.planning import bundle_key
 from aggregator.schemas import ObjectRef

@@ -5,8 +5,9 @@ from typing import Any
 
 import boto3
 
+from aggregator.operations.holdings import Locations, Scope
 from aggregator.operations.listings import versions
-from aggregator.operations.reclaiming import Judged, Locations, Scope, reclaim
+from aggregator.operations.reclaiming import Judged, reclaim
 from tests.support.world import World
 
 

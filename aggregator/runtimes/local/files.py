@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from aggregator.bundles.layout import BUNDLE_KEY, HEADER
+from aggregator.events import MAX_KEY_BYTES
 from aggregator.exceptions import AggregatorError
-from aggregator.schemas import MAX_KEY_BYTES
 
 MOST_NAMED = 20
 """Most files that are named when they are left out; the rest is counted."""
