@@ -7,6 +7,9 @@ record is known by its family, which is what stands before the colon. Nothing is
 as no creation. Each entry says when that was read, and where.
 """
 
+MAX_KEY_BYTES = 1024
+"""Longest key of an object in bytes of UTF-8 (S3 user guide, "Naming Amazon S3 objects")."""
+
 CREATION = "ObjectCreated:"
 """How the name of an event begins that creates an object, in a record of S3."""
 

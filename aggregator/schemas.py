@@ -33,10 +33,15 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from aggregator.events import CONFIGURATION, CREATION, CREATION_TYPE, TEST_EVENT, kind_of_record, kind_of_type
-
-MAX_KEY_BYTES = 1024
-"""Longest object key in bytes of UTF-8 (S3 user guide, "Naming Amazon S3 objects")."""
+from aggregator.events import (
+    CONFIGURATION,
+    CREATION,
+    CREATION_TYPE,
+    MAX_KEY_BYTES,
+    TEST_EVENT,
+    kind_of_record,
+    kind_of_type,
+)
 
 MAX_TAG_CHARACTERS = 1026
 """Longest entity tag or version: a version id has at most 1,024 bytes (S3 user guide, "Using S3 Versioning")."""

@@ -38,7 +38,7 @@ function faultsOf(validate, schema, content) {
     const name = error.params.missingProperty ?? error.params.additionalProperty;
     const at = [...steps(error.instancePath), ...(name === undefined ? [] : [name])];
     const problem = PROBLEMS[error.keyword](place.limit, place.value);
-    return { ...fault(at, error.keyword, problem, remedyOf(error.keyword, place.node, name)), rank: place.rank };
+    return { ...fault(at, error.keyword, problem, remedyOf(error.keyword, place.node, name, at)), rank: place.rank };
   });
   return first(found.sort((one, other) => compared(one.rank, other.rank)));
 }
@@ -109,21 +109,22 @@ function steps(pointer) {
   return pointer.split("/").slice(1).map(unescaped);
 }
 
-function remedyOf(keyword, node, name) {
+function remedyOf(keyword, node, name, at) {
   if (keyword === "required") return `write ${name}${content(node.properties?.[name] ?? {})}`;
-  return keyword === "additionalProperties" ? instead(name, Object.keys(node.properties ?? {})) : described(node);
+  return keyword === "additionalProperties" ? instead(name, Object.keys(node.properties ?? {})) : corrected(node, at);
 }
 
-/** What to write instead of a value: the fields of an object, else what the contract says of the field. */
-function described(node) {
+/** What to write instead of a value. */
+function corrected(node, at) {
   if (node.required?.length) return `write an object${content(node)}`;
-  return (node.description ?? "see the contract").split("\n")[0];
+  return `write ${at.findLast((step) => !/^[0-9]+$/u.test(step)) ?? "a document"}${content(node)}`;
 }
 
 /** What belongs into a field that is to be written: the fields of an object, the only value, or a description. */
 function content(node) {
   if (node.required?.length) return ` with ${node.required.join(" and ")}`;
-  return node.const === undefined ? `: ${described(node)}` : `: ${JSON.stringify(node.const)}`;
+  if (node.const !== undefined) return `: ${JSON.stringify(node.const)}`;
+  return node.description ? `: ${node.description.split("\n")[0]}` : " as the contract describes it";
 }
 
 function instead(name, known) {

@@ -2,7 +2,7 @@
 // Checks messages as `aggregator contract validate` does: the same faults on the same lines. It unwraps a message, finds
 // its contract, calls the code that ajv generates, and adds the rules of the Lambda that a schema cannot express.
 
-const LAST_WORD = "the schema cannot express this rule, but the Lambda rejects the message";
+const LAST_WORD = "correct it; the schema cannot express this rule, but the Lambda rejects the message";
 const WHOLE = "write it without a decimal point or an exponent: 3, not 3.0";
 const MAX_KEY_BYTES = 1024;
 
@@ -48,7 +48,7 @@ class Judge {
 
   message({ at, text, content }) {
     if (content instanceof Unreadable) return { at, contract: null, faults: [unreadable(content, `line ${content.line}: `)] };
-    const kind = kindOf(content);
+    const kind = this.kindOf(content);
     const one = this.chosen ?? this.named(CONTRACT_OF_KIND[kind]);
     if (one) {
       const faults = this.bySchema(one, this.profile, content);
@@ -57,10 +57,8 @@ class Judge {
       const isParsed = !faults.length && Object.values(CONTRACT_OF_KIND).includes(one.name);
       return { at, contract: one.label, faults: isParsed ? this.byLambda(kind, content, new Places(text)) : faults };
     }
-    const isSkipped = SKIPPED_KINDS.includes(kind);
-    const faults = isSkipped ? this.skipped(kind, content) : [];
-    const isTaken = isSkipped && this.profile === "consumer";
-    return { at, contract: null, faults: isTaken || faults.length ? faults : [unknown(kind, content)] };
+    const isTaken = SKIPPED_KINDS.includes(kind) && this.profile === "consumer";
+    return { at, contract: null, faults: isTaken ? [] : [unknown(kind, content)] };
   }
 
   /** That a message which does not fit the chosen contract is made for another one, if it is. */
@@ -101,17 +99,13 @@ class Judge {
     return objectFaults(record.s3.object, [...at, "s3", "object"], places, formDecoded);
   }
 
-  /** A skipped message must still be what it says it is. */
-  skipped(kind, content) {
-    if (kind === "test") return [];
-    const found = [];
-    const reject = (name, problem, remedy = LAST_WORD) => found.push(fault([name], "lambda", problem, remedy));
-    if (content.source !== "aws.s3") reject("source", 'must be "aws.s3"');
+  /** What a message is made for; an event of EventBridge that the Lambda does not skip should be a notification. */
+  kindOf(content) {
+    const kind = kindOf(content);
+    if (kind !== "eventbridge-other") return kind;
     const type = content["detail-type"];
     const isKnown = this.noCreation.includes(type) && type.includes(" ");
-    if (typeof type !== "string" || !type) reject("detail-type", "must be the name of an event");
-    else if (!found.length && !isKnown) reject("detail-type", UNKNOWN, ONLY_CREATIONS);
-    return found;
+    return content.source === "aws.s3" && isKnown ? kind : "eventbridge";
   }
 
   named(name) {

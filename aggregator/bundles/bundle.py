@@ -78,7 +78,7 @@ class Bundle:
             OpeningError: a URL cannot be opened or read, or what it takes is not installed (`bundles/opening.py`).
             OSError: the file cannot be read.
         """
-        if isinstance(source, str) and "://" in source:
+        if isinstance(source, str) and ("://" in source or source.startswith("s3:")):
             from aggregator.bundles.opening import open_url  # noqa: PLC0415 - a path needs none of what a URL does
 
             fetch, size, close = open_url(source)

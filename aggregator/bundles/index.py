@@ -11,10 +11,8 @@ from typing import Annotated, Literal, NamedTuple, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, WithJsonSchema
 
 from aggregator.bundles.layout import HEADER
+from aggregator.events import MAX_KEY_BYTES
 from aggregator.exceptions import BundleFormatError
-
-MAX_KEY_BYTES = 1024
-"""Most bytes of a key, in UTF-8 (S3 user guide, "Naming Amazon S3 objects")."""
 
 _T = TypeVar("_T")
 

@@ -1,10 +1,18 @@
 """
-Where things are in the file of a bundle, to the byte: what packer and reader must agree on (docs/bundle-format.md).
+Where things are in the file of a bundle, to the byte, and in a bucket of bundles: what writers and readers agree on.
 
-Nothing here needs more than Python, so that a bundle is read without what it takes to write one.
+docs/bundle-format.md describes the format. Nothing here needs more than Python, so that a bundle is read without what
+it takes to write one.
 """
 
+import re
 import struct
+
+BUNDLE_KEY = re.compile(r"\d{4}/\d\d/\d\d/\d\d/bundle-[\w-]+\.gz", re.ASCII)
+"""The key under which the function publishes a bundle (`pipeline/planning.py`); a repacked bundle may have any."""
+
+PROBE_KEY = "doctor/conditional-write-probe.gz"
+"""The key of the empty bundle that `aggregator doctor` puts, to learn whether a condition is honoured; it stays."""
 
 HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 """A gzip header with no name and no time (RFC 1952), so that equal members give equal bytes."""
@@ -23,6 +31,11 @@ MAGIC = b"AGGRBNDL"
 EMPTY_MEMBER_SIZE = len(HEADER) + 2 + 4 + len(END) + 8
 
 FOOTER_SIZE = EMPTY_MEMBER_SIZE + FOOTER.size
+
+
+def may_be_bundle(key: str) -> bool:
+    """Whether what has that key, or path, in a bucket or folder of bundles is one of them."""
+    return key.endswith(".gz") and not key.endswith(PROBE_KEY)
 
 
 def empty_member(name: bytes, extra: bytes) -> bytes:

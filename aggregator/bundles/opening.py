@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 _S3 = re.compile(r"s3://([^/]+)(?:/(.*))?", re.DOTALL)
+_NEARLY_S3 = re.compile(r"[sS]3:(?!//[^/])/*(.*)|S3://(.*)", re.DOTALL)
 _VERSIONED = re.compile(r"(.*?)(?:\?versionId=([^?&]+))?", re.DOTALL)
 
 
@@ -75,6 +76,18 @@ def s3_address(url: str) -> tuple[str, str]:
     return found[1], found[2] or ""
 
 
+def check_scheme(target: str) -> None:
+    """
+    Return, unless `target` begins nearly as an address in S3 does.
+
+    Raises:
+        OpeningError: it does.
+    """
+    if found := _NEARLY_S3.fullmatch(target):
+        rest = found[1] or found[2] or ""
+        raise OpeningError("an address in S3 begins with s3://", write=without_secrets(f"s3://{rest or 'bucket/key'}"))
+
+
 def open_url(url: str) -> Opened:
     """
     Open what a URL names.
@@ -82,6 +95,7 @@ def open_url(url: str) -> Opened:
     Raises:
         OpeningError: it cannot be opened, or what it takes is not installed.
     """
+    check_scheme(url)
     if not url.startswith("s3://"):
         return _file(url)
     client = s3_client()
@@ -99,6 +113,9 @@ def open_object(client: "S3Client", location: Location) -> Opened:
     Raises:
         OpeningError: it cannot be opened.
     """
+    if location.key[-1:] in {"", "/"}:
+        prefix = f"s3://{location.bucket}/{location.key}"
+        raise OpeningError("this is a prefix, and not a bundle: name a bundle below it", target=prefix)
     try:
         found = _Object(client, location)
     except OpeningError as error:

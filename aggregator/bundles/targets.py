@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from aggregator.bundles.bundle import Bundle
-from aggregator.bundles.layout import HEADER
-from aggregator.bundles.opening import Location, s3_client
+from aggregator.bundles.layout import HEADER, may_be_bundle
+from aggregator.bundles.opening import Location, check_scheme, s3_client
 from aggregator.exceptions import OpeningError
 
 _COPIED = 1024 * 1024
@@ -109,6 +109,7 @@ def found_at(targets: Iterable[str]) -> Iterator[Found]:
         OSError: a folder cannot be listed.
     """
     for target in targets:
+        check_scheme(target)
         if not is_folder(target):
             yield Found(target, None)
             continue
@@ -134,7 +135,7 @@ def is_folder(target: str) -> bool:
 
 def files_below(folder: Path) -> list[str]:
     """
-    The files below `folder` whose names end in `.gz`, in their order.
+    The files below `folder` that may be bundles by their names, in their order.
 
     Raises:
         OSError: it, or a folder in it, cannot be listed.
@@ -144,7 +145,7 @@ def files_below(folder: Path) -> list[str]:
         raise error
 
     paths = (Path(parent, name) for parent, _, names in os.walk(folder, onerror=fail) for name in names)
-    return [str(path) for path in sorted(paths) if path.suffix == ".gz" and path.is_file()]
+    return [str(path) for path in sorted(paths) if may_be_bundle(path.as_posix()) and path.is_file()]
 
 
 def buckets_of(targets: Iterable[str]) -> set[str]:
@@ -165,7 +166,7 @@ def _listed(location: Location) -> Iterator[Found]:
         with translated(target=f"s3://{location.bucket}/{location.key}"):
             for page in pages:
                 for found in page.get("Contents", []):
-                    if found["Key"].endswith(".gz"):
+                    if may_be_bundle(found["Key"]):
                         yield Found(f"s3://{location.bucket}/{found['Key']}", found["Size"])
     finally:
         client.close()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aggregator.commands.console import FINDING, ends_on_interrupt, print_json, progress, words
-from aggregator.commands.options import Scope, ScopeOption, Table, WithTable, moment, require_both
+from aggregator.commands.options import QueueUrl, Scope, ScopeOption, Table, WithTable, moment, require_both
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def backfill(
     target: Annotated[str, typer.Argument(metavar="s3://BUCKET/PREFIX", help="The objects to announce.")],
     *,
-    queue_url: Annotated[str, typer.Option(metavar="URL", help="The queue that the function reads.")] = "",
+    queue_url: QueueUrl = "",
     since: Annotated[
         str, typer.Option(metavar="TIME", help="Only what was modified then or later: 2026-11-23, 24h, 7d.")
     ] = "",

@@ -42,6 +42,9 @@ _HIDDEN = re.compile(r"[^\n\x20-\x7e]")
 
 _PYDANTIC = re.compile(r"^Value error, |, unable to parse string as an? \w+$")
 
+_MOST_QUOTED = 80
+"""Characters of a wrong value that are shown."""
+
 _NUMBER = re.compile(r"-?|[-+]?[0-9][0-9,]*(\.[0-9]+)?( ?(%|bytes|[kMG]B))?")
 """What stands at the right of its column."""
 
@@ -76,7 +79,7 @@ def mistakes_are_printed() -> Iterator[None]:
     except Exception as error:
         if isinstance(error, typer.Abort) or hasattr(error, "exit_code"):  # typer's own, which say how they end
             if isinstance(error, typer.BadParameter):
-                error.message = _of_value(error.message)
+                error.message = _of_value(error)
             raise
         from aggregator.operations.faults import explain  # botocore takes long to import
 
@@ -98,9 +101,12 @@ class _Closed(io.RawIOBase):
         raise OSError("there is no standard input")
 
 
-def _of_value(message: str) -> str:
-    """What is wrong with a value, without the words of the library that says it."""
-    return _PYDANTIC.sub("", message).replace("Input should", "it should")
+def _of_value(error: typer.BadParameter) -> str:
+    """What is wrong with which value, without the words of the library that says it."""
+    said = _PYDANTIC.sub("", error.message).replace("Input should", "it should")
+    faults: list[Any] = getattr(error.__cause__, "errors", list)()  # those of a ValidationError of pydantic
+    given = faults[0]["input"] if faults else None
+    return f"{said}, not {given[:_MOST_QUOTED]!r}" if isinstance(given, str) else said
 
 
 @contextmanager

@@ -32,9 +32,12 @@ def doctor(
     parameter: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="A parameter of the template; may be repeated.")
     ] = None,
-    queue_url: Annotated[str | None, typer.Option(metavar="URL", help="The queue, if there is no stack.")] = None,
+    queue_url: Annotated[
+        str | None, typer.Option(metavar="URL", envvar="QUEUE_URL", help="The queue, if there is no stack.")
+    ] = None,
     source_bucket: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The source bucket, if there is no stack.")
+        str | None,
+        typer.Option(metavar="NAME", envvar="SOURCE_BUCKET_NAME", help="The source bucket, if there is no stack."),
     ] = None,
     no_probe: Annotated[
         bool, typer.Option("--no-probe", help="Write nothing: no probe of conditional writes.")

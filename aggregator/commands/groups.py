@@ -29,6 +29,12 @@ _SPECIAL = re.compile(r"[\s!\"#$&'()*;<>?\[\\\]^`{|}~]")
 """What bash does not take for itself."""
 
 
+_SPLITS = ":="
+"""Characters of keys at which bash splits words."""
+
+_JOINED = "_AGGREGATOR_JOINED"
+
+
 class Group(TyperGroup):
     """Some commands: the error that ends one of them is printed, also where its output cannot be written."""
 
@@ -89,6 +95,28 @@ def keep_last_blank(environment: MutableMapping[str, str]) -> None:
         environment["_TYPER_COMPLETE_ARGS"] = f'{typed[:-2]}" "'
 
 
+def join_words(environment: MutableMapping[str, str]) -> None:
+    """
+    Join the words that bash splits at : and =, which keys have (COMP_WORDBREAKS); an option and its value stay apart.
+
+    bash inserts what follows the last of these, so the variable `_JOINED` says that the unfinished word was joined.
+    """
+    at = environment.get("COMP_CWORD", "")
+    if environment.get("_AGGREGATOR_COMPLETE") != "complete_bash" or not at.isdecimal():
+        return
+    words, place, ends, joins = list[str](), int(at), False, False
+    for number, word in enumerate(environment.get("COMP_WORDS", "").split("\n")):
+        splits = bool(word) and set(word) <= set(_SPLITS)
+        joins = bool(words and word) and (splits or ends) and not words[-1].startswith("-")
+        words[-1:] = [words[-1] + word] if joins else [*words[-1:], word]
+        if number <= int(at):
+            place -= joins
+        if number == int(at) and joins:
+            environment[_JOINED] = "yes"
+        ends = splits
+    environment.update(COMP_WORDS="\n".join(words), COMP_CWORD=str(place))
+
+
 def _dress(command: Any) -> None:
     """
     Name values as people do, and quote those that bash completes.
@@ -127,8 +155,9 @@ def _fitting(complete: Callable[[Any, str], list[Any]], environment: Mapping[str
         items = [item for item in complete(ctx, incomplete) if str(item.value).isprintable()]
         if shell == "zsh":
             return [item for item in items if not set("\\'\"") & set(str(item.value))]
+        typed = max(map(incomplete.rfind, _SPLITS)) + 1 if environment.get(_JOINED) else 0
         for item in items if shell == "bash" and not is_open else ():
-            item.value = _SPECIAL.sub(r"\\\g<0>", str(item.value))
+            item.value = _SPECIAL.sub(r"\\\g<0>", str(item.value)[typed:])
         return items
 
     return fitting

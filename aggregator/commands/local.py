@@ -64,8 +64,9 @@ def local(
 
     An AWS is started on a free port of this machine. The files are uploaded to its S3 under their relative paths, the
     notifications go through its queue to the handler, and the bundles come back under their keys. Files in the
-    output folder are left out, and so are links to folders and links out of DIR. A second run into a folder needs
-    --replace or --keep. Exit status 1 says that some file ended in the dead-letter queue.
+    output folder are left out. So are bundles of earlier runs, links to folders, links out of DIR, and files whose
+    names cannot be keys; each is named. A second run into a folder needs --replace or --keep. Exit status 1 says that
+    some file ended in the dead-letter queue.
 
     The settings of the function are read from the environment. MAX_BUNDLE_INPUT_MB (100) is the most that a bundle
     holds, so a larger file is rejected: set it to more than the size of your largest file.
@@ -105,8 +106,8 @@ def local(
         )
         summary = _aggregate(run, found.by_key, earlier)
         _print(summary, out, stdout, serve=serve, as_json=as_json)
-        if found.left_out:
-            words().print(left_out_in_words(len(found.left_out)))
+        for line in left_out_in_words(found.left_out):
+            words().print(line, markup=False)
         if serve:
             _serve(run, out, shell, stdout, watched=folder if watch else None, as_json=as_json)
     raise typer.Exit(FINDING if summary.failures and not serve else 0)
@@ -133,7 +134,7 @@ def _files(folder: Path | None, out: Path, *, serve: bool, watch: bool) -> "File
         check_folder(folder, out=out)
     elif watch or not serve:
         raise LocalRunError("DIR is missing: name the folder of your files, or begin without files by --serve alone")
-    return Files({}, set(), [])
+    return Files({}, {}, [])
 
 
 def _earlier(out: Path, *, replace: bool, keep: bool) -> list[Path]:

@@ -27,7 +27,7 @@ from aggregator.commands import (
     worker,
 )
 from aggregator.commands.console import streams
-from aggregator.commands.groups import CONTRACTS, OPERATE, READ, TRY, Group, keep_last_blank
+from aggregator.commands.groups import CONTRACTS, OPERATE, READ, TRY, Group, join_words, keep_last_blank
 from aggregator.commands.version import version
 
 app = typer.Typer(
@@ -79,7 +79,8 @@ app.command(
     rich_help_panel=TRY,
 )(plan.plan)
 app.command(
-    epilog="Example: aggregator doctor --stack data-aggregator",
+    epilog="Example: aggregator doctor --stack data-aggregator\n\n"
+    "Example: aggregator doctor --template deploy/template.yaml --parameter SourceBucketName=orders",
     short_help="Check what the guarantee rests on, in a deployment or a template.",
     rich_help_panel=OPERATE,
 )(doctor.doctor)
@@ -148,6 +149,7 @@ def main(ready: Callable[[], object] = lambda: None) -> None:
     """Run the command line; `ready` is called when nothing is left to be built, and an interrupt is the command's."""
     command = typer.main.get_command(app)
     keep_last_blank(os.environ)
+    join_words(os.environ)
     with streams():
         ready()
         command()

@@ -89,20 +89,24 @@ def cat(
     if is_folder(target):
         holders, status = _by_age(target, lambda bundle: bool(wanted(bundle)))
         if not any(holds for _, holds in holders):
-            raise AggregatorError("no member has that key", key=key)
+            raise _no_member(key)
         *others, target = [place for place, holds in holders if holds]
         if others:
             say(f"{len(others) + 1:,} bundles hold that key: this is from the newest, {target}")
     with damage_is_a_finding(f"{target}: "), bundle_at(target) as bundle:
         found = wanted(bundle)
         if not found:
-            raise AggregatorError("no member has that key", key=key)
+            raise _no_member(key)
         if len(found) > 1:
             say(f"{len(found)} members have that key: this is the last; --bucket and --version-id choose another")
         for chunk in bundle.chunks(found[-1]):
             sys.stdout.buffer.write(chunk)
         sys.stdout.buffer.flush()
     raise typer.Exit(status)
+
+
+def _no_member(key: str) -> AggregatorError:
+    return AggregatorError("no member has that key: search other bundles by `aggregator find KEY TARGET`", key=key)
 
 
 def extract(

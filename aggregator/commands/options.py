@@ -54,6 +54,12 @@ ScopeOption = Annotated[
 Table = Annotated[
     str | None, typer.Option("--table", metavar="NAME", envvar="IDEMPOTENCY_TABLE_NAME", help="The ledger.")
 ]
+QueueUrl = Annotated[
+    str, typer.Option("--queue-url", metavar="URL", envvar="QUEUE_URL", help="The queue that the function reads.")
+]
+DeadLetterQueue = Annotated[
+    str, typer.Option("--dlq", metavar="URL", envvar="DEAD_LETTER_QUEUE_URL", help="The dead-letter queue.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 ExactBytes = Annotated[bool, typer.Option("--bytes", help="Print exact sizes on a terminal too, not kB and MB.")]
 

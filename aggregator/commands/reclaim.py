@@ -55,7 +55,7 @@ def reclaim(
     counts, sizes = Counter[str](), Counter[str]()
     with ExitStack() as stack:
         from aggregator.aws import s3_client
-        from aggregator.operations import reclaiming
+        from aggregator.operations import holdings, reclaiming
 
         now = time.time()
         stop = stack.enter_context(ends_on_interrupt())
@@ -63,8 +63,8 @@ def reclaim(
         bar = stack.enter_context(progress())
         task = bar.add_task("starting", total=None)
         for one in reclaiming.reclaim(
-            reclaiming.Scope(bucket, prefix, now - seconds, now),
-            reclaiming.Locations(s3_client(), distribution_bucket, archive_bucket),
+            holdings.Scope(bucket, prefix, now - seconds, now),
+            holdings.Locations(s3_client(), distribution_bucket, archive_bucket),
             delete=delete,
             rate=rate,
             stop=stop,

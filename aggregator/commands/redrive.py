@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from aggregator.commands.console import FINDING, ends_on_interrupt, print_json, print_table, words
-from aggregator.commands.options import OptionError, Table, WithTable, require_both
+from aggregator.commands.options import DeadLetterQueue, OptionError, Table, WithTable, require_both
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def redrive(
     *,
-    dlq: Annotated[str, typer.Option(metavar="URL", help="The dead-letter queue.")],
+    dlq: DeadLetterQueue,
     table: Table = None,
     distribution: WithTable = None,
     reason: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only messages rejected for it.")] = None,

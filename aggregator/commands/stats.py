@@ -18,6 +18,9 @@ from aggregator.commands.console import (
 from aggregator.commands.options import address
 from aggregator.pipeline.settings import MEGABYTE
 
+_LEAST_SHARE = 0.00001
+"""Smaller shares are shown as smaller than this one."""
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -71,6 +74,7 @@ def stats(
 def _bundles(target: str) -> "Iterator[tuple[str, Bundle | Fault]]":
     """Each bundle, or why a file is not one; in S3, those too that were deleted."""
     from aggregator.bundles.bundle import Bundle
+    from aggregator.bundles.layout import may_be_bundle
     from aggregator.bundles.targets import files_below
     from aggregator.operations.indexes import read_indexes
     from aggregator.operations.listings import open_bundle, versions
@@ -79,7 +83,8 @@ def _bundles(target: str) -> "Iterator[tuple[str, Bundle | Fault]]":
         from aggregator.aws import s3_client
 
         (bucket, prefix), s3 = address(target, option="TARGET"), s3_client()
-        stored = read_indexes(versions(s3, bucket, prefix), partial(open_bundle, s3), lambda bundle: bundle)
+        listed = (one for one in versions(s3, bucket, prefix) if may_be_bundle(one.key))
+        stored = read_indexes(listed, partial(open_bundle, s3), lambda bundle: bundle)
         return ((place.url, found) for place, found in stored)
     if not Path(target).is_dir():
         raise NotADirectoryError(f"{target} is not a folder")
@@ -134,4 +139,8 @@ def _print(figures: "Figures", unreadable: int, top: int) -> None:
 
 def _percent(share: float | None) -> str:
     """A share for people: two digits that count, because bundles of small objects are far from full."""
-    return "-" if share is None else f"{100 * share:.2g}%" if share < 0.1 else f"{share:.0%}"
+    if share is None:
+        return "-"
+    if 0 < share < _LEAST_SHARE:
+        return f"<{_LEAST_SHARE:.3%}"
+    return f"{100 * share:.2g}%" if share < 0.1 else f"{share:.0%}"

@@ -5,9 +5,11 @@ from typing import Annotated
 
 import typer
 
+from aggregator.commands.options import QueueUrl
+
 
 def worker(
-    queue_url: Annotated[str, typer.Option(metavar="URL", help="The queue to poll.")],
+    queue_url: QueueUrl,
     processes: Annotated[int, typer.Option(min=1, max=64, help="How many poll side by side.")] = 2,
     batch_size: Annotated[int, typer.Option(min=1, max=10_000, help="Most messages of a batch.")] = 1_000,
     window: Annotated[

@@ -14,7 +14,8 @@ from urllib.parse import unquote_to_bytes
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, StringConstraints
 
-from aggregator.schemas import MAX_ENCODED_KEY_CHARACTERS, MAX_KEY_BYTES, BucketName, PlainKey, PrintableTag
+from aggregator.events import MAX_KEY_BYTES
+from aggregator.schemas import MAX_ENCODED_KEY_CHARACTERS, BucketName, PlainKey, PrintableTag
 
 _HEX = "[0-9A-Fa-f]"
 _NEXT = f"%[89ABab]{_HEX}"

@@ -45,9 +45,16 @@ SKIPPED_KINDS = {"test", "eventbridge-other"}
 _TELLING = ("Records", "detail-type")
 """Fields that tell by their name alone what a message is."""
 
-_LAST_WORD = "no schema says this, but the Lambda rejects the message"
+_LAST_WORD = "correct it; the schema cannot express this rule, but the Lambda rejects the message"
 _ONLY_CREATIONS = "send only events that create objects, such as ObjectCreated:Put"
 _WHOLE = "write it without a decimal point or an exponent: 3, not 3.0"
+_OF_PYDANTIC = (
+    (re.compile("^Value error, "), ""),
+    (re.compile("^Field required$"), "is missing"),
+    (re.compile("^(?:Input|String|List) should "), "must "),
+)
+"""The words of Pydantic, and ours, which are those of the schemas' faults."""
+
 _LIMITS = {
     "minLength": "has fewer than {:,} characters",
     "maxLength": "has more than {:,} characters",
@@ -130,13 +137,15 @@ class Judge:
         if isinstance(message.content, UnreadableError):
             return None, (_unreadable(message.content),)
         kind = kind_of(message.content)
+        faults = _by_model(message.text) if kind in SKIPPED_KINDS else ()
+        if faults and kind == "eventbridge-other":  # it is not skipped: so say all that is wrong with it
+            kind = "eventbridge"
         one = self._contract or (contract(CONTRACT_OF_KIND[kind]) if kind in CONTRACT_OF_KIND else None)
         if one:
             faults = self._by_schema(one, self._profile, message.content, message.text)
             if faults and (other := _other(kind, one, message.content)):
                 return one, (other,)
             return one, faults or (_by_model(message.text) if one.name in CONTRACT_OF_KIND.values() else ())
-        faults = _by_model(message.text) if kind in SKIPPED_KINDS else ()
         if faults or (kind in SKIPPED_KINDS and self._profile == "consumer"):
             return None, faults
         return None, (_unknown(kind, message.content),)
@@ -207,8 +216,16 @@ def _by_model(text: str | bytes) -> tuple[Fault, ...]:
         BODY.validate_json(text)
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=False)
-        return _first(Fault(_place(fault["loc"]), "lambda", fault["msg"], _last_word(fault)) for fault in found)
+        return _first(
+            Fault(_place(fault["loc"]), "lambda", _in_our_words(fault["msg"]), _last_word(fault)) for fault in found
+        )
     return ()
+
+
+def _in_our_words(said: str) -> str:
+    for theirs, ours in _OF_PYDANTIC:
+        said = theirs.sub(ours, said)
+    return said
 
 
 def _last_word(fault: ErrorDetails) -> str:
@@ -240,7 +257,7 @@ def _faults(error: Any, content: Any, schema: Any, show_values: bool) -> Iterato
             problem = _problem(keyword, _node(schema, error.schema_path), found)
             if show_values:
                 problem += f", but is {json.dumps(found)[:_MAX_SHOWN]}"
-            yield Fault(pointer, keyword, problem, _described(schema, node))
+            yield Fault(pointer, keyword, problem, _corrected(schema, node, error.instance_path))
 
 
 def _named(error: Any) -> Sequence[str]:
@@ -264,12 +281,12 @@ def _problem(keyword: str, limit: Any, found: Any) -> str:
     return _LIMITS[keyword].format(limit)
 
 
-def _described(schema: Any, node: Any) -> str:
-    """What to write instead of a value: the fields of an object, else what the contract says of the field."""
-    node = _followed(schema, node)
-    if node.get("required"):
+def _corrected(schema: Any, node: Any, steps: Sequence[str | int]) -> str:
+    """What to write instead of a value."""
+    if _followed(schema, node).get("required"):
         return f"write an object{_content(schema, node)}"
-    return str(node.get("description", "see the contract")).partition("\n")[0]
+    name = next((step for step in reversed(steps) if isinstance(step, str)), "a document")
+    return f"write {name}{_content(schema, node)}"
 
 
 def _content(schema: Any, node: Any) -> str:
@@ -277,7 +294,10 @@ def _content(schema: Any, node: Any) -> str:
     node = _followed(schema, node)
     if node.get("required"):
         return f" with {' and '.join(node['required'])}"
-    return f": {json.dumps(node['const'])}" if "const" in node else f": {_described(schema, node)}"
+    if "const" in node:
+        return f": {json.dumps(node['const'])}"
+    described = node.get("description", "").partition("\n")[0]
+    return f": {described}" if described else " as the contract describes it"
 
 
 def _followed(schema: Any, node: Any) -> Any:

@@ -46,6 +46,10 @@ _BY_CODE: dict[str, Fault] = {
     "NoSuchBucket": Fault("there is no such bucket", _BUCKET),
     "InvalidBucketName": Fault("this is not the name of a bucket", _BUCKET),
     "NoSuchKey": Fault("there is no such object", "check the key after s3://bucket/"),
+    "InvalidObjectState": Fault(
+        "the object is in a storage class that has to be restored before it can be read",
+        "restore it (aws s3api restore-object), then run the command again",
+    ),
     "ResourceNotFoundException": Fault("there is no such table", _NAMES),
     **dict.fromkeys(
         ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"),

@@ -15,8 +15,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from itertools import chain, groupby
-from operator import attrgetter
+from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -24,15 +23,14 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from botocore.exceptions import BotoCoreError, ClientError
 
 from aggregator.aws import error_code
-from aggregator.bundles.bundle import Bundle
 from aggregator.bundles.index import Member
 from aggregator.bundles.verification import may_be_md5
 from aggregator.exceptions import AggregatorError, BundleFormatError, StoreUnavailableError
 from aggregator.operations.audit.cross_check import has_md5
 from aggregator.operations.audit.database import Candidate, Database
 from aggregator.operations.audit.reconciliation import MEMORY, runs
-from aggregator.operations.indexes import read_indexes
-from aggregator.operations.listings import Stored, in_parallel, objects, open_bundle, prefixes, versions, versions_of
+from aggregator.operations.holdings import UNRESTORED, Gathering, Locations, Scope, is_unrestored
+from aggregator.operations.listings import Stored, in_parallel, open_bundle, versions_of
 from aggregator.operations.replay.queues import Pace
 
 if TYPE_CHECKING:
@@ -50,7 +48,17 @@ _DENIED = frozenset({"AccessDenied", "403", "MethodNotAllowed", "InvalidRequest"
 """How S3 says that we may not delete an object, or that it is locked."""
 
 Verdict = Literal[
-    "safe", "young", "unbundled", "overwritten", "unkept", "unproven", "unversioned", "covered", "changed", "denied"
+    "safe",
+    "young",
+    "unbundled",
+    "overwritten",
+    "unkept",
+    "unproven",
+    "unrestored",
+    "unversioned",
+    "covered",
+    "changed",
+    "denied",
 ]
 
 MEANING: dict[Verdict, str] = {
@@ -60,6 +68,7 @@ MEANING: dict[Verdict, str] = {
     "overwritten": "a bundle holds another content of its key, and none holds this one",
     "unkept": "its bundle is not yet where it stays",
     "unproven": "its bundle does not give its bytes back: run `aggregator bundle verify`",
+    "unrestored": "its bundle is in a storage class that has to be restored before it can be read",
     "unversioned": "it has no version id, in a bucket with versions, so S3 cannot delete exactly it",
     "covered": "an older version of it stays, and would be the current one again",
     "changed": "it was replaced or deleted meanwhile",
@@ -67,8 +76,11 @@ MEANING: dict[Verdict, str] = {
 }
 """Why an object is deleted, or why it stays, by verdict. All but the first stay."""
 
-WRONG: frozenset[Verdict] = frozenset({"unproven", "denied"})
+WRONG: frozenset[Verdict] = frozenset({"unproven", "unrestored", "denied"})
 """What a person should look at; the others pass by themselves, or are as they should be."""
+
+_ELSEWHERE: frozenset[Verdict] = frozenset({"unkept", "unrestored", "unproven"})
+"""Verdicts on a bundle: another one that names the object may prove it."""
 
 
 class ReclaimError(AggregatorError):
@@ -77,30 +89,12 @@ class ReclaimError(AggregatorError):
     reason = "reclaim"
 
 
-class Scope(NamedTuple):
-    """The objects under `prefix` of `bucket` that were last modified before `until`; seconds since the epoch."""
-
-    bucket: str
-    prefix: str
-    until: float
-    now: float
-
-
-class Locations(NamedTuple):
-    """Where bundles are published, and where their copies stay; without an archive, published bundles have to stay."""
-
-    s3: "S3Client"
-    distribution: str
-    archive: str | None
-
-    @property
-    def keeping(self) -> str:
-        """The bucket in which a bundle stays."""
-        return self.archive or self.distribution
-
-
 class Judged(NamedTuple):
-    """One object, or one version of it, and what became of it; `why` is what S3 or the bundle says, if anything."""
+    """
+    One object, or one version of it, and what became of it.
+
+    `bundle` is the address of a bundle, if one holds its key; `why` is what S3 or the bundle says, if anything.
+    """
 
     bucket: str
     key: str
@@ -141,11 +135,11 @@ def reclaim(
     with ExitStack() as stack:
         folder = stack.enter_context(TemporaryDirectory(prefix="aggregator-reclaim-"))
         database = stack.enter_context(closing(Database(Path(folder), memory=MEMORY)))
-        _Gathering(scope, locations, database, report, say).gather(has_versions=source.has_versions)
+        Gathering(scope, locations, database, report, say).gather(has_versions=source.has_versions)
         judging, done = _Judging(locations, source, database), 0
-        for (_, bundle), group in groupby(database.candidates(scope.until), attrgetter("older", "bundle")):
+        for (_, bundle), group in groupby(database.candidates(scope.until), lambda one: (one.older, _first_of(one))):
             for some in runs(group, _AT_ONCE):
-                yield from judging.judge(bundle, some)
+                yield from judging.judge(bundle, some) if bundle else judging.stay(some)
                 done += len(some)
                 report("deleting" if delete else "reading members back", done)
                 if stop.is_set():
@@ -219,84 +213,53 @@ class _Source:
         raise ReclaimError("this store ignores If-Match when it deletes: enable versioning", bucket=self.bucket)
 
 
-class _Gathering:
-    """Brings in the database: the source, and the indexes of all bundles that may hold any of it."""
-
-    def __init__(
-        self,
-        scope: Scope,
-        locations: Locations,
-        database: Database,
-        report: Callable[[str, int], object],
-        say: Callable[[str], object],
-    ) -> None:
-        self._scope, self._locations, self._database, self._report, self._say = scope, locations, database, report, say
-        self._oldest = scope.now
-
-    def gather(self, *, has_versions: bool) -> None:
-        """Fill the tables `objects`, `entries` and `bundles`."""
-        listing = versions if has_versions else objects
-        self._database.add(
-            "objects", self._objects(listing(self._locations.s3, self._scope.bucket, self._scope.prefix))
-        )
-        headings: list[tuple[Any, ...]] = []
-        self._database.add("entries", self._members(self._bundles(), headings))
-        self._database.add("bundles", headings)
-
-    def _objects(self, listed: Iterable[Stored]) -> Iterator[tuple[Any, ...]]:
-        for number, one in enumerate(stored for stored in listed if not stored.is_folder_marker):
-            self._oldest = min(self._oldest, one.modified)
-            yield number, one.key, one.version_id or one.etag, one.version_id, one.etag, one.size, one.modified
-            if number % 1_000 == 0:
-                self._report("listing the source", number)
-
-    def _bundles(self) -> Iterator[Stored]:
-        def listed(prefix: str) -> list[Stored]:
-            return list(versions(self._locations.s3, self._locations.keeping, prefix))
-
-        hours = prefixes(self._oldest, self._scope.now)
-        return chain.from_iterable(in_parallel(listed, hours, threads=_THREADS))
-
-    def _members(self, bundles: Iterable[Stored], headings: list[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
-        scope = self._scope
-
-        def members_in(bundle: Bundle) -> list[Member]:
-            return [one for one in bundle if one.bucket == scope.bucket and one.key.startswith(scope.prefix)]
-
-        read = read_indexes(bundles, lambda stored: open_bundle(self._locations.s3, stored), members_in)
-        for number, (stored, found) in enumerate(read):
-            if isinstance(found, BaseException):
-                self._say(f"{stored.url}: {found}")
-                continue
-            headings.append((number, stored.key, stored.url, 0.0, stored.modified, stored.size, len(found), False))
-            for one in found:
-                yield number, one.key, one.version_id or one.etag or "", one.version_id, one.etag, one.size
-            self._report("reading indexes", number)
-
-
 class _Judging:
-    """What becomes of objects that one bundle holds, or none."""
+    """What becomes of objects by the bundles that hold them, or because none does."""
 
     def __init__(self, locations: Locations, source: _Source, database: Database) -> None:
         self._locations, self._source, self._database = locations, source, database
 
-    def judge(self, bundle: str | None, candidates: list[Candidate]) -> Iterator[Judged]:
-        """Each object, and what became of it; those before a stop."""
+    def judge(
+        self, bundle: str, candidates: list[Candidate], unproven: dict[Candidate, Judged] | None = None
+    ) -> Iterator[Judged]:
+        """Each object, and what became of it, by the first of its bundles that proves it; those before a stop."""
+        again: dict[str, list[Candidate]] = {}
+        unproven = {} if unproven is None else unproven  # what a person should look at, if no other bundle proves it
         for one, outcome in self._outcomes(bundle, candidates):
-            if outcome:
-                yield Judged(self._source.bucket, one.key, one.version_id, one.size, bundle, *outcome)
+            if outcome is None:
+                continue
+            judged, others = self._judged(one, bundle, *outcome), one.bundles[one.bundles.index(bundle) + 1 :]
+            if judged.verdict == "unproven":
+                unproven.setdefault(one, judged)
+            if judged.verdict in _ELSEWHERE and others:
+                again.setdefault(others[0], []).append(one)
+            else:
+                yield unproven.get(one, judged) if judged.verdict in _ELSEWHERE else judged
+        for other, some in again.items():
+            yield from self.judge(other, some, unproven)
+
+    def stay(self, candidates: list[Candidate]) -> Iterator[Judged]:
+        """Each object that no bundle holds as it is."""
+        return (self._judged(one, next(iter(one.bundles), None), one.verdict, one.why) for one in candidates)
+
+    def _judged(self, one: Candidate, bundle: str | None, verdict: Verdict, why: str | None) -> Judged:
+        address = f"s3://{self._locations.keeping}/{bundle}" if bundle else None
+        return Judged(self._source.bucket, one.key, one.version_id, one.size, address, verdict, why)
 
     def _outcomes(
-        self, bundle: str | None, candidates: list[Candidate]
+        self, bundle: str, candidates: list[Candidate]
     ) -> Iterator[tuple[Candidate, tuple[Verdict, str | None] | None]]:
-        if bundle is None:
-            yield from ((one, (one.verdict, None)) for one in candidates)
-            return
         stored, why = self._kept(bundle)
         if stored is None:
             yield from ((one, ("unkept", why)) for one in candidates)
             return
-        doubts = self._doubts(stored, candidates)
+        try:
+            doubts = self._doubts(stored, candidates)
+        except StoreUnavailableError as error:
+            if not is_unrestored(error):
+                raise
+            yield from ((one, ("unrestored", UNRESTORED)) for one in candidates)
+            return
         safe = []
         for one in candidates:
             doubt = doubts.get((one.key, one.version))
@@ -382,6 +345,11 @@ def _md5(chunks: Iterable[bytes]) -> str:
     for chunk in chunks:
         digest.update(chunk)
     return digest.hexdigest()
+
+
+def _first_of(one: Candidate) -> str | None:
+    """The bundle by which an object is judged first, if any holds it as it is."""
+    return one.bundles[0] if one.verdict == "safe" else None
 
 
 def _name(member: Member) -> tuple[str, str]:

@@ -43,7 +43,12 @@ class Claiming:
             yield from (claim.wanted for claim in ahead.popleft().result().owned)
 
     def claims(self) -> Claims:
-        """All that was claimed; nothing is known of a request that ended in an unexpected error."""
+        """
+        All that was claimed; nothing is known of a request that ended in an unexpected error.
+
+        Its claims may stand, and name a bundle without their objects. So that bundle must not be put: `owned` raises
+        the error, and the readers ask it until it ends, also when the bundle is full. Its claims lapse.
+        """
         whole = Claims([], [], {})
         for request in self._requests:
             if request.exception() is None:

@@ -179,6 +179,21 @@ def test_an_empty_object_is_no_bundle(store: Store, tmp_path: Path) -> None:
         bundle_at("s3://bucket/empty")
 
 
+@pytest.mark.parametrize("target", ["s3:/bucket/k.gz", "s3:bucket/k.gz", "s3:///bucket/k.gz", "S3://bucket/k.gz"])
+def test_what_is_nearly_an_address_in_s3_is_answered_by_the_address(target: str) -> None:
+    for read in (bundle_at, Bundle.open, lambda given: list(expanded([given]))):
+        with pytest.raises(OpeningError, match="an address in S3 begins with s3://") as raised:
+            read(target)
+        assert raised.value.facts == {"write": "s3://bucket/k.gz"}
+
+
+@pytest.mark.parametrize("target", ["s3://bucket", "s3://bucket/", "s3://bucket/2026/"])
+@pytest.mark.usefixtures("credentials")
+def test_a_prefix_is_not_read_as_a_bundle(target: str) -> None:
+    with pytest.raises(OpeningError, match="this is a prefix, and not a bundle: name a bundle below it"):
+        fsspec.filesystem("bundle", fo=target)
+
+
 @pytest.mark.parametrize(
     ("url", "location"),
     [

@@ -207,10 +207,13 @@ def test_a_repacked_bundle_changes_nothing_for_the_ledger(published: Published, 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("cat", "{url}", "missing"), "no member has that key (key='missing')"),
+        (
+            ("cat", "{url}", "missing"),
+            "no member has that key: search other bundles by `aggregator find KEY TARGET` (key='missing')",
+        ),
         (("cat", "{url}x", "a"), "there is no such object (target="),
         (("cat", "/no/such/file", "a"), "/no/such/file: there is no such file or folder"),
-        (("cat", "{url}", "größe", "--bucket", "other"), "no member has that key (key='größe')"),
+        (("cat", "{url}", "größe", "--bucket", "other"), "no member has that key: search other"),
         (("extract", "nowhere://x", "--to", "out"), "fsspec cannot read it: "),
     ],
 )

@@ -28,6 +28,9 @@ KEYS = [
     "p (x).json",
     "star*x.json",
     "back\\slash.json",
+    "time 10:30:05.json",
+    "time 10:30:06.json",
+    "dt=2026-11-28/a:b c.json",
 ]
 SHOW = "aggregator() { printf '<%s>' \"$@\"; echo END; }"
 """A function of the same name, which shows what the command would get."""
@@ -54,10 +57,11 @@ def test_bash_inserts_a_key_as_one_word(folder: Path) -> None:
         shell.types(f"source {_source(folder, 'bash')}; {SHOW}\n", until="\n")
         completed = [
             shell.completes(f"aggregator bundle cat b.gz {typed}")
-            for typed in ("in/order\\ 1", "'in/order 0", "it", "p")
+            for typed in ("in/order\\ 1", "'in/order 0", "it", "p", "time\\ 10:30:06", "dt=2026", "'dt=")
         ]
 
-    assert completed == ["in/order 1.json", "in/order 0.json", "it's.json", "p (x).json"]
+    assert completed[:4] == ["in/order 1.json", "in/order 0.json", "it's.json", "p (x).json"]
+    assert completed[4:] == ["time 10:30:06.json", "dt=2026-11-28/a:b c.json", "dt=2026-11-28/a:b c.json"]
 
 
 @pytest.mark.chaos

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from typer.main import get_command
 
+from aggregator.commands.main import app
 from aggregator.pipeline.settings import Settings
 from tests.support import ROOT
 
@@ -71,6 +73,18 @@ OTHERS = """
 VARIABLES = [*(name.upper() for name in Settings.model_fields), *OTHERS.split()]
 """Our settings, and what boto3, Powertools, pip, typer, rich or a shell read."""
 
+NAMED = {
+    "SOURCE_BUCKET_NAME": "--source-bucket",
+    "QUEUE_URL": "--queue-url",
+    "DEAD_LETTER_QUEUE_URL": "--dlq",
+    "DISTRIBUTION_BUCKET_NAME": "--distribution",
+    "ARCHIVE_BUCKET_NAME": "--archive",
+    "IDEMPOTENCY_TABLE_NAME": "--table",
+    "IDEMPOTENCY_TTL_DAYS": "--ttl-days",
+    "IDEMPOTENCY_SCOPE": "--scope",
+}
+"""Variables that name parts of a deployment, as `aggregator local --serve` exports them, and the option of each."""
+
 SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.chaos) for seed in range(1, 6))]
 
 
@@ -85,6 +99,19 @@ def _run(call: tuple[str, ...], environment: Mapping[str, str]) -> subprocess.Co
     return subprocess.run(
         command, env={**kept, **environment}, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", check=False
     )
+
+
+@pytest.mark.once
+def test_each_option_that_names_a_part_of_a_deployment_is_read_from_its_variable_in_every_command() -> None:
+    commands = [get_command(app)]
+    read = set()
+    for command in commands:
+        commands += getattr(command, "commands", {}).values()
+        read |= {(option, one.envvar, command.name) for one in command.params for option in one.opts}
+
+    unread = {(option, command) for option, variable, command in read if option in NAMED.values() and not variable}
+    assert {(variable, option) for option, variable, _ in read if variable in NAMED} == set(NAMED.items())
+    assert unread == {("--queue-url", "redrive")}  # each message goes to the queue that it came from
 
 
 @pytest.fixture(scope="module")

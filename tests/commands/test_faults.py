@@ -147,8 +147,8 @@ def test_a_file_that_is_not_there_is_named_by_every_command(
     ("call", "said"),
     [
         (("where", "k", "--scope", "days"), "'days' is not one of 'key', 'version'."),
-        (("plan", "--queues", "x"), "--queues': it should be a valid integer"),
-        (("plan", "--queues", "0"), "--queues': it should be greater than or equal to 1"),
+        (("plan", "--queues", "x"), "--queues': it should be a valid integer, not 'x'"),
+        (("plan", "--queues", "0"), "--queues': it should be greater than or equal to 1, not '0'"),
         (("wher",), "No such command 'wher'. Did you mean 'where'"),
         (("redrive", "--reson", "loop"), "Possible options: --json, --reason"),
         (("contract", "show", "s3-notificaton"), "there are s3-notification@1, eventbridge-notification@1"),

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from aggregator.bundles.layout import PROBE_KEY
 from aggregator.commands.main import app
 from tests.support.bundles import write_bundle
 from tests.support.world import World
@@ -36,7 +37,10 @@ def test_cat_writes_the_member_of_the_newest_bundle_and_says_that_others_hold_it
 def test_cat_of_a_key_that_no_bundle_holds_is_one_sentence(run: Run) -> None:
     ran = run("cat", "hours", "missing")
 
-    assert (ran.exit_code, ran.stderr) == (2, "aggregator: no member has that key (key='missing')\n")
+    assert (ran.exit_code, ran.stderr) == (
+        2,
+        "aggregator: no member has that key: search other bundles by `aggregator find KEY TARGET` (key='missing')\n",
+    )
 
 
 def test_cat_reads_what_it_can_and_ends_as_a_finding_where_a_bundle_is_damaged(run: Run, tmp_path: Path) -> None:
@@ -113,6 +117,15 @@ def test_a_bundle_that_is_damaged_does_not_keep_the_others_from_being_extracted(
     assert ran.stderr.startswith("hours/2.gz: truncated")
 
 
+def test_the_probe_of_the_doctor_in_a_copy_of_the_bucket_is_not_read(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "hours/doctor").mkdir()
+    (tmp_path / "hours" / PROBE_KEY).write_bytes(b"reported if it is read")
+
+    ran = run("list", "hours")
+
+    assert (ran.exit_code, ran.stderr[:22]) == (0, "7 members in 3 bundles")
+
+
 def test_a_bundle_is_not_repacked_into_a_folder_that_is_read(run: Run, tmp_path: Path) -> None:
     before = _files(tmp_path)
 
@@ -125,16 +138,18 @@ def test_a_bundle_is_not_repacked_into_a_folder_that_is_read(run: Run, tmp_path:
 
 
 @pytest.mark.integration
-def test_a_prefix_does_as_well(run: Run, tmp_path: Path, world: World) -> None:
+def test_a_whole_bucket_does_as_well_without_the_probe_of_the_doctor(run: Run, tmp_path: Path, world: World) -> None:
     for path in (tmp_path / "hours").iterdir():
         world.s3.put_object(Bucket=world.distribution, Key=f"2026/{path.name}", Body=path.read_bytes())
-    prefix = f"s3://{world.distribution}/2026/"
+    world.s3.put_object(Bucket=world.distribution, Key=PROBE_KEY, Body=b"reported if it is read")
+    prefix = f"s3://{world.distribution}/"
 
     ran = run("cat", prefix, "a")
     extracted = run("extract", prefix, "--to", "out")
     listed = run("list", prefix)
 
     assert (ran.stdout_bytes, extracted.exit_code, len(listed.stdout.splitlines())) == (b"newest", 0, 7)
+    assert (listed.exit_code, listed.stderr[:22]) == (0, "7 members in 3 bundles")
     assert _files(tmp_path / "out")["a"] == b"newest"
 
 

@@ -72,7 +72,8 @@ def test_annotations_are_those_of_github(judged: Callable[..., Result]) -> None:
 
     assert result.stdout == (
         "::error file=50%25%2Ca%3Ab.json,line=1,title=contract%3A type::/Records/0/s3/object/size: "
-        "is a string, must be of type integer: bytes of the object, a whole number without a decimal point\n"
+        "is a string, must be of type integer: "
+        "write size: bytes of the object, a whole number without a decimal point\n"
     )
 
 

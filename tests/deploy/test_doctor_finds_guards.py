@@ -8,10 +8,10 @@ from typing import Any
 import boto3
 import pytest
 
+from aggregator.bundles.layout import PROBE_KEY
 from aggregator.operations.doctor import facts_from_aws as deployment
 from aggregator.operations.doctor import places
 from aggregator.operations.doctor.checks import CHECKS, State, diagnose
-from aggregator.operations.doctor.facts_from_aws import PROBE
 from tests.support.stack import Stack
 from tests.support.stacks import findings_of
 
@@ -107,7 +107,7 @@ def test_a_queue_policy_that_is_not_understood_is_not_checked(stack: Stack) -> N
 
 
 def test_a_replica_without_a_lock_is_found(stack: Stack) -> None:
-    stack.s3.delete_object(Bucket=stack.ids["Distribution"], Key=PROBE)  # the embedded AWS locks no replica
+    stack.s3.delete_object(Bucket=stack.ids["Distribution"], Key=PROBE_KEY)  # the embedded AWS locks no replica
 
     (finding,) = (each for each in findings_of(stack) if each.check == "replica")
 

@@ -12,10 +12,11 @@ import boto3
 import pytest
 from botocore.stub import Stubber
 
+from aggregator.bundles.layout import PROBE_KEY
 from aggregator.operations.doctor import facts_from_aws as deployment
 from aggregator.operations.doctor import places
 from aggregator.operations.doctor.checks import CHECKS, Finding, State, diagnose
-from aggregator.operations.doctor.facts_from_aws import ACTIONS, FORBIDDEN, PROBE
+from aggregator.operations.doctor.facts_from_aws import ACTIONS, FORBIDDEN
 from aggregator.operations.doctor.places import DeploymentError
 from aggregator.pipeline.swaps import Statements, Swapped, Transactions
 from tests.support import ROOT
@@ -27,7 +28,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.once]
 
 def test_without_the_probe_nothing_is_written_and_the_check_is_said_not_to_be_made(stack: Stack) -> None:
     bucket = stack.ids["Distribution"]
-    stack.s3.delete_object(Bucket=bucket, Key=PROBE)
+    stack.s3.delete_object(Bucket=bucket, Key=PROBE_KEY)
 
     findings = findings_of(stack, probe=False)
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from aggregator import app
+from aggregator.bundles.layout import PROBE_KEY
 from aggregator.operations.doctor.checks import CHECKS, State
-from aggregator.operations.doctor.facts_from_aws import PROBE
 from aggregator.pipeline.telemetry import NAMESPACE
 from aggregator.reader import Bundle
 from aggregator.runtimes.polling import EventSourceMapping, LocalContext
@@ -66,8 +66,8 @@ def test_the_doctors_probe_is_put_once_and_is_an_empty_bundle(stack: Stack) -> N
     findings_of(stack)
 
     versions = stack.s3.list_object_versions(Bucket=stack.ids["Distribution"])["Versions"]
-    assert [version["Key"] for version in versions] == [PROBE]
-    assert len(_bundle(stack, PROBE)) == 0
+    assert [version["Key"] for version in versions] == [PROBE_KEY]
+    assert len(_bundle(stack, PROBE_KEY)) == 0
 
 
 def _invoke(event: dict[str, Any]) -> Any:

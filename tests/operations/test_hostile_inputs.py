@@ -92,7 +92,7 @@ def test_a_local_run_uploads_no_file_from_elsewhere(tmp_path: Path) -> None:
 
     found = readable_files(folder, out=tmp_path / "out")
 
-    assert (sorted(found.by_key), found.left_out) == (["file", "inside"], {folder / "outside"})
+    assert (sorted(found.by_key), list(found.left_out)) == (["file", "inside"], [folder / "outside"])
 
 
 @pytest.fixture

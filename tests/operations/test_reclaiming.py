@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 from aggregator.bundles.bundle import Bundle
 from aggregator.commands.main import app
 from aggregator.exceptions import BundleFormatError, StoreUnavailableError
-from aggregator.operations.reclaiming import Judged, Locations, ReclaimError, Scope, reclaim
+from aggregator.operations.holdings import Locations, Scope
+from aggregator.operations.reclaiming import Judged, ReclaimError, reclaim
 from aggregator.pipeline.core import FetchedObject
 from aggregator.pipeline.planning import bundle_key
 from aggregator.schemas import ObjectRef
@@ -44,7 +45,10 @@ def test_what_a_replicated_bundle_holds_is_deleted_and_what_none_holds_stays(rec
 
     judged = reclaiming.run()
 
+    (bundle,) = reclaiming.world.bundles()
+    address = f"s3://{reclaiming.archive}/{bundle.index.bundle}"
     assert verdicts(judged) == {**dict.fromkeys(OBJECTS, "safe"), "in/new": "unbundled"}
+    assert {(one.bundle, one.why) for one in judged} == {(address, None), (None, "no index names its key")}
     assert reclaiming.left() == {"in/new": [b"not announced yet"]}
 
 
@@ -67,7 +71,13 @@ def test_an_object_that_was_overwritten_since_stays(reclaiming: Reclaiming) -> N
     reclaiming.bundle(OBJECTS)
     reclaiming.world.put("in/1", b"something else")
 
-    assert verdicts(reclaiming.run())["in/1"] == "overwritten"
+    (judged,) = [one for one in reclaiming.run() if one.key == "in/1"]
+
+    (bundle,) = reclaiming.world.bundles()
+    etag = next(member.etag for member in bundle if member.key == "in/1")
+    assert judged.verdict == "overwritten"
+    assert judged.bundle == f"s3://{reclaiming.archive}/{bundle.index.bundle}"
+    assert judged.why == f"it has eTag {etag}, size {len(OBJECTS['in/1'])}"
     assert reclaiming.left() == {"in/1": [b"something else"]}
 
 

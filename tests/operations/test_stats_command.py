@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from aggregator.bundles.layout import PROBE_KEY
+from aggregator.commands import stats
 from aggregator.commands.main import app
 from aggregator.pipeline.core import empty_bundle
 from fixtures.generate import golden
@@ -26,7 +28,8 @@ def test_bundles_of_a_bucket_are_counted_deleted_ones_too_and_the_report_is_writ
     (first,) = world.bundles()
     world.s3.delete_object(Bucket=world.distribution, Key=first.index.bundle)
     world.deliver(["c"])
-    world.s3.put_object(Bucket=world.distribution, Key="closed", Body=empty_bundle("closed", 0, "r"))
+    world.s3.put_object(Bucket=world.distribution, Key="closed.gz", Body=empty_bundle("closed.gz", 0, "r"))
+    world.s3.put_object(Bucket=world.distribution, Key=PROBE_KEY, Body=empty_bundle(PROBE_KEY, 0, "doctor"))
     report = tmp_path / "report.html"
 
     ran = CliRunner().invoke(
@@ -43,6 +46,14 @@ def test_bundles_of_a_bucket_are_counted_deleted_ones_too_and_the_report_is_writ
     assert (found["fill"], found["prefixes"], found["unreadable"]) == (0.001001, prefixes, 0)
     assert found["bundle_bytes"] == sum(bundle.size for bundle in world.bundles())
     assert f"<h1>Bundle statistics: s3://{world.distribution}</h1>" in report.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("share", "shown"),
+    [(None, "-"), (0.0, "0%"), (3.5e-7, "<0.001%"), (1e-5, "0.001%"), (0.0123, "1.2%"), (0.5, "50%")],
+)
+def test_a_share_is_shown_without_an_exponent(share: float | None, shown: str) -> None:
+    assert stats._percent(share) == shown
 
 
 def test_a_bundle_costs_one_request_for_its_tail_whatever_its_size(world: World) -> None:

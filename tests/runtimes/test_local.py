@@ -164,19 +164,21 @@ def test_an_output_folder_among_the_files_is_left_out(folder: Path) -> None:
     assert [(ran.status, ran.summary["files"], ran.summary["members"]) for ran in (first, second)] == [(0, 4, 4)] * 2
 
 
-def test_what_is_no_file_is_passed_over_and_counted(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / "more.json").write_bytes(b"{}")
-    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+def test_what_cannot_be_an_object_is_named_and_the_rest_is_bundled(folder: Path, tmp_path: Path) -> None:
     os.mkfifo(folder / "pipe")
-    (folder / "deep" / "to nowhere").symlink_to(folder / "nowhere")
     (folder / "deep" / "to itself").symlink_to(folder / "deep" / "to itself")
+    with open(os.fsencode(folder) + b"/deep/\xff[red]", "wb"):  # noqa: PTH123 - a name that Path cannot write
+        pass
 
     ran = _aggregator("local", folder, "--out", tmp_path / "out")
 
     assert ran.status == 0
     assert "files       4 (" in ran.out
-    assert ran.err == "left out 4: links to folders, to nowhere or out of DIR, pipes and the like\n"
+    assert [line.removeprefix(f"left out {folder}/") for line in ran.err.splitlines()] == [
+        "deep/to itself: it is a link to nowhere",
+        "deep/\\udcff[red]: its name is not Unicode, so it cannot be the key of an object: rename it",
+        "pipe: it is a pipe, a socket or a device",
+    ]
 
 
 def test_settings_of_the_environment_are_kept(folder: Path, tmp_path: Path, embedded: str) -> None:

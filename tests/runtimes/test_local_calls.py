@@ -11,8 +11,9 @@ from botocore.stub import Stubber
 from typer.testing import CliRunner
 
 from aggregator.aws import CommandClients
+from aggregator.bundles.layout import HEADER
 from aggregator.commands.main import app
-from aggregator.runtimes.local.files import LocalRunError, readable_files
+from aggregator.runtimes.local.files import LocalRunError, left_out_in_words, readable_files
 from aggregator.runtimes.local.stack import make_stack
 
 
@@ -78,22 +79,39 @@ def test_a_file_that_cannot_be_read_says_what_to_do(folder: Path, monkeypatch: p
     assert str(raised.value) == said
 
 
-def test_a_name_that_is_not_a_key_says_what_to_do(folder: Path) -> None:
-    long = folder.joinpath("long", *["e" * 250] * 5)
-    long.mkdir(parents=True)
-    (long / "file").touch()
-    (folder / "odd").mkdir()
-    with open(os.fsencode(folder) + b"/odd/\xff", "wb"):  # noqa: PTH123 - a name that Path cannot write
+def test_what_is_left_out_is_named_with_its_reason_and_the_rest_is_found(folder: Path) -> None:
+    files = folder / "files"
+    files.joinpath(*["e" * 250] * 5).mkdir(parents=True)
+    files.joinpath(*["e" * 250] * 5, "file").touch()
+    with open(os.fsencode(files) + b"/\xff", "wb"):  # noqa: PTH123 - a name that Path cannot write
         pass
+    (files / "linked").symlink_to(folder / "empty")
+    (files / "nowhere").symlink_to(folder / "nothing")
+    (folder / "outside").touch()
+    (files / "outside").symlink_to(folder / "outside")
+    os.mkfifo(files / "pipe")
+    for name in ("bundle-a.gz", "bundle-b.gz"):
+        (files / "old/2026/11/28/19").mkdir(parents=True, exist_ok=True)
+        (files / "old/2026/11/28/19" / name).write_bytes(HEADER if name == "bundle-a.gz" else b"no bundle")
 
-    said = []
-    for name in ("long", "odd"):
-        with pytest.raises(LocalRunError) as raised:
-            readable_files(Path(name), out=folder / "out")
-        said.append(str(raised.value))
+    found = readable_files(Path("files"), out=files / "out")
 
-    assert said[0].startswith("a file's path is longer than the 1,024 bytes of an S3 key: shorten eee")
-    assert said[1] == "a file's name is not Unicode, so not an S3 key: rename '\\udcff'"
+    assert list(found.by_key) == ["a.json", "old/2026/11/28/19/bundle-b.gz"]
+    assert [line.replace("e" * 250, "e") for line in left_out_in_words(found.left_out)] == [
+        "left out files/e/e/e/e/e/file: its path is longer than the 1,024 bytes that a key may have: shorten it",
+        "left out files/linked: it is a link to a folder",
+        "left out files/nowhere: it is a link to nowhere",
+        "left out files/old/2026/11/28/19/bundle-a.gz: it is a bundle of an earlier run",
+        "left out files/outside: it is a link out of DIR",
+        "left out files/pipe: it is a pipe, a socket or a device",
+        "left out files/\udcff: its name is not Unicode, so it cannot be the key of an object: rename it",
+    ]
+
+
+def test_of_many_that_are_left_out_the_first_are_named() -> None:
+    lines = list(left_out_in_words({Path(f"{at:02}"): "why" for at in range(1_022)}))
+
+    assert lines[18:] == ["left out 18: why", "left out 19: why", "left out 1,002 more"]
 
 
 @pytest.mark.parametrize("taken", ["bucket", "queue"])

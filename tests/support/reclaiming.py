@@ -5,8 +5,9 @@ from typing import Any
 
 import boto3
 
+from aggregator.operations.holdings import Locations, Scope
 from aggregator.operations.listings import versions
-from aggregator.operations.reclaiming import Judged, Locations, Scope, reclaim
+from aggregator.operations.reclaiming import Judged, reclaim
 from tests.support.world import World
 
 
@@ -32,6 +33,14 @@ class Reclaiming:
         """Put objects, and let the handler bundle them."""
         self.world.put_all(objects)
         assert self.world.deliver(objects) == set()
+
+    def bundle_twice(self, objects: dict[str, bytes]) -> list[str]:
+        """Let the handler bundle objects twice, as after their records have expired; both bundles, by their names."""
+        self.bundle(objects)
+        for item in self.world.dynamodb.scan(TableName=self.world.table)["Items"]:
+            self.world.dynamodb.delete_item(TableName=self.world.table, Key={"id": item["id"]})
+        self.bundle(objects)
+        return sorted(bundle.index.bundle for bundle in self.world.bundles())
 
     def keep_versions(self, status: Any = "Enabled") -> None:
         """Switch versioning of the source on, or suspend it."""

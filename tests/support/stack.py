@@ -20,7 +20,7 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from aggregator.operations.doctor.facts_from_aws import PROBE
+from aggregator.bundles.layout import PROBE_KEY
 from aggregator.operations.doctor.template import Resource, Template, read
 from aggregator.pipeline.core import empty_bundle
 from deploy import transform
@@ -109,11 +109,11 @@ class Stack:
 
     def lock_probe(self) -> None:
         """Put the doctor's probe, and lock its replica, as S3 does: the embedded AWS copies, and does not lock."""
-        bundle = empty_bundle(PROBE, time.time(), "doctor")
-        self.s3.put_object(Bucket=self.ids["Distribution"], Key=PROBE, Body=bundle, IfNoneMatch="*")
+        bundle = empty_bundle(PROBE_KEY, time.time(), "doctor")
+        self.s3.put_object(Bucket=self.ids["Distribution"], Key=PROBE_KEY, Body=bundle, IfNoneMatch="*")
         until = datetime.now(UTC) + timedelta(days=365)
         retention: Any = {"Mode": "GOVERNANCE", "RetainUntilDate": until}
-        self.s3.put_object_retention(Bucket=self.ids["Archive"], Key=PROBE, Retention=retention)
+        self.s3.put_object_retention(Bucket=self.ids["Archive"], Key=PROBE_KEY, Retention=retention)
 
     def set_noncurrent_days(self, days: int) -> None:
         """For how long the distribution bucket keeps what was deleted."""

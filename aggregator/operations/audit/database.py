@@ -37,6 +37,9 @@ from aggregator.operations.rows import add_rows
 PAGE = 10_000
 """Rows handed out at once."""
 
+MOST_BUNDLES = 4
+"""Most bundles that an object is looked for in; usually there is one."""
+
 _TABLES = {
     "objects": {
         "number": "BIGINT",
@@ -85,12 +88,12 @@ _THREADS = 2
 
 class Candidate(NamedTuple):
     """
-    A source object that may be deleted if its `verdict` is `safe`; then `bundle` is the key of one that names it.
+    A source object that may be deleted if its `verdict` is `safe`; then `bundles` are the keys of some that name it.
 
-    `older` is how many older versions of it were listed, `several` whether it has any others.
+    `older` is how many older versions of it were listed, `several` whether it has any others. `why` says what is known
+    of one that stays.
     """
 
-    bundle: str | None
     key: str
     version: str
     version_id: str | None
@@ -99,6 +102,8 @@ class Candidate(NamedTuple):
     older: int
     several: bool
     verdict: Literal["safe", "young", "unbundled", "overwritten"]
+    why: str | None
+    bundles: tuple[str, ...]
 
 
 class Database:
@@ -186,16 +191,14 @@ class Database:
 
     def candidates(self, until: float) -> Iterator[Candidate]:
         """The source objects, older versions first, then by bundle; what was modified at `until` or later is young."""
-        self._run(CANDIDATES, until=until)
+        self._run(CANDIDATES, until=until, most=MOST_BUNDLES)
         for begin in range(0, self._count("candidates"), PAGE):
-            yield from map(
-                Candidate._make,
-                self._rows(
-                    "SELECT * EXCLUDE number FROM candidates WHERE number >= $begin AND number < $end ORDER BY number",
-                    begin=begin,
-                    end=begin + PAGE,
-                ),
+            page = self._rows(
+                "SELECT * EXCLUDE number FROM candidates WHERE number >= $begin AND number < $end ORDER BY number",
+                begin=begin,
+                end=begin + PAGE,
             )
+            yield from (Candidate._make([*row, tuple(bundles)]) for *row, bundles in page)
 
     def gone(self, keys: Sequence[str]) -> dict[str, int]:
         """How many versions of each of these keys are in the table `gone`, if any."""

@@ -30,12 +30,13 @@ class Parameters(NamedTuple):
     """
     What the verdicts depend on.
 
-    `root` is `s3://bucket/` of the source; what is younger than `fresh` may be on its way; `now` and `fresh` in seconds
-    since the epoch. `ttl` is how many seconds the ledger remembers, None if that is not known. Without a ledger or an
-    archive nothing is held against them.
+    `root` is `s3://bucket/` of the source, `published` that of bundles; what is younger than `fresh` may be on its way;
+    `now` and `fresh` in seconds since the epoch. `ttl` is how many seconds the ledger remembers, None if that is not
+    known. Without a ledger or an archive nothing is held against them.
     """
 
     root: str
+    published: str
     now: float
     fresh: float
     ttl: float | None
@@ -60,7 +61,7 @@ GROUP BY ALL
 
 HELD = """
 CREATE TABLE held AS
-SELECT objects.number, bundles.key AS bundle, created, entries.etag, entries.size
+SELECT objects.number, bundles.key AS bundle, bundles.url, created, entries.etag, entries.size
 FROM objects
 JOIN entries ON entries.key = objects.key AND entries.version = objects.version
 JOIN bundles ON bundles.number = entries.bundle
@@ -71,7 +72,8 @@ QUALIFY row_number() OVER (PARTITION BY objects.number ORDER BY created DESC) = 
 VERDICTS = f"""
 CREATE TABLE verdicts AS
 SELECT
-    objects.*, held.bundle, claims.bundle AS claimed, claims.released, known.members, settled.bundle AS settled,
+    objects.*, held.url AS bundle, coalesce(known.url, $published || claims.bundle) AS claimed, claims.released,
+    known.members, settled.bundle AS settled,
     CASE
         WHEN repeated.key IS NOT NULL THEN 'twice'
         WHEN held.number IS NULL AND NOT claims.released AND (known.members > 0 OR settled.bundle IS NOT NULL)
@@ -94,7 +96,8 @@ SELECT
 FROM objects
 LEFT JOIN held ON held.number = objects.number
 LEFT JOIN claims ON claims.number = objects.number
-LEFT JOIN (SELECT key, max(members) AS members FROM bundles GROUP BY ALL) AS known ON known.key = claims.bundle
+LEFT JOIN (SELECT key, max(members) AS members, arg_max(url, members) AS url FROM bundles GROUP BY key) AS known
+    ON known.key = claims.bundle
 LEFT JOIN settled ON settled.bundle = claims.bundle
 LEFT JOIN repeated ON repeated.key = objects.key AND repeated.version = objects.version
 LEFT JOIN (SELECT object, max(time) AS time FROM rejections GROUP BY ALL) AS rejected
@@ -207,27 +210,37 @@ def numbered(kinds: Sequence[str]) -> str:
 CANDIDATES = """
 CREATE TABLE candidates AS
 WITH held AS (
-    SELECT entries.key, entries.version, entries.etag, entries.size, min(bundles.key) AS bundle
+    SELECT
+        entries.key, entries.version, entries.etag, entries.size,
+        list_sort(list_distinct(min(bundles.key, $most))) AS bundles
     FROM entries JOIN bundles ON bundles.number = entries.bundle
-    GROUP BY ALL
+    GROUP BY entries.key, entries.version, entries.etag, entries.size
+), other AS (
+    SELECT
+        entries.key, max(bundles.key) AS bundle,
+        arg_max('it has eTag ' || coalesce(entries.etag, 'unknown') || ', size ' || entries.size, bundles.key) AS why
+    FROM entries JOIN bundles ON bundles.number = entries.bundle
+    GROUP BY entries.key
 ), judged AS (
     SELECT
-        held.bundle, objects.key, objects.version, objects.version_id, objects.etag, objects.size,
+        objects.key, objects.version, objects.version_id, objects.etag, objects.size,
         row_number() OVER (PARTITION BY objects.key ORDER BY number DESC) - 1 AS older,
         count(*) OVER (PARTITION BY objects.key) > 1 AS several,
         CASE
             WHEN modified >= $until THEN 'young'
-            WHEN held.bundle IS NOT NULL THEN 'safe'
-            WHEN objects.key IN (SELECT key FROM entries) THEN 'overwritten'
+            WHEN held.bundles IS NOT NULL THEN 'safe'
+            WHEN other.key IS NOT NULL THEN 'overwritten'
             ELSE 'unbundled'
-        END AS verdict
-    FROM objects LEFT JOIN held USING (key, version, etag, size)
+        END AS verdict,
+        CASE verdict WHEN 'overwritten' THEN other.why WHEN 'unbundled' THEN 'no index names its key' END AS why,
+        CASE verdict WHEN 'safe' THEN held.bundles WHEN 'overwritten' THEN [other.bundle] ELSE [] END AS bundles
+    FROM objects LEFT JOIN held USING (key, version, etag, size) LEFT JOIN other ON other.key = objects.key
 )
-SELECT row_number() OVER (ORDER BY older, place, key) - 1 AS number, * EXCLUDE place REPLACE (place AS bundle)
-FROM (SELECT *, CASE WHEN verdict = 'safe' THEN bundle END AS place FROM judged)
+SELECT row_number() OVER (ORDER BY older, verdict = 'safe', bundles, key) - 1 AS number, * FROM judged
 """
 """
-The source objects, and a bundle that names each as it is stored: the same key, version, eTag and size.
+The source objects, and at most `$most` bundles that name each as it is stored: the same key, version, eTag and size.
+Of an object that is overwritten the bundle is that which holds its key and comes last.
 
 S3 lists the newest version of a key first. The time of a version does not say which is newer: it is in whole seconds,
 and for a multipart upload it is the time when the upload began.

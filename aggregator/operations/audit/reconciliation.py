@@ -131,7 +131,13 @@ def reconcile(
         report("judging", 0)
         fresh, root = audited.now - grace, f"s3://{audited.bucket}/"
         parameters = Parameters(
-            root, audited.now, fresh, ttl, locations.ledger is not None, locations.archive is not None
+            root,
+            f"s3://{locations.distribution}/",
+            audited.now,
+            fresh,
+            ttl,
+            locations.ledger is not None,
+            locations.archive is not None,
         )
         return Audit(database, database.classify(parameters), close)
     except BaseException:

@@ -18,6 +18,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from aggregator.bundles.layout import PROBE_KEY
 from aggregator.exceptions import LedgerUnavailableError
 from aggregator.operations.doctor import policies, questions
 from aggregator.operations.doctor.checks import CREATED
@@ -47,9 +48,6 @@ if TYPE_CHECKING:
     from mypy_boto3_lambda.client import LambdaClient
     from mypy_boto3_s3.client import S3Client
     from mypy_boto3_sqs.client import SQSClient
-
-PROBE = "doctor/conditional-write-probe.gz"
-"""Where the probe lies. It stays there: when it is there already, nothing is written any more."""
 
 ACTIONS: dict[str, tuple[str, ...]] = {
     "queue": ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"),
@@ -86,7 +84,7 @@ _DAY = 86_400
 
 def facts(place: Place, *, probe: bool, now: Callable[[], float]) -> Facts:
     """
-    All that AWS says of the deployment at `place`; with `probe`, an object (see `PROBE`) and two records are written.
+    All that AWS says of the deployment at `place`; with `probe`, an object and two records are written.
 
     Raises:
         DeploymentError: AWS answers none of the questions.
@@ -235,7 +233,7 @@ class _Inquiry:
     def _replica(self, _second_put: int, now: float) -> Replica:
         """What became of the probe, which replication copies as it copies every bundle."""
         bucket, archive = self._named("DISTRIBUTION_BUCKET_NAME"), self._named("ARCHIVE_BUCKET_NAME")
-        return questions.replica(self._s3, bucket, archive, PROBE, now=now)
+        return questions.replica(self._s3, bucket, archive, PROBE_KEY, now=now)
 
     def _replication_rules(self) -> list[dict[str, Any]]:
         bucket, missing = self._named("DISTRIBUTION_BUCKET_NAME"), "ReplicationConfigurationNotFoundError"
@@ -313,14 +311,14 @@ class _Inquiry:
 
     def _second_put(self, now: float) -> int:
         """How a conditional put of an object that is there is answered; a first one sees to it that it is there."""
-        body = empty_bundle(PROBE, now, "doctor")
+        body = empty_bundle(PROBE_KEY, now, "doctor")
         first = self._put(body)
         return first if first == 412 else self._put(body)
 
     def _put(self, body: bytes) -> int:
         bucket = self._named("DISTRIBUTION_BUCKET_NAME")
         try:
-            answer = self._s3.put_object(Bucket=bucket, Key=PROBE, Body=io.BytesIO(body), IfNoneMatch="*")
+            answer = self._s3.put_object(Bucket=bucket, Key=PROBE_KEY, Body=io.BytesIO(body), IfNoneMatch="*")
         except ClientError as error:
             status = int(error.response["ResponseMetadata"]["HTTPStatusCode"])
             if status not in _ANSWERS_TO_A_CONDITION:

@@ -71,8 +71,8 @@ def of_environment(environment: Mapping[str, str], *, queue_url: str | None, sou
         environment,
         no_function,
         no_function,
-        queue_url or Unknown("--queue-url is not given"),
-        source or Unknown("--source-bucket is not given"),
+        queue_url or Unknown("--queue-url (QUEUE_URL) is not given"),
+        source or Unknown("--source-bucket (SOURCE_BUCKET_NAME) is not given"),
         None,
         None,
     )

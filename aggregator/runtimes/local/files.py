@@ -1,13 +1,18 @@
 """The files that a local run uploads, by the key each will have."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+from aggregator.bundles.layout import BUNDLE_KEY, HEADER
+from aggregator.events import MAX_KEY_BYTES
 from aggregator.exceptions import AggregatorError
-from aggregator.schemas import MAX_KEY_BYTES
+
+MOST_NAMED = 20
+"""Most files that are named when they are left out; the rest is counted."""
 
 _NO_FOLDER = "there is no such folder: "
 
@@ -19,10 +24,10 @@ class LocalRunError(AggregatorError):
 
 
 class Files(NamedTuple):
-    """Files by the key each will have; links out of the folder, pipes and the like are left out; a line per fault."""
+    """Files by the key each will have; what is left out, and why; a line per fault."""
 
     by_key: dict[str, Path]
-    left_out: set[Path]
+    left_out: dict[Path, str]
     faults: list[str]
 
 
@@ -64,24 +69,28 @@ def check_folder(folder: Path, *, out: Path) -> None:
 
 def look(folder: Path, *, out: Path) -> Files:
     """The files that are below `folder` now; what is deleted meanwhile is not there."""
-    root, found = folder.resolve(), Files({}, set(), [])
+    root, found = folder.resolve(), Files({}, {}, [])
     for path in sorted(_walk(folder, out.resolve(), found.faults)):
         with _noting(found.faults):
-            if path.is_file() and (not path.is_symlink() or path.resolve().is_relative_to(root)):
+            if why := _why_not(path, path.relative_to(folder), root):
+                found.left_out[path] = why
+            elif path.is_file():
                 found.by_key[_key(path.relative_to(folder))] = path
-            elif path.is_symlink() or path.exists():
-                found.left_out.add(path)
     return found
 
 
-def left_out_in_words(count: int) -> str:
-    """A line about what is left out."""
-    return f"left out {count:,}: links to folders, to nowhere or out of DIR, pipes and the like"
+def left_out_in_words(left_out: Mapping[Path, str]) -> Iterator[str]:
+    """Lines about what is left out, at most `MOST_NAMED` and one with the number of the others."""
+    for path, why in islice(left_out.items(), MOST_NAMED):
+        yield f"left out {path}: {why}"
+    if (more := len(left_out) - MOST_NAMED) > 0:
+        yield f"left out {more:,} more"
 
 
 def earlier_bundles(folder: Path) -> list[Path]:
     """The bundles below `folder` that an earlier run wrote."""
-    return sorted(path for path in folder.glob("[0-9]*/[0-9]*/[0-9]*/[0-9]*/bundle-*.gz") if path.is_file())
+    found = folder.glob("[0-9]*/[0-9]*/[0-9]*/[0-9]*/bundle-*.gz")
+    return sorted(path for path in found if path.is_file())
 
 
 def writable_folder(folder: Path) -> None:
@@ -100,16 +109,34 @@ def writable_folder(folder: Path) -> None:
         raise LocalRunError(f"cannot write to {folder}: {error.strerror}: name another --out") from None
 
 
-def _key(path: Path) -> str:
-    """The key of a file with that relative path."""
-    name = os.fsencode(path.as_posix())
+def _why_not(path: Path, name: Path, root: Path) -> str | None:
+    """Why what is at `path` is left out; None for a file, and for what is deleted meanwhile."""
+    if not path.is_file():
+        if path.is_symlink():
+            return "it is a link to a folder" if path.is_dir() else "it is a link to nowhere"
+        return "it is a pipe, a socket or a device" if path.exists() else None
+    if path.is_symlink() and not path.resolve().is_relative_to(root):
+        return "it is a link out of DIR"
     try:
-        key = name.decode()  # whatever encoding the locale has
+        key = _key(name)
     except UnicodeDecodeError:
-        raise LocalRunError(f"a file's name is not Unicode, so not an S3 key: rename {path.name!r}") from None
-    if len(name) > MAX_KEY_BYTES:
-        raise LocalRunError(f"a file's path is longer than the {MAX_KEY_BYTES:,} bytes of an S3 key: shorten {key}")
-    return key
+        return "its name is not Unicode, so it cannot be the key of an object: rename it"
+    if len(key.encode()) > MAX_KEY_BYTES:
+        return f"its path is longer than the {MAX_KEY_BYTES:,} bytes that a key may have: shorten it"
+    return "it is a bundle of an earlier run" if _is_bundle(path) else None
+
+
+def _key(name: Path) -> str:
+    """The key of a file with that relative path, whatever encoding the locale has."""
+    return os.fsencode(name.as_posix()).decode()
+
+
+def _is_bundle(path: Path) -> bool:
+    """Whether a file has the name of a bundle, at any depth, and begins as one."""
+    if not BUNDLE_KEY.fullmatch("/".join(path.parts[-5:])):
+        return False
+    with path.open("rb") as file:
+        return file.read(len(HEADER)) == HEADER
 
 
 def _walk(folder: Path, out: Path, faults: list[str]) -> Iterator[Path]:

@@ -10,7 +10,6 @@ visibility time-out, and goes to the dead-letter queue after three receives.
 
 import contextlib
 import os
-import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from aggregator import app
 from aggregator.aws import CommandClients, batches, is_missing
+from aggregator.bundles.layout import BUNDLE_KEY
 from aggregator.operations.ledger_reader import MOST_READS, LedgerReader
 from aggregator.pipeline.outcomes import Outcome
 from aggregator.runtimes.lines import Lines
@@ -42,9 +42,6 @@ _FUNCTION_SECONDS = 120
 _RECEIVES = 3
 _PATIENCE = 60.0
 """Seconds without any progress after which a run is given up."""
-
-_BUNDLE = re.compile(r"\d{4}/\d\d/\d\d/\d\d/bundle-[\w-]+\.gz")
-"""The key of a bundle: nothing else that is put into the bucket is brought, so no key leads out of the folder."""
 
 _REMEDIES = {"oversized_member": ": set MAX_BUNDLE_INPUT_MB to more than its size in MB"}
 """What to do about a rejection, by its reason."""
@@ -228,7 +225,7 @@ class Run:
     def _bundles(self) -> list[str]:
         pages = self._clients.s3.get_paginator("list_objects_v2").paginate(Bucket=self.stack.distribution)
         listed = (each["Key"] for page in pages for each in page.get("Contents", []))
-        return [key for key in listed if _BUNDLE.fullmatch(key)]
+        return [key for key in listed if BUNDLE_KEY.fullmatch(key)]  # so none leads out of the folder
 
 
 @contextlib.contextmanager

@@ -83,9 +83,9 @@ class Watcher:
     def _news(self, found: Files) -> Iterator[str]:
         for fault in found.faults:
             yield from self._once(fault)
-        if left_out := found.left_out - self._said:
-            self._said |= left_out
-            yield left_out_in_words(len(left_out))
+        left_out = {path: why for path, why in found.left_out.items() if path not in self._said}
+        self._said |= left_out.keys()
+        yield from left_out_in_words(left_out)
 
     def _once(self, line: str) -> Iterator[str]:
         if line not in self._said:

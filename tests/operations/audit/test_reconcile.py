@@ -39,7 +39,14 @@ def test_an_object_that_no_bundle_holds_is_missing(world: World) -> None:
 
     assert world.verdict(archive=world.replicate()) == (
         {**SOUND, "once": 4, "missing": 1},
-        [{"finding": "missing", "object": _url(world, "in/0"), "bundle": bundle, "why": "its bundle does not hold it"}],
+        [
+            {
+                "finding": "missing",
+                "object": _url(world, "in/0"),
+                "bundle": _published(world, bundle),
+                "why": "its bundle does not hold it",
+            }
+        ],
     )
 
 
@@ -68,7 +75,7 @@ def test_an_object_that_two_bundles_hold_is_there_twice(world: World) -> None:
             {
                 "finding": "twice",
                 "object": _url(world, "in/3"),
-                "bundle": f"s3://{world.distribution}/{bundle}",
+                "bundle": _published(world, bundle),
                 "other_bundle": f"s3://{world.distribution}/{again}",
                 "why": "in 2 places",
             }
@@ -84,7 +91,7 @@ def test_an_object_that_one_bundle_holds_twice_is_there_twice_although_its_sourc
     totals, (finding,) = world.verdict()
 
     assert totals == {"objects": 4, "once": 4, "twice": 1, "other_members": 2, "bundles": 1}
-    assert (finding["object"], finding["bundle"]) == (_url(world, "in/0"), f"s3://{world.distribution}/{bundle}")
+    assert (finding["object"], finding["bundle"]) == (_url(world, "in/0"), _published(world, bundle))
 
 
 @pytest.mark.parametrize("field", [{"etag": "0" * 32}, {"size": 3}], ids=["entity tag", "size"])
@@ -98,7 +105,7 @@ def test_an_object_that_is_not_what_its_index_says_is_altered(world: World, fiel
             {
                 "finding": "altered",
                 "object": _url(world, "in/0"),
-                "bundle": bundle,
+                "bundle": _published(world, bundle),
                 "why": "entity tag or size is not the one that the index names",
             }
         ],
@@ -112,7 +119,7 @@ def test_an_object_is_altered_also_where_its_notification_had_no_entity_tag_and_
     totals, (finding,) = world.verdict(later=100)
 
     assert totals == {**SOUND, "once": 4, "altered": 1}
-    assert (finding["object"], finding["bundle"]) == (_url(world, "in/0"), bundle)
+    assert (finding["object"], finding["bundle"]) == (_url(world, "in/0"), _published(world, bundle))
 
 
 def test_a_bundle_that_is_not_in_the_archive_is_unreplicated(world: World) -> None:
@@ -120,7 +127,7 @@ def test_a_bundle_that_is_not_in_the_archive_is_unreplicated(world: World) -> No
     archive = world.replicate()
     late = bundle_key(time.time(), "late", "late")
     world.plant(late, [FetchedObject(ObjectRef("elsewhere", "x"), 1, "e")])
-    url = f"s3://{world.distribution}/{late}"
+    url = _published(world, late)
 
     assert world.verdict(archive=archive) == (
         {**SOUND, "bundles": 2, "unreplicated": 1},
@@ -144,7 +151,7 @@ def test_an_object_that_the_ledger_forgot_would_come_twice_and_is_reported(world
             {
                 "finding": "unrecorded",
                 "object": _url(world, "in/2"),
-                "bundle": bundle,
+                "bundle": _published(world, bundle),
                 "why": "the ledger has no claim on it",
             }
         ],
@@ -198,7 +205,8 @@ def test_a_lapsed_claim_tells_why_its_object_is_missing(world: World, monkeypatc
     (finding,) = world.verdict()[1]
 
     assert finding["why"] == "its claim has lapsed and is in doubt"
-    world.s3.put_object(Bucket=world.distribution, Key=finding["bundle"], Body=empty_bundle(finding["bundle"], 0, "r"))
+    key = finding["bundle"].removeprefix(_published(world, ""))
+    world.s3.put_object(Bucket=world.distribution, Key=key, Body=empty_bundle(key, 0, "r"))
     assert [one["why"] for one in world.verdict()[1]] == ["its bundle was never published"]
 
 
@@ -372,7 +380,7 @@ def test_any_total_names_what_it_counts(world: World) -> None:
         (overwritten,) = audit.findings(["overwritten"])
 
         assert counted == audit.totals
-        assert (overwritten["object"], overwritten["bundle"]) == (_url(world, "in/0"), bundle)
+        assert (overwritten["object"], overwritten["bundle"]) == (_url(world, "in/0"), _published(world, bundle))
         assert {one["object"] for one in audit.findings(["once", "in_flight", "missing"])} == {
             _url(world, key) for key in {*OBJECTS, "in/new"} - {"in/0"}
         }
@@ -456,6 +464,10 @@ def _claim(world: World, key: str, bundle: str, *, etag: str) -> None:
         "status": {"S": "INPROGRESS"},
     }
     world.dynamodb.put_item(TableName=world.table, Item=item)
+
+
+def _published(world: World, bundle: str) -> str:
+    return f"s3://{world.distribution}/{bundle}"
 
 
 def _url(world: World, key: str) -> str:
