@@ -145,7 +145,7 @@ class Gatherer:
             while self._begin(receives, batch):
                 received = receives.first()
                 self.left += [record for record in received if not batch.take(record)]
-                if not batch.records:
+                if not (receives.under_way or self._is_open(batch)):
                     break
                 time.sleep(min(receives.pause(self._limits.window), batch.time_left()))
         if receives.failure and not batch.records:
@@ -153,6 +153,10 @@ class Gatherer:
         if receives.failure:
             log.warning("messages.unreceived", fault=error_code(receives.failure))
         return batch.records
+
+    def _is_open(self, batch: Batch) -> bool:
+        """Whether more is to be received: the queue has messages, and they fit."""
+        return bool(batch.records) and not (self.left or batch.is_over())
 
     def _begin(self, receives: "_Receives", batch: Batch) -> int:
         """Begin as many receives as there should be; how many are under way."""
