@@ -228,7 +228,7 @@ def test_the_bundle_of_a_batch_and_the_largest_bundle_are_one_number(monkeypatch
 def test_a_worker_whose_bundles_do_not_fit_on_the_disk_does_not_begin(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 0, 255_999_999))  # type: ignore[attr-defined]
+    monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 0, 255_999_999))
 
     with pytest.raises(WorkerError, match=r"has no space for a bundle .* \(free_MB=255, needed_MB=256\)"):
         check_options(Options("queue", bundle_mb=128), processes=2)

@@ -48,7 +48,10 @@ THREADS = 16
 """Calls of a kind that a process makes to SQS at the same time: receives, deletes, extensions of the visibility."""
 
 SWEPT = 2_000
-"""Messages a second that are extended, or deleted, at least: measured were 5,000 (`benchmarks/queues.py`)."""
+"""
+Messages a second that are extended or deleted at least: measured were 3,400 while the handler worked, on two cores that
+were shared with other work (`benchmarks/large.py`).
+"""
 
 PATIENCE = 60.0
 """Seconds without a sign of life, but for the time that an invocation may take, after which a process is unwell."""
