@@ -26,14 +26,15 @@ def main() -> None:
     """Measure what the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--messages", type=int, default=32_768, help="messages on the queue")
-    parser.add_argument("--size", type=int, default=4_096, help="bytes of the object of each")
+    parser.add_argument("--size", type=int, default=4_096, help="bytes of each object")
+    parser.add_argument("--objects", type=int, default=1, help="objects that a message announces")
     parser.add_argument("--bundle-mb", type=int, default=135, help="MB of a bundle")
     parser.add_argument("--latency-ms", type=float, default=0, help="added to every call")
     given = parser.parse_args()
     with Standin(latency_ms=given.latency_ms) as standin:
         settings = SMALL._replace(largest_mb=given.bundle_mb).settings
         os.environ.update(settings, AWS_ENDPOINT_URL=standin.endpoint_url)
-        url = f"{standin.endpoint_url}/queue/{given.messages}-{given.size}"
+        url = f"{standin.endpoint_url}/queue/{given.messages}-{given.objects}-{given.size}"
         with Path(os.devnull).open("w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
             measured = _measured(url, given.messages, given.bundle_mb)
     print(json.dumps({**vars(given), **measured}))

@@ -1,12 +1,14 @@
 """
 The queues of the stand-in: each announces objects that nobody has put, as its URL says.
 
-    http://127.0.0.1:8080/queue/120000-4096      120,000 messages, each of one object of 4,096 bytes
+    http://127.0.0.1:8080/queue/120000-1-4096      120,000 messages, each of one object of 4,096 bytes
 
 Messages are made when they are received, once each; what is received is in flight until it is deleted.
 """
 
+import json
 import re
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
@@ -15,7 +17,7 @@ from benchmarks.objects import Object
 
 VISIBILITY = 900
 
-_URL = re.compile(r".*/queue/(\d+)-(\d+)")
+_URL = re.compile(r".*/queue/(\d+)-(\d+)-(\d+)")
 _HANDLE = "AQEB" + "w" * 396  # as long as SQS's
 
 
@@ -42,17 +44,20 @@ class Queues:
         if url not in self._waiting:
             found = _URL.fullmatch(url)
             assert found, url
-            self._waiting[url] = (Object(number, int(found[2])) for number in range(int(found[1])))
-        messages = [_message(each) for each in islice(self._waiting[url], most)]
+            self._waiting[url] = _messages(*map(int, found.groups()))
+        messages = list(islice(self._waiting[url], most))
         self.in_flight.update(message["ReceiptHandle"] for message in messages)
         return messages
 
 
-def _message(each: Object) -> dict[str, Any]:
-    return {
-        "MessageId": f"059f36b4-87a3-44ab-83d2-{each.number:012x}",
-        "ReceiptHandle": f"{_HANDLE}{each.number:012x}",
-        "MD5OfBody": "e4e68fb7bd0e697a0ae8f1bb342846b3",
-        "Body": notification(each.key, each.size, each.etag),
-        "Attributes": {"ApproximateReceiveCount": "1"},
-    }
+def _messages(count: int, objects: int, size: int) -> Iterator[dict[str, Any]]:
+    for at in range(count):
+        named = [Object(at * objects + number, size) for number in range(objects)]
+        records = [json.loads(notification(each.key, each.size, each.etag))["Records"][0] for each in named]
+        yield {
+            "MessageId": f"059f36b4-87a3-44ab-83d2-{at:012x}",
+            "ReceiptHandle": f"{_HANDLE}{at:012x}",
+            "MD5OfBody": "e4e68fb7bd0e697a0ae8f1bb342846b3",
+            "Body": json.dumps({"Records": records}),
+            "Attributes": {"ApproximateReceiveCount": "1"},
+        }

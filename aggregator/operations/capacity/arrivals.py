@@ -44,7 +44,8 @@ class Mapping(NamedTuple):
     """
     An event source mapping; `window` in seconds, `message_bytes` is what a message takes of the payload.
 
-    A worker polls in the same way; its batches have no payload limit, and `fits` messages fill its bundle.
+    A worker polls in the same way; its batches have no payload limit, `fits` messages fill its bundle, and it receives
+    as many as `received` a second.
     """
 
     batch_size: int
@@ -53,6 +54,7 @@ class Mapping(NamedTuple):
     message_bytes: int = 1_600
     first_pollers: int = FIRST_POLLERS
     fits: int | None = None
+    received: float = RECEIVED
 
     @property
     def most(self) -> int:
@@ -180,7 +182,7 @@ class _Pollers:
             dealt = Counter(self._random.randrange(ready) for _ in range(there))
             shares = sorted(dealt.items())
         else:
-            share, rest = divmod(min(there, round(ready * RECEIVED * self._tick)), ready)
+            share, rest = divmod(min(there, round(ready * self._mapping.received * self._tick)), ready)
             shares = [(at, share + (at < rest)) for at in range(ready)]
         for at, messages in shares:
             self._take(at, messages, now)

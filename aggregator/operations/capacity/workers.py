@@ -33,6 +33,9 @@ _GB = 1e9
 _BASE, _MESSAGE = 200e6, 5_000
 """Bytes of memory of a process: without messages, and for each (`benchmarks/large.py`)."""
 
+_RECEIVED = 4_000.0
+"""Messages a second that a process receives, with 16 calls at the same time (`benchmarks/large.py`)."""
+
 _BEATS = 3
 _TICKS, _LONGEST_TICK = 100, 1.0
 """A worker lets messages collect for a hundredth of the window, a second at most."""
@@ -62,7 +65,7 @@ def plan_worker(
     """
     check(workload)
     fits = math.floor(workload.bundle_limit / workload.object_size) if workload.object_size else IN_FLIGHT
-    mapping = Mapping(workload.batch_size, workload.window, fits=fits)
+    mapping = Mapping(workload.batch_size, workload.window, fits=fits, received=_RECEIVED)
     tasks = _tasks(workload, mapping, figures)
     share = workload._replace(memory=round(tasks.vcpus * ONE_CPU))
     stream = Stream(workload.rate / workload.queues, workload.burst)
