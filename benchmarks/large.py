@@ -37,7 +37,8 @@ def main() -> None:
         url = f"{standin.endpoint_url}/queue/{given.messages}-{given.objects}-{given.size}"
         with Path(os.devnull).open("w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
             measured = _measured(url, given.messages, given.bundle_mb)
-    print(json.dumps({**vars(given), **measured}))
+        bundles = standin.stats()["calls"]["PUT"]
+    print(json.dumps({**vars(given), "bundles": bundles, **measured}))
 
 
 def _measured(url: str, messages: int, bundle_mb: int) -> dict[str, float]:

@@ -11,10 +11,13 @@ import shlex
 from functools import cache
 from typing import Any
 
+import pytest
 from typer.testing import CliRunner
 
 from aggregator.commands.main import app
 from tests.support import ROOT
+
+pytestmark = pytest.mark.once
 
 DOCUMENT = ROOT / "docs" / "scaling.md"
 _CALL = re.compile(r"<!-- plan: (.*?) -->\n(?:\n```text\n.*?```\n)?", re.DOTALL)

@@ -79,6 +79,20 @@ def test_what_is_deleted_or_given_back_is_not_extended_any_more() -> None:
     assert [handles for _, handles in extended.calls] == [["left"]]
 
 
+def test_what_is_deleted_while_others_are_extended_is_not_extended() -> None:
+    calls: list[list[str]] = []
+
+    def extend(handles: Any, _: int) -> None:
+        calls.append(list(handles))
+        messages.remove([f"{at}" for at in range(10, 18)])
+
+    messages = InFlight(extend, visibility=300, clock=lambda: 0.0)
+    messages.add([f"{at}" for at in range(20)])
+    messages.extend_due(0, NEVER)
+
+    assert calls == [[f"{at}" for at in range(10)], ["18", "19"]]
+
+
 def test_an_extension_that_fails_is_said_once_and_made_good_as_soon_as_sqs_answers() -> None:
     extended = Extended(300)
     extended.messages.add([f"{at}" for at in range(30)])
