@@ -117,6 +117,21 @@ def test_an_empty_queue_is_asked_once_and_makes_no_batch() -> None:
     assert queue.calls == ["receive"]
 
 
+def test_messages_that_come_seldom_collect_on_the_queue_between_two_receives(monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = MemoryQueue(["first"])
+    paused: list[float] = []
+
+    def pass_time(seconds: float) -> None:
+        paused.append(seconds)
+        queue.waiting.extend((f"id-{len(paused)}-{at}", "later") for at in range(9))
+
+    monkeypatch.setattr("time.sleep", lambda seconds: pass_time(seconds) if seconds else None)
+    batch = Poller(queue, Limits(messages=91, window=300)).poll()
+
+    assert (len(batch), paused) == (91, [1.0] * 10)
+    assert queue.calls.count("receive") == 11
+
+
 @pytest.mark.parametrize(
     "error",
     [
