@@ -1,5 +1,5 @@
 """
-An S3 and a DynamoDB on the loopback, in a process of their own, fast enough not to be what is measured.
+An S3, a DynamoDB and an SQS on the loopback, in a process of their own, fast enough not to be what is measured.
 
     python -m benchmarks.standin --latency-ms 20 --bandwidth-mb 90
 
@@ -25,6 +25,7 @@ from typing import IO, TYPE_CHECKING, Any, Self, cast
 
 from benchmarks.buckets import Answer, Buckets, Request, answer
 from benchmarks.objects import text
+from benchmarks.queues import Queues
 from benchmarks.refusals import RefusedError
 from benchmarks.tables import Tables
 
@@ -39,36 +40,39 @@ _WRITE_AHEAD = 1024 * 1024
 
 
 class Service:
-    """What answers: one S3 and one DynamoDB."""
+    """What answers: one S3, one DynamoDB and one SQS."""
 
     def __init__(self) -> None:
-        self._buckets, self._tables = Buckets(), Tables()
+        self._buckets, self._tables, self._queues = Buckets(), Tables(), Queues()
         self._calls: Counter[str] = Counter()
 
     def answer(self, request: Request) -> Answer:
         """Answer one request, whatever service it is for."""
         target = request.headers.get("x-amz-target")
         if target is not None:
-            operation = target.partition(".")[2]
+            service, _, operation = target.partition(".")
             self._calls[operation] += 1
-            return self._dynamodb(operation, json.load(request.body))
+            tables_or_queues = self._queues if service == "AmazonSQS" else self._tables
+            return _json_answer(tables_or_queues, operation, json.load(request.body))
         if request.target.startswith("/_standin/"):
             return self._control(request)
         self._calls[request.method] += 1
         return self._buckets.answer(request)
 
-    def _dynamodb(self, operation: str, request: dict[str, Any]) -> Answer:
-        kind = "Content-Type: application/x-amz-json-1.0"
-        try:
-            return answer(200, kind, body=json.dumps(self._tables.call(operation, request)).encode())
-        except RefusedError as refused:
-            return answer(400, kind, body=json.dumps(refused.answer).encode())
-
     def _control(self, request: Request) -> Answer:
         if request.method == "POST":
-            self._buckets, self._tables, self._calls = Buckets(), Tables(), Counter()
+            self._buckets, self._tables, self._queues = Buckets(), Tables(), Queues()
+            self._calls = Counter()
         stats = {"calls": dict(self._calls), "cpu_seconds": time.process_time(), "units": self._tables.units}
         return answer(200, "Content-Type: application/json", body=json.dumps(stats).encode())
+
+
+def _json_answer(service: Tables | Queues, operation: str, request: dict[str, Any]) -> Answer:
+    kind = "Content-Type: application/x-amz-json-1.0"
+    try:
+        return answer(200, kind, body=json.dumps(service.call(operation, request)).encode())
+    except RefusedError as refused:
+        return answer(400, kind, body=json.dumps(refused.answer).encode())
 
 
 class _Connection(asyncio.Protocol):

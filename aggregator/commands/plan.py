@@ -10,6 +10,10 @@ from aggregator.commands.console import FINDING, bytes_in_words, counted, print_
 
 if TYPE_CHECKING:
     from aggregator.operations.capacity.costs import Plan
+    from aggregator.operations.capacity.workers import Tasks
+
+_LAMBDA_BATCH, _LAMBDA_WINDOW = 10_000, 300
+"""Most messages of a batch, and most seconds of its window (Lambda API reference, CreateEventSourceMapping)."""
 
 _UNITS = {"": 1, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9}
 _UNITS |= {"KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
@@ -19,8 +23,8 @@ def plan(
     *,
     objects_per_day: Annotated[str, typer.Option(metavar="N", help="How many come: 50M, 10G.")],
     object_size: Annotated[str, typer.Option(metavar="SIZE", help="How large each is: 4KiB.")],
-    batch_size: Annotated[int, typer.Option(min=1, max=10_000, help="Messages in a batch, at most.")] = 10_000,
-    window: Annotated[float, typer.Option(min=0, max=300, help="Seconds in which a batch is gathered.")] = 60,
+    batch_size: Annotated[int, typer.Option(min=1, max=120_000, help="Messages in a batch, at most.")] = 10_000,
+    window: Annotated[float, typer.Option(min=0, max=21_600, help="Seconds in which a batch is gathered.")] = 60,
     memory: Annotated[int, typer.Option(min=128, max=10_240, help="MB of the function.")] = 1_769,
     concurrency: Annotated[int, typer.Option(min=2, max=1_250, help="MaximumConcurrency of one queue.")] = 10,
     queues: Annotated[int, typer.Option(min=1, help="Queues that share the traffic evenly.")] = 1,
@@ -28,6 +32,12 @@ def plan(
     max_bundle_input: Annotated[int, typer.Option(metavar="MB", min=1, help="MAX_BUNDLE_INPUT_MB.")] = 100,
     ratio: Annotated[float, typer.Option(min=1, help="How well the objects compress.")] = 4,
     duplicates: Annotated[float, typer.Option(metavar="PERCENT", min=0, max=99, help="Objects that come again.")] = 0,
+    worker: Annotated[
+        bool, typer.Option("--worker", help="Plan `aggregator worker` on Fargate, beside Lambda.")
+    ] = False,
+    visibility: Annotated[
+        int, typer.Option(metavar="SECONDS", min=1, max=43_200, help="The queue's visibility time-out, for --worker.")
+    ] = 2_100,
     replicated: Annotated[bool, typer.Option("--replicated", help="Count the archive's PUTs too.")] = False,
     prices: Annotated[Path | None, typer.Option(metavar="FILE", help="JSON: other prices by name, in dollars.")] = None,
     seed: Annotated[int, typer.Option(help="Of the simulation.")] = 1,
@@ -39,8 +49,13 @@ def plan(
     The arrivals and Lambda's pollers are simulated, times were measured, prices are a dated list for us-east-1. Exit
     status 1 says that the function does not keep up, or that a default limit of AWS is too low.
     """
-    from aggregator.operations.capacity import costs
+    from aggregator.operations.capacity import costs, workers
 
+    if not worker and (batch_size > _LAMBDA_BATCH or window > _LAMBDA_WINDOW):
+        raise costs.PlanError(
+            f"Lambda has batches of at most {_LAMBDA_BATCH:,} messages and windows of at most {_LAMBDA_WINDOW} s: "
+            "lower --batch-size or --window, or plan a worker with --worker"
+        )
     workload = costs.Workload(
         objects_per_day=_number("--objects-per-day", objects_per_day),
         object_size=_number("--object-size", object_size),
@@ -55,16 +70,23 @@ def plan(
         replicated=replicated,
         duplicates=duplicates / 100,
     )
-    made = costs.plan(workload, seed=seed, prices=costs.priced(prices) if prices else costs.PRICES)
-    if as_json:
-        print_json(_everything(made))
+    listed = costs.priced(prices) if prices else costs.PRICES
+    tasks: Tasks | None = None
+    if worker:
+        made, tasks = workers.plan_worker(workload, visibility=visibility, seed=seed, prices=listed)
+        in_lambda = workload._replace(batch_size=min(batch_size, _LAMBDA_BATCH), window=min(window, _LAMBDA_WINDOW))
+        other = costs.plan(in_lambda, seed=seed, prices=listed)
     else:
-        print("\n".join(lines(made)))
+        made = other = costs.plan(workload, seed=seed, prices=listed)
+    if as_json:
+        print_json(_everything(made) | ({"tasks": tasks._asdict(), "in_lambda": _everything(other)} if tasks else {}))
+    else:
+        print("\n".join(lines(made, tasks, other)))
     raise typer.Exit(0 if made.keeps_up and not any(limit.exceeded for limit in made.limits) else FINDING)
 
 
-def lines(made: "Plan") -> list[str]:
-    """A plan, as it is printed."""
+def lines(made: "Plan", tasks: "Tasks | None" = None, other: "Plan | None" = None) -> list[str]:
+    """A plan, as it is printed; of a worker with its `tasks`, and beside the plan of Lambda."""
     from aggregator.operations.capacity.costs import FIGURES, PRICES_DATE
 
     work, seen = made.workload, made.seen
@@ -77,7 +99,11 @@ def lines(made: "Plan") -> list[str]:
         ("", f"{bytes_in_words(made.bundle_bytes)} compressed, if {work.ratio:g} to 1"),
         ("", f"{_range(seen.quantile(0.1), seen.quantile(0.9))} in eight of ten batches"),
         ("bounded by", bound),
-        ("invocation", f"{made.seconds:,.2f} s; on average {mean:,.2f} at once, {most:,} at most"),
+        (
+            "batch" if tasks else "invocation",
+            f"{made.seconds:,.2f} s; on average {mean:,.2f} at once, {most:,} at most",
+        ),
+        *_worker_facts(made, tasks),
         ("keeps up", "yes" if made.keeps_up else f"no: {_waiting(seen.backlog * work.queues)}, and more every minute"),
     ]
     rows = [f"{label:<12}{value}" for label, value in facts]
@@ -86,6 +112,8 @@ def lines(made: "Plan") -> list[str]:
     per_day = made.dollars * work.objects_per_day / 1e6
     rows += [f"{'total':<59}{made.dollars:>12,.4f}"]
     rows += [f"{'total per day':<59}{per_day:>12,.2f}", f"{'total per month (30 days)':<59}{30 * per_day:>12,.2f}"]
+    if tasks and other:
+        rows += [_in_lambda(other)]
     rows += ["", *_ledger_rows(made)]
     rows += ["", f"{'limit of AWS':<48}{'needed':>12}{'default':>12}"]
     rows += [
@@ -93,6 +121,21 @@ def lines(made: "Plan") -> list[str]:
         for limit in made.limits
     ]
     return [*rows, "", f"prices: us-east-1, {PRICES_DATE}; times: {FIGURES.source}"]
+
+
+def _worker_facts(made: "Plan", tasks: "Tasks | None") -> list[tuple[str, str]]:
+    if not tasks:
+        return []
+    size = f"{tasks.vcpus:g} vCPU and {tasks.gigabytes:g} GB"
+    count = counted(tasks.number * made.workload.queues, "task")
+    return [("workers", f"{count} of {size}, with one process each")]
+
+
+def _in_lambda(other: "Plan") -> str:
+    """What Lambda does with the same workload, in one row."""
+    per_day = other.dollars * other.workload.objects_per_day / 1e6
+    what = f"in Lambda, per day, {counted(round(other.members), 'member')} in a bundle"
+    return f"{what:<59}{per_day:>12,.2f}"
 
 
 def _rate(per_second: float) -> str:

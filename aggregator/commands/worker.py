@@ -11,10 +11,13 @@ from aggregator.commands.options import QueueUrl
 def worker(
     queue_url: QueueUrl,
     processes: Annotated[int, typer.Option(min=1, max=64, help="How many poll side by side.")] = 2,
-    batch_size: Annotated[int, typer.Option(min=1, max=10_000, help="Most messages of a batch.")] = 1_000,
+    batch_size: Annotated[int, typer.Option(min=1, max=120_000, help="Most messages of a batch.")] = 1_000,
     window: Annotated[
-        float, typer.Option(min=0, max=300, help="Seconds from a batch's first message to its last.")
+        float, typer.Option(min=0, max=21_600, help="Seconds from a batch's first message to its last.")
     ] = 1,
+    bundle_mb: Annotated[
+        int, typer.Option(metavar="N", min=0, max=5_000, help="A batch ends when its bundle is so large; 0 is never.")
+    ] = 0,
     seconds: Annotated[int, typer.Option(min=12, max=900, help="Time of an invocation.")] = 120,
     drain: Annotated[
         float | None, typer.Option(min=0, help="Seconds to finish after SIGTERM; by default as long as it takes.")
@@ -37,7 +40,8 @@ def worker(
     from aggregator.runtimes.worker.process import Options, Output, check_options, longest
     from aggregator.runtimes.worker.supervisor import Supervisor
 
-    options = check_options(Options(queue_url, batch_size, window, seconds, batches=batches))
+    given = Options(queue_url, batch_size, window, seconds, batches=batches, bundle_mb=bundle_mb)
+    options = check_options(given, processes=processes)
     supervisor = Supervisor(options, processes=processes, drain=longest(options) if drain is None else drain)
     with serve_health(health, supervisor.health, supervisor.exposition.page) as url:
         sys.stdout = Output(supervisor.drain_unread)

@@ -1,36 +1,30 @@
 """
 Hand SQS messages to the handler as Lambda's event source mapping does.
 
+    gather (gathering.py) ▸ invoke ▸ delete, and all the while keep invisible what is in hand (visibility.py)
+
 A batch is gathered over several receives, because one receive returns ten messages at most, until the batch size, the
-window (which the first message opens) or the payload limit is reached. What the handler does not name in its answer is
+window (which the first message opens) or another limit is reached. What the handler does not name in its answer is
 deleted; what it names, or everything if it raises or answers nonsense, stays and comes back when its visibility
 time-out ends, until the queue's redrive policy takes it away. (Lambda developer guide, "Using Lambda with Amazon SQS".)
-
-Messages in hand can be kept invisible for as long as that takes: a window may be longer than the time-out.
 """
 
-import json
-import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
 from botocore.exceptions import BotoCoreError, ClientError
 
 from aggregator.aws import batches, error_code
+from aggregator.runtimes.gathering import LAMBDA, Gatherer, Limits, Record
+from aggregator.runtimes.visibility import MOST_IN_A_CALL, InFlight
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.client import SQSClient
     from mypy_boto3_sqs.type_defs import MessageTypeDef
-
-MOST_PAYLOAD = 6 * 1024 * 1024
-"""Bytes of an invocation's event (Lambda quotas)."""
-
-BEATS = 3
-"""How often in a visibility time-out messages in hand are kept invisible: one beat may be missed."""
 
 LOG_EVENTS = {
     "messages.undeleted": "SQS would not delete messages that were handled: they come back and count as duplicates",
@@ -40,14 +34,6 @@ LOG_EVENTS = {
 """What is said here beside the log events of `telemetry.py`."""
 
 log = structlog.get_logger()
-
-Record = dict[str, Any]
-"""One message as Lambda hands it over."""
-
-_MOST_IN_A_CALL = 10
-
-_PAUSE = 0.1
-"""Seconds between two receives when less than a second of the window is left, for a receive waits whole seconds."""
 
 
 class LocalContext:
@@ -78,10 +64,11 @@ class EventSourceMapping:
     """
     Polls one queue for one handler.
 
-    `batch_size` messages or `window` seconds after the first make a batch; the first is awaited `wait` whole seconds.
-    After `retry_after` seconds a failed message comes back; by default that takes the queue's visibility time-out, as
-    in Lambda. With `visibility`, messages are invisible for so many seconds, again and again while they are in hand.
-    `going` is asked before each receive; when it says no, nothing more is received, and what is in hand is a batch.
+    `limits` say what makes a batch. After `retry_after` seconds a failed message comes back; by default that takes the
+    queue's visibility time-out, as in Lambda. With `visibility`, messages are invisible for so many seconds, again and
+    again while they are in hand. Up to `threads` calls of a kind are made to SQS at the same time. `going` is asked
+    before each receive; when it says no, nothing more is received, and what is in hand is a batch. `deleting` is called
+    after each call that deletes.
     """
 
     def __init__(
@@ -90,72 +77,58 @@ class EventSourceMapping:
         queue_url: str,
         invoke: Callable[[dict[str, Any]], Any],
         *,
-        batch_size: int = 1_000,
-        window: float = 1.0,
-        wait: int = 1,
+        limits: Limits = LAMBDA,
         retry_after: int | None = None,
         visibility: int | None = None,
+        threads: int = 1,
         going: Callable[[], bool] = lambda: True,
+        deleting: Callable[[], object] = lambda: None,
     ) -> None:
         self._sqs, self._queue_url, self._invoke = sqs, queue_url, invoke
-        self._batch_size, self._window, self._wait = batch_size, window, wait
-        self._retry_after, self._visibility, self._going = retry_after, visibility, going
-        attributes = sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["QueueArn"])["Attributes"]
-        self._queue_arn = attributes["QueueArn"]
-        self._left: list[Record] = []  # received, but too much for the last batch
-        self.in_hand = 0
-        """Messages that were received, and neither deleted nor left to come back."""
+        self._retry_after, self._visibility, self._threads = retry_after, visibility, threads
+        self._deleting = deleting
+        answer = sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["QueueArn"])["Attributes"]
+        self._queue_arn = answer["QueueArn"]
+        self._in_flight = InFlight(self._change_visibility, visibility=visibility, threads=threads)
+        self._gatherer = Gatherer(self._receive, limits, threads=threads, going=going)
         self.answered = 0.0
         """When SQS last answered a receive, by the monotonic clock; 0 is never."""
 
+    @property
+    def in_hand(self) -> int:
+        """Messages that were received, and neither deleted nor left to come back."""
+        return len(self._in_flight)
+
     def poll(self) -> Polled:
         """Gather one batch, invoke the handler, and delete what it took; nothing, if no message came."""
-        hand: list[Record] = []
-        with self._kept_invisible(hand):
-            batch = self._gather(hand)
-            failed = self._failed(batch) if batch else set()
-        done = [record for record in batch if record["messageId"] not in failed]
-        kept = [record for record in batch if record["messageId"] in failed]
-        self._delete(done)
-        if self._retry_after is not None:
-            self._change_visibility(kept, self._retry_after)
-        self.in_hand = len(self._left)
+        try:
+            with self._in_flight.kept_invisible():
+                batch = self._gatherer.gather()
+                failed = self._failed(batch) if batch else set()
+                done = [record for record in batch if record["messageId"] not in failed]
+                kept = [record for record in batch if record["messageId"] in failed]
+                self._in_flight.remove(_handles(kept))
+                if self._retry_after is not None:
+                    for some in batches(kept, MOST_IN_A_CALL):
+                        self._change_visibility(_handles(some), self._retry_after)
+                self._delete(done)
+        finally:
+            self._in_flight.keep_only(_handles(self._gatherer.left))
         return Polled([record["body"] for record in done], len(kept))
-
-    def _gather(self, hand: list[Record]) -> list[Record]:
-        """The next batch; `hand` gets every message as soon as it is received."""
-        batch = _Batch(self._batch_size, self._window)
-        hand += self._left
-        self.in_hand = len(hand)
-        self._left = [record for record in self._left if not batch.take(record)]
-        while not (self._left or batch.is_over()) and self._going():
-            try:
-                received = self._receive(batch.room(), batch.seconds_left(self._wait))
-            except (ClientError, BotoCoreError) as error:
-                if not batch.records:
-                    raise
-                log.warning("messages.unreceived", fault=error_code(error))
-                break
-            hand += received
-            self.in_hand = len(hand)
-            self._left = [record for record in received if not batch.take(record)]
-            if not received and not batch.records:
-                break
-            if not received:
-                time.sleep(min(_PAUSE, self._window))
-        return batch.records
 
     def _receive(self, most: int, wait: int) -> list[Record]:
         visibility: Any = {} if self._visibility is None else {"VisibilityTimeout": self._visibility}
         answer = self._sqs.receive_message(
             QueueUrl=self._queue_url,
-            MaxNumberOfMessages=min(_MOST_IN_A_CALL, most),
+            MaxNumberOfMessages=most,
             WaitTimeSeconds=wait,
-            MessageSystemAttributeNames=["All"],
+            MessageSystemAttributeNames=["ApproximateReceiveCount", "AWSTraceHeader"],
             **visibility,
         )
         self.answered = time.monotonic()
-        return [_record(message, self._queue_arn) for message in answer.get("Messages", [])]
+        received = [_record(message, self._queue_arn) for message in answer.get("Messages", [])]
+        self._in_flight.add(_handles(received))
+        return received
 
     def _failed(self, batch: Sequence[Record]) -> set[str]:
         """Ids of the messages that stay on the queue: all, if the handler raises or names one that is not there."""
@@ -169,71 +142,33 @@ class EventSourceMapping:
         return failed if failed.issubset(ids) else ids
 
     def _delete(self, records: Sequence[Record]) -> None:
-        for some in batches(records, _MOST_IN_A_CALL):
-            answer = self._sqs.delete_message_batch(QueueUrl=self._queue_url, Entries=_entries(some))
-            if refused := answer.get("Failed"):
-                log.warning("messages.undeleted", messages=len(refused), fault=refused[0]["Code"])
+        """Delete messages; where SQS fails at as many calls as there are threads, it is not called any more."""
+        refused: list[tuple[int, str]] = []
+        failures: list[str] = []
 
-    @contextmanager
-    def _kept_invisible(self, hand: list[Record]) -> Iterator[None]:
-        """While the block lasts, keep what is in `hand` invisible, if that is wanted."""
-        if self._visibility is None:
-            yield
-            return
-        over = threading.Event()
-        heart = threading.Thread(target=self._beat, args=(hand, self._visibility, over), name="heartbeat")
-        heart.start()
-        try:
-            yield
-        finally:
-            over.set()
-            heart.join()
-
-    def _beat(self, hand: list[Record], visibility: int, over: threading.Event) -> None:
-        while not over.wait(visibility / BEATS):
+        def delete(some: Sequence[Record]) -> None:
+            handles = _handles(some)
+            self._in_flight.remove(handles)
             try:
-                self._change_visibility(list(hand), visibility)
+                if len(failures) < self._threads:
+                    answer = self._sqs.delete_message_batch(QueueUrl=self._queue_url, Entries=_entries(handles))
+                    refused.extend((1, failed["Code"]) for failed in answer.get("Failed", []))
+                    return
             except (ClientError, BotoCoreError) as error:
-                log.warning("messages.visible", messages=len(hand), fault=error_code(error))
+                failures.append(error_code(error))
+            refused.append((len(handles), failures[0]))
 
-    def _change_visibility(self, records: Sequence[Record], seconds: int) -> None:
-        for some in batches(records, _MOST_IN_A_CALL):
-            entries: list[Any] = [{**entry, "VisibilityTimeout": seconds} for entry in _entries(some)]
-            answer = self._sqs.change_message_visibility_batch(QueueUrl=self._queue_url, Entries=entries)
-            if refused := answer.get("Failed"):
-                log.warning("messages.visible", messages=len(refused), fault=refused[0]["Code"])
+        with ThreadPoolExecutor(self._threads, thread_name_prefix="delete") as threads:
+            for _ in threads.map(delete, batches(records, MOST_IN_A_CALL)):
+                self._deleting()
+        if refused:
+            log.warning("messages.undeleted", messages=sum(count for count, _ in refused), fault=refused[0][1])
 
-
-class _Batch:
-    """A batch that is being gathered, and how much more it takes."""
-
-    def __init__(self, most: int, window: float) -> None:
-        self.records: list[Record] = []
-        self._most, self._window, self._ends = most, window, 0.0
-        self._payload = len(json.dumps({"Records": []}))
-
-    def take(self, record: Record) -> bool:
-        """Take a message in, unless the event would be larger than an invocation's may be."""
-        size = len(json.dumps(record)) + len(", ")
-        if self._payload + size > MOST_PAYLOAD and self.records:
-            return False
-        if not self.records:
-            self._ends = time.monotonic() + self._window
-        self.records.append(record)
-        self._payload += size
-        return True
-
-    def room(self) -> int:
-        """How many messages it takes, if they are small."""
-        return self._most - len(self.records)
-
-    def seconds_left(self, first: int) -> int:
-        """Whole seconds to wait for the next message; `first` for the first."""
-        return min(first, int(self._ends - time.monotonic())) if self.records else first
-
-    def is_over(self) -> bool:
-        """Whether nothing more is to be taken in."""
-        return bool(self.records) and (self.room() < 1 or time.monotonic() >= self._ends)
+    def _change_visibility(self, handles: Sequence[str], seconds: int) -> None:
+        entries: list[Any] = [{**entry, "VisibilityTimeout": seconds} for entry in _entries(handles)]
+        answer = self._sqs.change_message_visibility_batch(QueueUrl=self._queue_url, Entries=entries)
+        if refused := answer.get("Failed"):
+            log.warning("messages.visible", messages=len(refused), fault=refused[0]["Code"])
 
 
 def _record(message: "MessageTypeDef", queue_arn: str) -> Record:
@@ -250,5 +185,9 @@ def _record(message: "MessageTypeDef", queue_arn: str) -> Record:
     }
 
 
-def _entries(records: Sequence[Record]) -> list[Any]:
-    return [{"Id": str(at), "ReceiptHandle": record["receiptHandle"]} for at, record in enumerate(records)]
+def _handles(records: Sequence[Record]) -> list[str]:
+    return [record["receiptHandle"] for record in records]
+
+
+def _entries(handles: Sequence[str]) -> list[Any]:
+    return [{"Id": str(at), "ReceiptHandle": handle} for at, handle in enumerate(handles)]

@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -187,3 +188,12 @@ def _script(path: Path, body: str) -> Path:
     path.write_text(f"#!/bin/sh\n{body}\n", encoding="utf-8")
     path.chmod(0o755)
     return path
+
+
+def test_a_batch_of_the_worker_is_gathered_from_the_queue_of_the_stand_in_and_makes_one_bundle() -> None:
+    call = [sys.executable, "-m", "benchmarks.large", "--messages", "120", "--objects", "2", "--bundle-mb", "1"]
+    ran = subprocess.run(call, capture_output=True, text=True, check=True)
+
+    measured = json.loads(ran.stdout)
+    assert (measured["handled"], measured["kept"], measured["bundles"]) == (120, 0, 1)
+    assert 0 < measured["gather_rss_mib"] <= measured["peak_mib"] < 220

@@ -82,11 +82,12 @@ def _poll(environment: dict[str, str], queue_url: str) -> None:
     os.environ.update(environment)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     from aggregator import app
+    from aggregator.runtimes.gathering import Limits
     from aggregator.runtimes.polling import EventSourceMapping, LocalContext
 
     def invoke(event: dict[str, Any]) -> Any:
         return app.handler(event, LocalContext(function="race", seconds=SECONDS))  # type: ignore[arg-type]
 
-    mapping = EventSourceMapping(boto3.client("sqs"), queue_url, invoke, batch_size=100, window=0.5)
+    mapping = EventSourceMapping(boto3.client("sqs"), queue_url, invoke, limits=Limits(100, 0.5))
     while True:
         mapping.poll()

@@ -12,6 +12,7 @@ import structlog
 from botocore.exceptions import EndpointConnectionError
 from moto import mock_aws
 
+from aggregator.runtimes.gathering import LAMBDA
 from aggregator.runtimes.polling import EventSourceMapping, LocalContext, Polled
 from tests.support.world import CREDENTIALS
 
@@ -36,12 +37,20 @@ class Queue:
         for body in bodies:
             self.sqs.send_message(QueueUrl=self.url, MessageBody=body)
 
-    def mapping(self, answer: Callable[[dict[str, Any]], Any], **options: Any) -> EventSourceMapping:
+    def mapping(
+        self,
+        answer: Callable[[dict[str, Any]], Any],
+        *,
+        batch_size: int = 1_000,
+        window: float = 0.2,
+        **options: Any,
+    ) -> EventSourceMapping:
         def invoke(event: dict[str, Any]) -> Any:
             self.events.append(event)
             return answer(event)
 
-        return EventSourceMapping(self.sqs, self.url, invoke, **{"window": 0.2, "retry_after": 0, **options})
+        limits = LAMBDA._replace(messages=batch_size, window=window)
+        return EventSourceMapping(self.sqs, self.url, invoke, limits=limits, **{"retry_after": 0, **options})
 
     def left(self, url: str) -> list[str]:
         answer = self.sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10)

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -33,6 +34,7 @@ from aggregator.runtimes.worker.process import (
     longest,
 )
 from aggregator.runtimes.worker.supervisor import UNDRAINED, UNREAD, Slot, Supervisor
+from tests.conftest import ENVIRONMENT
 from tests.support import ROOT
 from tests.support.workers import COMMAND, Queue, Running, until
 from tests.support.world import World
@@ -226,7 +228,7 @@ def test_a_visibility_time_out_that_ends_before_claims_lapse_is_refused(world: W
     queue = Queue(world, seconds=12)
 
     assert check_options(Options(queue.url, seconds=12)) == Options(queue.url, seconds=12, visibility=33)
-    with pytest.raises(WorkerError, match=r"too short: raise it, or lower --seconds \(visibility=33, needed=35\)"):
+    with pytest.raises(WorkerError, match=r"too short: raise it, or lower .*\(visibility=33, needed=35\)"):
         check_options(Options(queue.url, seconds=13))
     with pytest.raises(WorkerError, match="the queue cannot be read"):
         check_options(Options(queue.url + "-elsewhere", seconds=12))
@@ -249,6 +251,43 @@ def test_a_worker_without_its_bucket_or_its_table_does_not_begin(
 
     assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
     assert result.stderr.startswith(f"aggregator: {said}")
+
+
+@pytest.mark.once
+def test_the_bundle_of_a_batch_and_the_largest_bundle_are_one_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MAX_BUNDLE_INPUT_MB", "100")
+
+    with pytest.raises(WorkerError, match=r"are different: remove .* \(MAX_BUNDLE_INPUT_MB=100, bundle_mb=128\)"):
+        check_options(Options("queue", bundle_mb=128))
+
+
+@pytest.mark.once
+def test_a_worker_whose_bundles_do_not_fit_on_the_disk_does_not_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 0, 255_999_999))
+
+    with pytest.raises(WorkerError, match=r"has no space for a bundle .* \(free_MB=255, needed_MB=256\)"):
+        check_options(Options("queue", bundle_mb=128), processes=2)
+
+
+@pytest.mark.once
+@pytest.mark.integration
+def test_a_batch_ends_when_its_bundle_is_full_long_before_its_window(world: World) -> None:
+    queue = Queue(world)
+    queue.objects = {f"{at}.json": b"x" * 100_000 for at in range(13)}
+    world.put_all(queue.objects)
+    for key, body in queue.objects.items():
+        queue.sqs.send_message(QueueUrl=queue.url, MessageBody=world.body(key, size=len(body)))
+
+    with Running(queue, "--bundle-mb", "1", "--window", "600", "--processes", "1") as running:
+        written = running.says("bundle.written")
+        status = running.ends()
+
+    assert (written["members"], written["bytes_in"], status) == (10, 1_000_000, 0)
+    assert queue.left()[1] == 0
 
 
 def test_the_page_tells_how_long_a_worker_takes_to_stop() -> None:

@@ -41,24 +41,35 @@ _FEW = 4
 
 
 class Mapping(NamedTuple):
-    """An event source mapping; `window` in seconds, `message_bytes` is what a message takes of the payload."""
+    """
+    An event source mapping; `window` in seconds, `message_bytes` is what a message takes of the payload.
+
+    A worker polls in the same way; its batches have no payload limit, `fits` messages fill its bundle, and it receives
+    as many as `received` a second.
+    """
 
     batch_size: int
     window: float
     concurrency: int = MOST_POLLERS
     message_bytes: int = 1_600
     first_pollers: int = FIRST_POLLERS
+    fits: int | None = None
+    received: float = RECEIVED
 
     @property
     def most(self) -> int:
-        """Most messages in a batch, by size or payload; without a window ten (Lambda API reference)."""
+        """Most messages in a batch, by size, bundle or payload; without a window ten (Lambda API reference)."""
+        if self.fits:
+            return min(self.batch_size, self.fits)
         most = min(self.batch_size, PAYLOAD // self.message_bytes)
         return most if self.window else min(most, MOST_IN_A_CALL)
 
     @property
     def bound(self) -> str:
         """What it is that bounds a full batch."""
-        return "batch size" if self.most == self.batch_size or not self.window else "payload"
+        if self.most == self.batch_size or not (self.window or self.fits):
+            return "batch size"
+        return "bundle" if self.fits else "payload"
 
 
 class Stream(NamedTuple):
@@ -171,7 +182,7 @@ class _Pollers:
             dealt = Counter(self._random.randrange(ready) for _ in range(there))
             shares = sorted(dealt.items())
         else:
-            share, rest = divmod(min(there, round(ready * RECEIVED * self._tick)), ready)
+            share, rest = divmod(min(there, round(ready * self._mapping.received * self._tick)), ready)
             shares = [(at, share + (at < rest)) for at in range(ready)]
         for at, messages in shares:
             self._take(at, messages, now)

@@ -8,6 +8,7 @@ cost is a price list with a date (`PRICES`). Nothing here asks AWS.
 import json
 import math
 from collections.abc import Mapping as Dict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,8 +34,9 @@ class Figures(NamedTuple):
     second is our assumption of what a function reads at most.
     """
 
-    source: str = "benchmarks/RESULTS.md, 2026-11-23"
-    object_cpu: float = 0.35e-3  # read 0.18, claim 0.04, the rest parsing, packing and telling
+    source: str = "benchmarks/RESULTS.md, 2026-11-25"
+    object_cpu: float = 0.25e-3  # "Side by side", 3,000 objects of 4 KiB: reading 0.14, a claim 0.04, a message 0.02
+    message_cpu: float = 0.20e-3  # a worker's receive and delete: benchmarks/large.py, two thirds of an object
     invocation: float = 0.060
     compression: float = 449 * MIB
     latency: float = 0.020
@@ -56,6 +58,8 @@ PRICES: Dict[str, tuple[float, str]] = {
     "dynamodb_read_unit": (0.125e-6, "Amazon DynamoDB pricing: on-demand read request units, Standard class"),
     "dynamodb_write_unit_hour": (0.65e-3, "Amazon DynamoDB pricing: provisioned write capacity units, Standard class"),
     "dynamodb_read_unit_hour": (0.13e-3, "Amazon DynamoDB pricing: provisioned read capacity units, Standard class"),
+    "fargate_vcpu_hour": (0.03238, "AWS Fargate pricing: Linux/ARM, per vCPU per hour"),
+    "fargate_gb_hour": (0.00356, "AWS Fargate pricing: Linux/ARM, per GB per hour"),
     "logs_gb": (0.50, "Amazon CloudWatch pricing: logs, collect"),
 }
 """Dollars in us-east-1, and the AWS page they are from. Free tiers and discounts are left out."""
@@ -71,7 +75,7 @@ _DUPLICATE_READS = 2
 
 _LEDGER, _WRITES, _READS = "DynamoDB", "write units", "read units"
 _PART = 8 * MIB
-_ONE_CPU = 1_769
+ONE_CPU = 1_769
 """MB of memory that come with one CPU (Lambda developer guide, "Configure Lambda function memory")."""
 
 
@@ -86,7 +90,7 @@ class Workload(NamedTuple):
     object_size: float
     batch_size: int = 10_000
     window: float = 60.0
-    memory: int = _ONE_CPU
+    memory: int = ONE_CPU
     concurrency: int = 10
     queues: int = 1
     burst: float = 1.0
@@ -168,7 +172,7 @@ def duration(members: int, workload: Workload, figures: Figures = FIGURES) -> fl
     It works, it waits for answers and it reads, all at once; whichever takes longest decides. What holds Python's lock
     gets no more than one CPU, compression gets all.
     """
-    cpus = workload.memory / _ONE_CPU
+    cpus = workload.memory / ONE_CPU
     read = members * workload.fresh
     size = read * workload.object_size
     work = members * figures.object_cpu / min(cpus, 1.0) + size / (figures.compression * cpus)
@@ -191,7 +195,7 @@ def plan(
     Raises:
         PlanError: nothing comes, or a single object is larger than a bundle.
     """
-    _checked(workload)
+    check(workload)
     stream = Stream(workload.rate / workload.queues, workload.burst)
     mapping = Mapping(workload.batch_size, workload.window, workload.concurrency, workload.notification_bytes)
     seen = simulate(
@@ -205,11 +209,36 @@ def plan(
     )
     if not seen.batches:
         raise PlanError("the simulated period contains no objects: raise --objects-per-day")
+    gigabyte_seconds = seen.busy_seconds * workload.memory / 1024
+    running = (
+        ("Lambda invocations", len(seen.batches), "requests", "lambda_request"),
+        ("Lambda time", gigabyte_seconds, "GB-seconds", "lambda_gb_second"),
+    )
+    return seen_plan(seen, workload, running, figures=figures, prices=prices)
+
+
+def seen_plan(
+    seen: Seen,
+    workload: Workload,
+    running: Sequence[tuple[str, float, str, str]],
+    *,
+    figures: Figures,
+    prices: Dict[str, tuple[float, str]],
+) -> Plan:
+    """
+    What was seen of a workload, counted.
+
+    `running` is what it takes to run the handler, of all that was seen: what, how much, its unit and its price.
+    """
     members, split = _bundle(seen, workload)
     closed = {why: count / len(seen.batches) for why, count in seen.closed_by.most_common()}
     text = members * workload.object_size
     listed = {name: price for name, (price, _) in prices.items()}
-    lines = _lines(seen, workload, split, figures, listed)
+    million = 1e6 / seen.handled
+    lines = [
+        Line(what, amount * million, unit, amount * million * listed[name]) for what, amount, unit, name in running
+    ]
+    lines += _lines(seen, workload, split, figures, listed)
     return Plan(
         workload=workload,
         seen=seen,
@@ -243,7 +272,13 @@ def priced(path: Path) -> dict[str, tuple[float, str]]:
     return {**PRICES, **changed}
 
 
-def _checked(workload: Workload) -> None:
+def check(workload: Workload) -> None:
+    """
+    Return, if this is a workload.
+
+    Raises:
+        PlanError: nothing comes, or a single object is larger than a bundle.
+    """
     if workload.objects_per_day <= 0 or workload.object_size < 0:
         raise PlanError("the number of objects must be positive, and sizes must not be negative")
     if not 0 <= workload.duplicates < 1:
@@ -264,12 +299,9 @@ def _lines(seen: Seen, workload: Workload, split: float, figures: Figures, price
     million = 1e6 / seen.handled
     batches = len(seen.batches) * million
     bundles = batches * split
-    gigabyte_seconds = seen.busy_seconds * million * workload.memory / 1024
     parts = max(1, math.ceil(workload.object_size / _PART))
     deletes = sum(math.ceil(batch / 10) for batch in seen.batches) * million
     counted = (
-        ("Lambda invocations", batches, "requests", prices["lambda_request"]),
-        ("Lambda time", gigabyte_seconds, "GB-seconds", prices["lambda_gb_second"]),
         ("S3 GET of members", 1e6 * workload.fresh * parts, "requests", prices["s3_get"]),
         ("S3 PUT of bundles", bundles * (2 if workload.replicated else 1), "requests", prices["s3_put"]),
         ("SQS sent by S3", 1e6, "requests", prices["sqs_request"]),

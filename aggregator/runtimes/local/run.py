@@ -25,12 +25,13 @@ from aggregator.aws import CommandClients, batches, is_missing
 from aggregator.bundles.layout import BUNDLE_KEY
 from aggregator.operations.ledger_reader import MOST_READS, LedgerReader
 from aggregator.pipeline.outcomes import Outcome
+from aggregator.runtimes.gathering import Record
 from aggregator.runtimes.lines import Lines
 from aggregator.runtimes.local.embedded import Credentials
 from aggregator.runtimes.local.environment import Shell, function_environment, shell
 from aggregator.runtimes.local.files import LocalRunError
 from aggregator.runtimes.local.stack import Stack, make_stack
-from aggregator.runtimes.polling import EventSourceMapping, LocalContext, Record
+from aggregator.runtimes.polling import EventSourceMapping, LocalContext
 from aggregator.schemas import BODY
 
 if TYPE_CHECKING:

@@ -12,8 +12,10 @@ import contextlib
 import math
 import os
 import platform
+import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import parent_process
@@ -29,17 +31,28 @@ from aggregator import app
 from aggregator.aws import dynamodb_client, error_code, s3_client
 from aggregator.exceptions import AggregatorError
 from aggregator.pipeline.deadlines import GRACE
-from aggregator.pipeline.settings import Settings, switched_off
+from aggregator.pipeline.settings import MEGABYTE, Settings, switched_off
 from aggregator.pipeline.telemetry import Figure, configure_logging, watch_figures
 from aggregator.pipeline.terminal import FORMATS, is_for_people
+from aggregator.runtimes.gathering import Limits
 from aggregator.runtimes.lines import Lines, write_at_once
-from aggregator.runtimes.polling import BEATS, EventSourceMapping, LocalContext, Polled
+from aggregator.runtimes.polling import EventSourceMapping, LocalContext, Polled
+from aggregator.runtimes.visibility import BEATS
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.client import SQSClient
 
 WAIT = 5
 """Seconds that an idle process waits for a message in one call, and so at most until it hears that it is to stop."""
+
+THREADS = 16
+"""Calls of a kind that a process makes to SQS at the same time: receives, deletes, extensions of the visibility."""
+
+SWEPT = 2_000
+"""
+Messages a second that are extended or deleted at least: measured were 3,400 while the handler worked, on two cores that
+were shared with other work (`benchmarks/large.py`).
+"""
 
 PATIENCE = 60.0
 """Seconds without a sign of life, but for the time that an invocation may take, after which a process is unwell."""
@@ -60,6 +73,7 @@ LOG_EVENTS = {
 
 log = structlog.get_logger()
 
+_LIMIT = "MAX_BUNDLE_INPUT_MB"
 _LONGEST_PAUSE = 30.0
 _NAP = 0.2
 
@@ -74,8 +88,9 @@ class Options(NamedTuple):
     """
     The options of a process.
 
-    `seconds` is the time of an invocation, `visibility` the queue's time-out. After `batches` of them a process makes
-    room for a new one; 0 is never.
+    `seconds` is the time of an invocation, `visibility` the queue's time-out. A batch ends when its objects are
+    `bundle_mb` MB, by what its messages announce; 0 is no bound. After `batches` of them a process makes room for a new
+    one; 0 is never.
     """
 
     queue_url: str
@@ -84,6 +99,7 @@ class Options(NamedTuple):
     seconds: int = 120
     visibility: int = 0
     batches: int = 0
+    bundle_mb: int = 0
 
 
 class Heartbeat(NamedTuple):
@@ -128,20 +144,23 @@ class Output(Lines):
         return os.isatty(1)
 
 
-def check_options(options: Options) -> Options:
+def check_options(options: Options, *, processes: int = 1) -> Options:
     """
     The options, completed with the visibility time-out of the queue.
 
     Raises:
         ConfigurationError: the environment does not describe a working aggregator.
-        WorkerError: queue, bucket or table are not there or not ours, or messages come back before their claims lapse.
+        WorkerError: queue, bucket or table are not there or not ours, messages come back before their claims lapse, or
+            the bundles do not fit on the disk.
     """
     if switched_off(os.environ, "POWERTOOLS_IDEMPOTENCY_DISABLED"):
         raise WorkerError("POWERTOOLS_IDEMPOTENCY_DISABLED switches the guarantee off: remove it from the environment")
     if os.environ.get("LOG_FORMAT", "json") not in FORMATS:
         raise WorkerError("LOG_FORMAT is not known: set it to console or json, or remove it")
-    settings = Settings.from_env(os.environ)
+    settings = Settings.from_env(_environment(options))
     configure_logging(settings)
+    if options.bundle_mb:
+        _check_bundle(options, settings, processes)
     with _told("the queue cannot be read"):
         answer = _sqs().get_queue_attributes(QueueUrl=options.queue_url, AttributeNames=["VisibilityTimeout"])
     with _told("the bundles cannot be listed"):
@@ -149,14 +168,45 @@ def check_options(options: Options) -> Options:
     with _told("the ledger cannot be read"):
         nobody: Any = {settings.idempotency_table_name: {"Keys": [{"id": {"S": "worker"}}]}}
         dynamodb_client(connections=1).batch_get_item(RequestItems=nobody)
-    visibility, needed = int(answer["Attributes"]["VisibilityTimeout"]), shortest_visibility(options.seconds)
+    visibility = int(answer["Attributes"]["VisibilityTimeout"])
+    needed = shortest_visibility(options.seconds, options.batch_size)
     if visibility < needed:
         raise WorkerError(
-            "the queue's visibility time-out is too short: raise it, or lower --seconds",
+            "the queue's visibility time-out is too short: raise it, or lower --seconds or --batch-size",
             visibility=visibility,
             needed=needed,
         )
     return options._replace(visibility=visibility)
+
+
+def _environment(options: Options) -> dict[str, str]:
+    """The environment of the handler: the bundle of a batch is as large as the option says."""
+    if options.bundle_mb and not os.environ.get(_LIMIT):
+        return {**os.environ, _LIMIT: str(options.bundle_mb)}
+    return dict(os.environ)
+
+
+def _check_bundle(options: Options, settings: Settings, processes: int) -> None:
+    """
+    Whether bundles may be, and can be, as large as the option says.
+
+    Raises:
+        WorkerError: the environment says another size, or the disk has no space for a bundle of each process.
+    """
+    if settings.max_bundle_input_mb != options.bundle_mb:
+        raise WorkerError(
+            f"{_LIMIT} and --bundle-mb are different: remove {_LIMIT} from the environment",
+            MAX_BUNDLE_INPUT_MB=settings.max_bundle_input_mb,
+            bundle_mb=options.bundle_mb,
+        )
+    folder = tempfile.gettempdir()
+    free, needed = shutil.disk_usage(folder).free // MEGABYTE, processes * options.bundle_mb
+    if free < needed:
+        raise WorkerError(
+            f"{folder} has no space for a bundle of each process: enlarge it, or lower --bundle-mb or --processes",
+            free_MB=free,
+            needed_MB=needed,
+        )
 
 
 @contextlib.contextmanager
@@ -167,19 +217,19 @@ def _told(message: str) -> Iterator[None]:
         raise WorkerError(f"{message}: {error}") from error
 
 
-def shortest_visibility(seconds: int) -> int:
+def shortest_visibility(seconds: int, batch_size: int = 1_000) -> int:
     """
-    The shortest visibility time-out for invocations of so many seconds.
+    The shortest visibility time-out for invocations of so many seconds, with so many messages.
 
-    When an invocation begins, its messages may have been invisible for the time between two beats already; what is left
-    must last until its claims have lapsed.
+    When an invocation begins, its messages may have been invisible for the time between two extensions already, and for
+    the time that it takes to extend all; what is left must last until its claims have lapsed.
     """
-    return math.ceil((seconds + GRACE) * BEATS / (BEATS - 1))
+    return math.ceil((seconds + GRACE + batch_size // SWEPT) * BEATS / (BEATS - 1))
 
 
 def longest(options: Options) -> float:
-    """Seconds that a process takes to stop, at most: a receive, an invocation and a thousand deletes."""
-    return WAIT + options.seconds + OVERDUE + PATIENCE
+    """Seconds that a process takes to stop, at most: a receive, an invocation and the deletes of a batch."""
+    return WAIT + options.seconds + OVERDUE + PATIENCE + options.batch_size // SWEPT
 
 
 def work(options: Options, heartbeats: Connection) -> None:
@@ -188,6 +238,7 @@ def work(options: Options, heartbeats: Connection) -> None:
     sys.stdout = Output()  # the processes of a worker share it, and what waits in a buffer may be lost
     if is_for_people(os.environ):  # who read no JSON: the figures are in the log line, and served over HTTP
         os.environ.setdefault("POWERTOOLS_METRICS_DISABLED", "true")
+    os.environ.update(_environment(options))
     configure_logging(Settings.from_env(os.environ))
     _Process(options, heartbeats).run()
 
@@ -225,11 +276,11 @@ class _Process:
             _sqs(),
             options.queue_url,
             self._invoke,
-            batch_size=options.batch_size,
-            window=options.window,
-            wait=WAIT,
+            limits=Limits(options.batch_size, options.window, WAIT, bundle=options.bundle_mb * MEGABYTE or None),
             visibility=options.visibility,
+            threads=THREADS,
             going=self._going,
+            deleting=self._deleting,
         )
 
     def _invoke(self, event: dict[str, Any]) -> Any:
@@ -245,12 +296,15 @@ class _Process:
             with watch_figures(figures.append):
                 return app.handler(event, invocation)  # type: ignore[arg-type]
         finally:
-            self._tell("deleting", PATIENCE, figures)
+            self._deleting(figures)
 
     def _going(self) -> bool:
         if not self._mapping or self._mapping.answered >= self._failed:  # else no poll has succeeded since
             self._tell("polling", PATIENCE)
         return not self._ending()
+
+    def _deleting(self, figures: Sequence[Figure] = ()) -> None:
+        self._tell("deleting", PATIENCE, figures)
 
     def _ending(self) -> bool:
         parent = parent_process()
@@ -288,5 +342,10 @@ class _Process:
 
 
 def _sqs() -> "SQSClient":
-    config = Config(connect_timeout=5, read_timeout=WAIT + 10, retries={"mode": "standard", "total_max_attempts": 3})
+    config = Config(
+        connect_timeout=5,
+        read_timeout=WAIT + 10,
+        retries={"mode": "standard", "total_max_attempts": 3},
+        max_pool_connections=2 * THREADS,
+    )
     return boto3.session.Session().client("sqs", config=config)

@@ -15,7 +15,7 @@ from aggregator.operations.doctor.template import read
 from aggregator.pipeline import claiming, sources
 from aggregator.pipeline.settings import Settings
 from aggregator.pipeline.swaps import Statements
-from aggregator.runtimes.polling import MOST_PAYLOAD
+from aggregator.runtimes.gathering import MOST_PAYLOAD
 from tests.support.stack import PATH
 
 FULL = Workload(50e6, 4_096)
