@@ -55,8 +55,8 @@ def _record(workload: Workload, contender: str, options: list[str], out: Path) -
     command = [spy, "record", "--output", str(out), "--rate", str(_RATE), "--threads", *options, "--", sys.executable]
     command += ["-m", "benchmarks.client", contender, "--count", str(workload.objects)]
     command += ["--size", str(workload.size), "--repeat", str(workload.repeat)]
-    with Standin(latency_ms=workload.latency_ms) as standin:
-        environment = {**os.environ, **workload.settings, "AWS_ENDPOINT_URL": standin.endpoint_url}
+    with Standin(latency_ms=workload.latency_ms, latency_of_s3=workload.latency_of_s3) as standin:
+        environment = {**os.environ, **workload.settings, **standin.settings}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode or not out.exists():
         last = (done.stderr.strip() or "it says nothing").splitlines()[-1]
