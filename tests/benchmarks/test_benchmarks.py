@@ -1,6 +1,7 @@
 """The benchmarks run and count what they measure; the page says what was measured and no more. No time is judged."""
 
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -183,6 +184,29 @@ def test_a_profiler_that_may_not_trace_says_what_it_needs(tmp_path: Path, monkey
 
     with pytest.raises(SystemExit, match=r"Permission Denied.*CAP_SYS_PTRACE"):
         profile.main(["--out", str(tmp_path / "profile.svg")])
+
+
+def test_a_profile_says_what_an_object_is_made_of_and_leaves_out_imports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stacks = [
+        "thread (1): MainThread;invoked (benchmarks/client.py:80);_body (aggregator/app.py:9) 30",
+        "thread (2): read-0;_work (aggregator/pipeline/readahead.py:5);get (obstore/store.py:7) 60",
+        "thread (1): MainThread;invoked (benchmarks/client.py:80);other (powertools.py:3) 10",
+        "thread (1): MainThread;<module> (aggregator/pipeline/core.py:1) 900",
+    ]
+    written = "\n".join(stacks)
+    _script(tmp_path / "py-spy", f'while [ "$1" != --output ]; do shift; done\ncat > "$2" <<END\n{written}\nEND')
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+
+    profile.main(["--out", str(tmp_path / "profile.svg")])
+
+    assert capsys.readouterr().out.splitlines() == [
+        " 60%  read: ask obstore, hand over",
+        " 30%  messages: parse and validate",
+        " 10%  other",
+        str(tmp_path / "profile.svg"),
+    ]
 
 
 def test_a_profiler_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
