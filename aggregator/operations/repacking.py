@@ -34,9 +34,9 @@ from aggregator.bundles.bundle import Bundle
 from aggregator.bundles.destination import MOST_EXTRACTED, check_room, new_file
 from aggregator.bundles.index import BundleIndex, Member, Origin
 from aggregator.bundles.opening import Location
-from aggregator.bundles.targets import bundle_at, is_folder
+from aggregator.bundles.targets import is_folder
 from aggregator.exceptions import AggregatorError, AmbiguousPutError, BundleFormatError, UnpublishedError
-from aggregator.operations.indexes import read_targets
+from aggregator.operations.indexes import opener, read_targets
 from aggregator.pipeline.core import FetchedObject, Packed, Packer
 from aggregator.pipeline.decoding import Chunk
 from aggregator.pipeline.distribution import CONDITION_FAILED, DistributionBucket
@@ -281,23 +281,24 @@ class _Packer(Packer):
 def _read_ahead(inputs: Sequence[Input], readers: int) -> Generator[tuple[Member, bytes], None, None]:
     """The pieces of all members in their order; so many inputs are read at one time, each a run ahead of the packer."""
     rest, ahead = iter(inputs), deque[tuple[Iterator[Run], Future[Run | None]]]()
-    pool = ThreadPoolExecutor(readers, thread_name_prefix="inflate")
-    try:
-        while True:
-            while len(ahead) < readers and (found := next(rest, None)):
-                runs = _runs(found)
-                ahead.append((runs, pool.submit(next, runs, None)))
-            if not ahead:
-                return
-            runs, future = ahead.popleft()
-            while run := future.result():
-                future = pool.submit(next, runs, None)
-                yield from run
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with opener(found.target for found in inputs) as opened:
+        pool = ThreadPoolExecutor(readers, thread_name_prefix="inflate")
+        try:
+            while True:
+                while len(ahead) < readers and (found := next(rest, None)):
+                    runs = _runs(found, opened)
+                    ahead.append((runs, pool.submit(next, runs, None)))
+                if not ahead:
+                    return
+                runs, future = ahead.popleft()
+                while run := future.result():
+                    future = pool.submit(next, runs, None)
+                    yield from run
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
-def _runs(found: Input) -> Iterator[Run]:
+def _runs(found: Input, opened: Callable[[str], Bundle]) -> Iterator[Run]:
     """
     The members of an input that are taken, in their order, and their bytes, proven by their CRC.
 
@@ -308,7 +309,7 @@ def _runs(found: Input) -> Iterator[Run]:
         OSError: the file cannot be read.
     """
     run, size = Run(), 0
-    with _named(found.target), closing(bundle_at(found.target)) as bundle:
+    with _named(found.target), closing(opened(found.target)) as bundle:
         if bundle.sha256 != found.sha256:
             raise RepackingError("the bundle was replaced while it was read", target=found.target)
         for member, chunks in bundle.walk(found.entries):

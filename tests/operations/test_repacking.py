@@ -13,6 +13,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from aggregator import aws
 from aggregator.bundles.destination import ExtractionError
 from aggregator.bundles.index import Member
 from aggregator.bundles.layout import BLOCK_SIZE
@@ -108,7 +109,7 @@ def test_bundles_are_read_at_the_same_time_and_no_more_of_them_than_there_are_re
         bundle.close = close  # type: ignore[method-assign]
         return bundle
 
-    monkeypatch.setattr("aggregator.operations.repacking.bundle_at", watched)
+    monkeypatch.setattr("aggregator.operations.indexes.bundle_at", watched)
     write_repacked(plan, io.BytesIO(), level=1, cores=2)
 
     assert not both.broken
@@ -270,6 +271,24 @@ def test_it_is_put_once_under_the_name_it_says(world: World, quiet: list[str]) -
     with Bundle.open(place) as bundle:
         proof = bundle.verify()
     assert (place, proof.sha256) == (f"s3://{world.source}/{packed.index.bundle}", packed.sha256.hex())
+
+
+@pytest.mark.integration
+def test_bundles_in_s3_are_read_by_one_client(world: World, quiet: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in quiet[:3]:
+        world.s3.put_object(Bucket=world.distribution, Key=Path(path).name, Body=Path(path).read_bytes())
+    plan = plan_repack([f"s3://{world.distribution}/{Path(path).name}" for path in quiet[:3]])
+    made, make = list[object](), aws.s3_client
+
+    def counted() -> object:
+        made.append(make())
+        return made[-1]
+
+    monkeypatch.setattr(aws, "s3_client", counted)
+    spool = io.BytesIO()
+    write_repacked(plan, spool, level=6)
+
+    assert (spool.getvalue(), len(made)) == (_repacked(quiet[:3]), 1)
 
 
 @pytest.mark.integration
