@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from benchmarks.report import NAMES, Results, rate, throughput
+from benchmarks.targets import NAMES, Results, rate, throughput
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,12 +21,16 @@ _INK = "#7d8590"
 
 _COLOURS = {
     "ours": "#2f81f7",
+    "ours_tls": "#2f81f7",
     "textbook": "#d29922",
+    "textbook_6": "#d29922",
     "smart_open": "#d29922",
     "s3fs": "#d29922",
     "obstore": _INK,
+    "obstore_tls": _INK,
     "isal": _INK,
 }
+_COUNTS = (300, 1_000, 3_000, 30_000)
 _STYLE: Any = {
     "svg.hashsalt": "aggregator",
     "svg.fonttype": "none",
@@ -48,6 +52,8 @@ def draw(results: Results, folder: Path) -> None:
     with mpl.rc_context(_STYLE):
         objects = _side_by_side(results, ("small-1000", "late"), "objects/s", rate, 3.2)
         _save(objects, folder / "objects.svg")
+        latency = _side_by_side(results, ("late", "tail"), "objects/s", rate, 2.6)
+        _save(latency, folder / "latency.svg")
         _save(_side_by_side(results, ("medium", "large"), "MiB/s", throughput, 2.6), folder / "throughput.svg")
         _save(_growth(results), folder / "growth.svg")
 
@@ -66,13 +72,18 @@ def _growth(results: Results) -> Figure:
     figure = Figure(figsize=(8, 2.6), layout="constrained")
     axes = figure.subplots()
     for contender in ("ours", "textbook"):
-        names = [name for name in ("small-300", "small-1000", "small-3000") if _has(results, name, contender)]
-        counts = [results["workloads"][name]["objects"] for name in names]
+        names = [
+            name for name in ("small-300", "small-1000", "small-3000", "small-30000") if _has(results, name, contender)
+        ]
+        counts = [results["workloads"][name]["contenders"][contender]["objects"] for name in names]
         speeds = [rate(results, name, contender) for name in names]
         axes.plot(counts, speeds, marker="o", color=_COLOURS[contender])
         axes.annotate(NAMES[contender], (counts[-1], speeds[-1]), xytext=(6, -3), textcoords="offset points")
     axes.set_ylim(bottom=0)
-    axes.set_xlim(left=0, right=axes.get_xlim()[1] * 1.1)
+    axes.set_xscale("log")
+    axes.set_xticks(_COUNTS, [f"{count:,}" for count in _COUNTS])
+    axes.set_xlim(right=axes.get_xlim()[1] * 1.5)
+    axes.minorticks_off()
     axes.set_title("Objects of 4 KiB a second, by the number in a batch", loc="left", fontsize=10)
     return figure
 

@@ -19,11 +19,11 @@ from typing import Any
 from benchmarks.client import invoked
 from benchmarks.events import announcing
 from benchmarks.objects import Object
-from benchmarks.standin import Standin, stats
+from benchmarks.standin import Standin, controlled
 from benchmarks.trials import environment
 from benchmarks.workloads import SMALL
 
-SHARES = (0.0, 0.05, 0.5)
+SHARES = (0.0, 0.01, 0.5)
 """Of a batch: what was bundled before."""
 
 _SIZE = 4_096
@@ -48,7 +48,7 @@ def main() -> None:
 def _charged(standin: Standin, messages: int, known: int) -> dict[str, float]:
     standin.reset()
     command = [sys.executable, "-m", "benchmarks.duplicates", str(messages), str(known)]
-    settings = environment({**SMALL.settings, "AWS_ENDPOINT_URL": standin.endpoint_url})
+    settings = environment({**SMALL.settings, **standin.settings})
     done = subprocess.run(command, env=settings, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"a batch of {messages} with {known} duplicates failed:\n{done.stderr[-2000:]}")
@@ -67,7 +67,7 @@ def _counted(messages: int, known: int) -> dict[str, float]:
 
 
 def _units() -> dict[str, Any]:
-    return dict(stats(os.environ["AWS_ENDPOINT_URL"])["units"])
+    return dict(controlled(os.environ, "GET", "stats")["units"])
 
 
 if __name__ == "__main__":

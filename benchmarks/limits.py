@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,20 +18,20 @@ from aggregator.pipeline.core import compressor
 from benchmarks.events import announced
 from benchmarks.objects import BUCKET, TEXT_SIZE, Object, text
 
-_READERS = 32
-"""As many as READ_CONCURRENCY by default."""
-
 _SOCKETS = 16
 
 
 def obstore_handler(event: dict[str, Any], _context: Any) -> Any:
-    """Read every object with obstore and throw it away."""
-    store = S3Store(BUCKET, endpoint=os.environ["AWS_ENDPOINT_URL"], client_options={"allow_http": True})
+    """Read every object with obstore and throw it away, in as many threads as the workload says."""
+    trusted = os.environ.get("AWS_CA_BUNDLE")
+    certificate: Any = {"root_certificate": Path(trusted).read_bytes()} if trusted else {}
+    options: Any = {"allow_http": True, **certificate}
+    store = S3Store(BUCKET, endpoint=os.environ["AWS_ENDPOINT_URL"], client_options=options)
 
     def read(each: Object) -> int:
         return sum(len(chunk) for chunk in obstore.get(store, each.key).stream(min_chunk_size=BLOCK_SIZE))
 
-    with ThreadPoolExecutor(_READERS) as threads:
+    with ThreadPoolExecutor(int(os.environ["BENCHMARK_READERS"])) as threads:
         objects = announced(event)
         taken = sum(threads.map(read, objects))
     if taken != sum(each.size for each in objects):

@@ -4,7 +4,8 @@ Where the time of an invocation goes, as a picture: py-spy watches a client of t
     python -m benchmarks.profile                            # 1,000 objects of 4 KiB, ten times
     python -m benchmarks.profile --workload large --native  # with what the Rust and C libraries do
 
-The wider a bar, the more of the time it took; every thread has a tower of its own.
+The wider a bar, the more of the time it took; every thread has a tower of its own. A second run is counted by the parts
+of the story (`parts.py`), and the five largest are printed.
 """
 
 import argparse
@@ -12,14 +13,19 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from benchmarks.client import HANDLERS
+from benchmarks.parts import parts
 from benchmarks.standin import Standin
 from benchmarks.workloads import WORKLOADS, Workload
 
 _RATE = 500
 """Samples a second."""
+
+_LARGEST = 5
+"""Parts that are printed."""
 
 _REPEAT = 10
 """Invocations, so that those that are measured outweigh the import."""
@@ -37,13 +43,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("profile.svg"))
     given = parser.parse_args(arguments)
     options = ["--native"] * given.native + ["--gil"] * given.gil
-    _record(by_name[given.workload]._replace(repeat=given.repeat), given.contender, options, given.out)
+    workload = by_name[given.workload]._replace(repeat=given.repeat)
+    _record(workload, given.contender, options, given.out)
+    with tempfile.TemporaryDirectory() as folder:
+        raw = Path(folder, "stacks")
+        _record(workload, given.contender, [*options, "--format", "raw"], raw)
+        for name, share in parts(raw.read_text(encoding="utf-8").splitlines())[:_LARGEST]:
+            print(f"{share:4.0%}  {name}")
     print(given.out)
 
 
 def _record(workload: Workload, contender: str, options: list[str], out: Path) -> None:
     """
-    Run a client under py-spy.
+    Run a client under py-spy, which writes `out`.
 
     Raises:
         SystemExit: py-spy is not there, or may not look into a process.
@@ -55,8 +67,8 @@ def _record(workload: Workload, contender: str, options: list[str], out: Path) -
     command = [spy, "record", "--output", str(out), "--rate", str(_RATE), "--threads", *options, "--", sys.executable]
     command += ["-m", "benchmarks.client", contender, "--count", str(workload.objects)]
     command += ["--size", str(workload.size), "--repeat", str(workload.repeat)]
-    with Standin(latency_ms=workload.latency_ms) as standin:
-        environment = {**os.environ, **workload.settings, "AWS_ENDPOINT_URL": standin.endpoint_url}
+    with Standin(latency_ms=workload.latency_ms, latency_of_s3=workload.latency_of_s3) as standin:
+        environment = {**os.environ, **workload.settings, **standin.settings}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode or not out.exists():
         last = (done.stderr.strip() or "it says nothing").splitlines()[-1]

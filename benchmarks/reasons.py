@@ -5,24 +5,53 @@ A row that falls short has its reason here, or the tests fail; a row that is rea
 """
 
 _READING = (
-    "reading alone, by obstore and with nothing else done, took 0.14 to 0.16 ms an object on this machine in the same "
-    "run; the target was set where it took 0.09. A claim takes 0.04, a message 0.02, boto3's clients 15 ms in all"
+    "reading alone, by obstore and with nothing else done, takes half of that or more on this machine (the limit, "
+    "below); the target was set where it took 0.09 ms. A claim takes 0.04, a message 0.02, boto3's clients 15 ms in all"
 )
 _SHARED = "the stand-in and other work had their share of the two cores"
+_TURNS = (
+    "all readers take turns at the interpreter's lock: one core is busy with Python, and the stand-in and other work "
+    "had their share of the other"
+)
+_ARENAS = (
+    "glibc keeps what it has freed in an arena for a thread or two; two arenas and a malloc_trim after each batch "
+    "bound it"
+)
+_LATE = "3,000 objects of 4 KiB, every call 20 ms late"
+_TAIL = "3,000 objects of 4 KiB, calls as late as S3's"
 
 WHY: dict[tuple[str, str], str] = {
-    ("1,000 objects of 4 KiB in one batch, ledger on", "≥ 20 × textbook objects/s"): _READING,
-    ("1,000 objects of 4 KiB in one batch, ledger on", "≤ 0.20 ms CPU an object"): _READING,
-    ("3,000 objects of 4 KiB in one batch, ledger on", "≥ 20 × textbook objects/s"): _READING,
-    ("3,000 objects of 4 KiB in one batch, ledger on", "≤ 0.20 ms CPU an object"): _READING,
-    ("200 objects of 1 MiB", "≥ 7 × textbook MiB/s"): _SHARED,
-    ("10 objects of 100 MiB in bundles of 1,000 MB", "≥ 10 × textbook MiB/s"): _SHARED,
-    ("10 objects of 100 MiB in bundles of 1,000 MB", "both cores busy: ≥ 1.5"): _SHARED,
-    ("1,000 objects of 4 KiB with 20 ms of latency on every AWS call", "≥ 60 × textbook objects/s"): _READING,
-    ("any of these, one after the other, and a batch with one 4 GB object", "≤ 220 MiB peak RSS"): (
-        "glibc keeps what it has freed in an arena for a thread or two; two arenas and a malloc_trim after each batch "
-        "bound it"
+    **dict.fromkeys(
+        (
+            (f"{count:,} objects of 4 KiB", target)
+            for count in (1_000, 3_000)
+            for target in ("≥ 18 × textbook, level 9, objects/s", "≤ 0.20 ms CPU an object")
+        ),
+        _READING,
     ),
+    ("200 objects of 1 MiB", "≥ 7 × textbook, level 6, MiB/s"): _SHARED,
+    ("200 objects of 1 MiB", "≥ 22 × textbook, level 9, MiB/s"): _SHARED,
+    ("10 objects of 100 MiB", "≥ 10 × textbook, level 9, MiB/s"): _SHARED,
+    ("10 objects of 100 MiB", "both cores busy: ≥ 1.7"): _SHARED,
+    (_LATE, "≥ 3,600 objects/s"): _TURNS,
+    (_LATE, "≥ 220 × textbook, level 9, objects/s"): _TURNS,
+    (_TAIL, "≥ 3,000 objects/s, without those that take over a second"): _TURNS,
+    (_TAIL, "a slow object holds up nothing but itself: ≤ 0.5 s before the first GET and after the last"): (
+        "the put and the settle record are as late as S3 too, and so is the first claim; the rest is the stand-in's "
+        "share of the cores"
+    ),
+    (f"{_LATE}, over TLS", "≥ 80 % of plain HTTP"): (
+        "the stand-in encrypts in Python, on the same two cores, and makes 130 handshakes in the first 100 ms"
+    ),
+    (f"{_LATE}, over TLS", "no more handshakes than readers"): (
+        "obstore opens a connection for a request that finds none idle, and takes an idle one if that is free first: "
+        "on busy cores a few more are opened than readers, by the limit too"
+    ),
+    ("1,000 objects of 128 KiB, every call 50 ms late", "≤ 220 MiB peak RSS at 128 readers"): _ARENAS,
+    ("what the ledger is charged", "≤ 1.1 write units an envelope"): (
+        "a claim, or the settle record of a bundle, is larger than 1 KB"
+    ),
+    ("any of these, one after the other, and a batch with one 4 GB object", "≤ 220 MiB peak RSS"): _ARENAS,
     (
         "bundle size against zlib level 6",
         "≤ 1.15 at the default level, index included, from 4 KiB members up",
@@ -44,5 +73,5 @@ WHY: dict[tuple[str, str], str] = {
     ("parsing", "≥ 50,000 messages/s at batches of 3,000"): (
         "each message passes Powertools' parser twice, for the envelope and for the body, and its batch processor once"
     ),
-    ("growth", "objects/s at 3,000 not below those at 300"): _SHARED,
+    ("growth", "objects/s at 30,000 not below those at 300"): _SHARED,
 }

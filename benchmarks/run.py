@@ -1,7 +1,7 @@
 """
 Measure, and write down what was measured.
 
-    python -m benchmarks.run                                         # everything: some ten minutes on two cores
+    python -m benchmarks.run                                         # everything: some eight minutes on two cores
     python -m benchmarks.run --only small-1000 --contender ours      # one workload, one contender; nothing is written
     python -m benchmarks.run --units                                 # only what the ledger is charged; the rest stays
     python -m benchmarks.run --quick --out /tmp/benchmarks           # shows only that everything runs
@@ -25,8 +25,9 @@ from benchmarks.charts import draw
 from benchmarks.duplicates import charged
 from benchmarks.figures import figures
 from benchmarks.limits import gets_per_second
-from benchmarks.report import page, rows
+from benchmarks.report import page
 from benchmarks.standin import Standin
+from benchmarks.targets import rows
 from benchmarks.trials import Trial, Trials
 from benchmarks.workloads import WORKLOADS, Workload
 
@@ -95,18 +96,22 @@ def _ledger(given: argparse.Namespace) -> list[dict[str, float]]:
 
 
 def _measured(workload: Workload, trials: Trials) -> dict[str, Any]:
-    contenders = {contender: _summary(done) for contender, done in trials.run(workload).items()}
+    contenders = {
+        contender: {"objects": workload.objects_of(contender), **_summary(done)}
+        for contender, done in trials.run(workload).items()
+    }
     for contender, found in contenders.items():
-        speed = workload.objects / found["seconds"]
-        cost = found["cpu_seconds"] / workload.objects * 1000
+        speed = found["objects"] / found["seconds"]
+        cost = found["cpu_seconds"] / found["objects"] * 1000
         peak = found["peak_bytes"] / 1024**2
         facts = f"{speed:10,.1f} objects/s {speed * workload.size / 1024**2:9,.1f} MiB/s {cost:9.3f} ms CPU an object"
-        print(f"{workload.name:13} {contender:11} {facts} {peak:6.0f} MiB peak", flush=True)
+        print(f"{workload.name:13} {contender:12} {facts} {peak:6.0f} MiB peak", flush=True)
     return {"title": workload.title, "objects": workload.objects, "size": workload.size, "contenders": contenders}
 
 
 def _summary(done: list[Trial]) -> dict[str, Any]:
-    """Medians over all runs; of memory the most, of the calls those of the last run."""
+    """Medians over all runs; of memory the most, and of what the stand-in counted too."""
+    counted = [trial.counted for trial in done]
     samples = [sample for trial in done for sample in trial.samples]
     return {
         "seconds": median(sample.seconds for sample in samples),
@@ -115,7 +120,12 @@ def _summary(done: list[Trial]) -> dict[str, Any]:
         "import_seconds": median(sample.import_seconds for sample in samples),
         "first_seconds": median(sample.first_seconds for sample in samples),
         "standin_cpu_seconds": median(trial.standin_cpu_seconds for trial in done),
-        "calls": done[-1].calls,
+        "calls": max(sum(each["calls"].values()) for each in counted),
+        "handshakes": max(each["connections"].get("GET", 0) for each in counted),
+        "readers": max(each["most_at_once"] for each in counted),
+        "slow": max(each["gets"]["slow"] for each in counted),
+        "gets_seconds": median(each["gets"]["all_seconds"] for each in counted),
+        "others_seconds": median(each["gets"]["others_seconds"] for each in counted),
         "runs": [round(sample.seconds, 4) for sample in samples],
     }
 

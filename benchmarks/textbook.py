@@ -36,6 +36,16 @@ def handler(event: dict[str, Any], context: Any) -> Any:
     return _bundled(event, context, s3, read)
 
 
+def level_6_handler(event: dict[str, Any], context: Any) -> Any:
+    """The same at the level of the gzip command; `gzip.GzipFile` takes the ninth."""
+    s3 = boto3.client("s3")
+
+    def read(bucket: str, key: str) -> bytes:
+        return s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+
+    return _bundled(event, context, s3, read, level=6)
+
+
 def smart_open_handler(event: dict[str, Any], context: Any) -> Any:
     """The same, reading with smart_open, which is given the client as its documentation advises."""
     import smart_open  # noqa: PLC0415 - the others do without
@@ -64,12 +74,12 @@ def s3fs_handler(event: dict[str, Any], context: Any) -> Any:
     return _bundled(event, context, boto3.client("s3"), read)
 
 
-def _bundled(event: dict[str, Any], context: Any, s3: Any, read: Callable[[str, str], bytes]) -> Any:
+def _bundled(event: dict[str, Any], context: Any, s3: Any, read: Callable[[str, str], bytes], *, level: int = 9) -> Any:
     layer = DynamoDBPersistenceLayer(os.environ["IDEMPOTENCY_TABLE_NAME"], boto3_client=boto3.client("dynamodb"))
     config = IdempotencyConfig(expires_after_seconds=86_400 * int(os.environ["IDEMPOTENCY_TTL_DAYS"]))
     config.register_lambda_context(context)
     spool = io.BytesIO()
-    bundle = gzip.GzipFile(fileobj=spool, mode="wb")
+    bundle = gzip.GzipFile(fileobj=spool, mode="wb", compresslevel=level)
 
     def add(*, bucket: str, key: str) -> str:
         bundle.write(read(bucket, key))

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import boto3
 
@@ -20,7 +20,7 @@ from aggregator.pipeline.distribution import DistributionBucket, Version
 from aggregator.runtimes.local import packages
 from benchmarks.client import WARM_UP, WARM_UP_SIZE
 from benchmarks.standin import Standin
-from benchmarks.workloads import AGGREGATORS, CREDENTIALS, DISTRIBUTION, Workload
+from benchmarks.workloads import AGGREGATORS, CREDENTIALS, DISTRIBUTION, OURS, Workload
 
 S3FS = Path(__file__).parent / "s3fs.txt"
 """What s3fs needs: aiobotocore, which pins botocore, so that it cannot live where boto3 is newer."""
@@ -39,11 +39,11 @@ class Sample(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """What a contender needed on a workload, and the CPU seconds and calls that it cost the stand-in."""
+    """What a contender needed on a workload, the stand-in's CPU seconds, and what it counted (`laps.py`)."""
 
     samples: list[Sample]
     standin_cpu_seconds: float
-    calls: int
+    counted: dict[str, Any]
 
 
 class Trials:
@@ -65,9 +65,11 @@ class Trials:
     def run(self, workload: Workload) -> dict[str, list[Trial]]:
         """Every contender of `workload`, in turn, in as many rounds as it asks for."""
         trials: dict[str, list[Trial]] = {each: [] for each in workload.contenders if self._runs(each)}
-        with Standin(latency_ms=workload.latency_ms) as standin:
+        options: Any = {"latency_ms": workload.latency_ms, "latency_of_s3": workload.latency_of_s3}
+        with Standin(**options) as plain, Standin(**options, tls=True) as secure:
             for number in range(workload.rounds):
                 for contender, done in trials.items():
+                    standin = secure if contender.endswith("_tls") else plain
                     done.append(self._trial(contender, workload, standin))
                     self._say(f"{workload.name}, round {number + 1}: {contender} {done[-1].samples[0].seconds:.2f} s")
         return trials
@@ -85,8 +87,15 @@ class Trials:
     def _trial(self, contender: str, workload: Workload, standin: Standin) -> Trial:
         standin.reset()
         command = [sys.executable, "-m", "benchmarks.client", contender]
-        command += ["--count", str(workload.objects), "--size", str(workload.size), "--repeat", str(workload.repeat)]
-        settings = {**workload.settings, "AWS_ENDPOINT_URL": standin.endpoint_url}
+        command += [
+            "--count",
+            str(workload.objects_of(contender)),
+            "--size",
+            str(workload.size),
+            "--repeat",
+            str(workload.repeat),
+        ]
+        settings = {**workload.settings, **standin.settings}
         compiled = {"PYTHONPYCACHEPREFIX": self._compiled.name}
         given = environment({**settings, **compiled}, first=self._paths.get(contender))
         before = standin.stats()
@@ -97,7 +106,7 @@ class Trials:
         if contender in AGGREGATORS:
             _check(contender, workload, standin)
         samples = [Sample(**json.loads(line)) for line in done.stdout.splitlines()]
-        return Trial(samples, after["cpu_seconds"] - before["cpu_seconds"], sum(after["calls"].values()))
+        return Trial(samples, after["cpu_seconds"] - before["cpu_seconds"], after)
 
 
 def environment(settings: Mapping[str, str], *, first: str | None = None) -> dict[str, str]:
@@ -116,27 +125,28 @@ def _check(contender: str, workload: Workload, standin: Standin) -> None:
     Raises:
         RuntimeError: it is not what was announced.
     """
-    objects = workload.objects * workload.repeat if workload.size else 0
+    objects = workload.objects_of(contender) * workload.repeat if workload.size else 0
     expected = objects * workload.size + WARM_UP * WARM_UP_SIZE
-    if contender != "ours":  # they add a line feed to every object, and tell the size modulo 4 GiB
+    if contender not in OURS:  # they add a line feed to every object, and tell the size modulo 4 GiB
         expected = (expected + objects + WARM_UP) % 2**32
-    found = _published(contender, standin.endpoint_url)
+    found = _published(contender, standin.settings)
     if found != expected:
         raise RuntimeError(f"{contender} published {found} bytes on {workload.name}, not {expected}")
 
 
-def _published(contender: str, endpoint_url: str) -> int:
+def _published(contender: str, settings: Mapping[str, str]) -> int:
     """Bytes in all bundles: by the index in ours, by the last four bytes in other gzip files (RFC 1952, ISIZE)."""
     s3 = boto3.client(
         "s3",
-        endpoint_url=endpoint_url,
+        endpoint_url=settings["AWS_ENDPOINT_URL"],
+        verify=settings.get("AWS_CA_BUNDLE"),
         region_name=CREDENTIALS["AWS_DEFAULT_REGION"],
         aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
     )
     distribution, size = DistributionBucket(s3, DISTRIBUTION), 0
     for listed in s3.list_object_versions(Bucket=DISTRIBUTION).get("Versions", []):
-        if contender == "ours":
+        if contender in OURS:
             version = Version(listed["VersionId"], listed["Size"], listed["IsLatest"])
             size += sum(distribution.index(listed["Key"], version).members.length)
         else:

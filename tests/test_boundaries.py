@@ -170,8 +170,9 @@ class Rejection(socket.socket):
     def connect(self, *_): raise AssertionError("connected")
 socket.socket = Rejection
 import aggregator.app
-import threading
+import gc, threading
 assert threading.active_count() == 1, threading.enumerate()
+assert gc.isenabled() and gc.get_freeze_count() > 100_000, gc.get_freeze_count()
 assert "moto" not in sys.modules and "typer" not in sys.modules
 """
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, cwd=PACKAGE.parent)

@@ -85,6 +85,7 @@ def check_scheme(target: str) -> None:
     """
     if found := _NEARLY_S3.fullmatch(target):
         rest = found[1] or found[2] or ""
+        rest = f"bucket/{rest}" if target.startswith("s3:///") else rest
         raise OpeningError("an address in S3 begins with s3://", write=without_secrets(f"s3://{rest or 'bucket/key'}"))
 
 

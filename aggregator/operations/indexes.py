@@ -11,6 +11,7 @@ the caller takes. A bundle that cannot be read does not end the reading: the err
 import fnmatch
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from aggregator.aws import THREADS
@@ -67,19 +68,31 @@ def read_targets(
         OpeningError: boto3 is not installed, or its configuration is wrong.
     """
     targets = list(targets)
-    s3 = s3_client() if any(target.startswith("s3://") for target in targets) else None
+    with opener(targets) as open_target:
 
-    def opened(place: tuple[str, Fault | None]) -> Bundle:
-        target, fault = place
-        if fault:
-            raise fault
-        return _bundle_in(s3, target) if s3 and target.startswith("s3://") else bundle_at(target)
+        def opened(place: tuple[str, Fault | None]) -> Bundle:
+            target, fault = place
+            if fault:
+                raise fault
+            return open_target(target)
 
-    try:
         for (target, _), found in read_indexes(
             _places(targets, wanted), opened, take, faults=(AggregatorError, OSError)
         ):
             yield target, found
+
+
+@contextmanager
+def opener(targets: Iterable[str]) -> Iterator[Callable[[str], Bundle]]:
+    """
+    A function that opens each of `targets`, in any thread; all of S3 share one client.
+
+    Raises:
+        OpeningError: boto3 is not installed, or its configuration is wrong.
+    """
+    s3 = s3_client() if any(target.startswith("s3://") for target in targets) else None
+    try:
+        yield lambda target: _bundle_in(s3, target) if s3 and target.startswith("s3://") else bundle_at(target)
     finally:
         if s3:
             s3.close()

@@ -5,16 +5,26 @@ Every member keeps its bucket, key, version, eTag, size and encoding, and its by
 The index says besides, in `repacked`, which bundles there were and how many members of each follow one after the other.
 The order in which they are named does not matter: they are taken by time and name, so equal bundles give equal bytes.
 
+    inputs, some at a time ──inflated by one pool──▶ the packer, in order ──deflated by another──▶ spool ──▶ file or put
+
+Bundles are read as streams, and only the new one is stored on the disk. Into S3 it goes by one put: the put is
+conditional, S3 compares the SHA-256 of the whole, and a reader opens the bundle first. A multipart upload would need no
+disk, but S3 has no SHA-256 of the whole for it, and the parts of a run that is killed stay in the bucket, and cost.
+
 A repacked bundle is not a bundle of the pipeline: no claim names it, and the ledger never learns of it. So it is never
 written to where bundles are published or sources are read (docs/decisions/0011).
 """
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from hashlib import sha256
+from itertools import groupby
+from operator import itemgetter
+from os import cpu_count
 from pathlib import Path
 from tempfile import TemporaryFile, gettempdir
 from typing import IO, TYPE_CHECKING, NamedTuple, cast
@@ -24,10 +34,11 @@ from aggregator.bundles.bundle import Bundle
 from aggregator.bundles.destination import MOST_EXTRACTED, check_room, new_file
 from aggregator.bundles.index import BundleIndex, Member, Origin
 from aggregator.bundles.opening import Location
-from aggregator.bundles.targets import bundle_at, is_folder
+from aggregator.bundles.targets import is_folder
 from aggregator.exceptions import AggregatorError, AmbiguousPutError, BundleFormatError, UnpublishedError
-from aggregator.operations.indexes import read_targets
+from aggregator.operations.indexes import opener, read_targets
 from aggregator.pipeline.core import FetchedObject, Packed, Packer
+from aggregator.pipeline.decoding import Chunk
 from aggregator.pipeline.distribution import CONDITION_FAILED, DistributionBucket
 from aggregator.pipeline.planning import Plan
 from aggregator.schemas import ObjectRef
@@ -38,7 +49,14 @@ if TYPE_CHECKING:
 MOST_BYTES = 5 * 1024**3
 """Most bytes of one PutObject (S3 user guide, "Uploading objects")."""
 
-_THREADS = 4
+_RUN = 1024 * 1024
+"""Bytes of text that are inflated at once, and wait for the packer."""
+
+_FEWEST_READERS = 8
+"""Bundles read at one time on few cores, because S3 takes some 30 ms for each of the three requests of a small one."""
+
+Run = list[tuple[Member, bytes]]
+"""Members and their bytes, piece by piece; the first piece of each is empty."""
 
 
 class RepackingError(AggregatorError):
@@ -109,10 +127,17 @@ def plan_repack(targets: Iterable[str], *, bundle: str | None = None) -> Repack:
 
 
 def write_repacked(
-    repack: Repack, spool: IO[bytes], *, level: int, report: Callable[[int], object] = lambda _: None
+    repack: Repack,
+    spool: IO[bytes],
+    *,
+    level: int,
+    report: Callable[[int], object] = lambda _: None,
+    cores: int = cpu_count() or 1,
 ) -> Packed:
     """
-    Write the bundle to `spool`, a file open for reading and writing; `report` is told of each run of bytes its length.
+    Write the bundle to `spool`, a file open for reading and writing; `report` gets the length of each run of bytes.
+
+    Blocks are inflated and deflated on so many `cores`; the bytes of the bundle do not depend on it.
 
     Raises:
         RepackingError: a bundle is another than it was, or there are more members than a reader takes.
@@ -121,15 +146,13 @@ def write_repacked(
         OSError: a file cannot be read or written.
     """
     framing = repack.inputs[0].listing.framing
-    with ThreadPoolExecutor(_THREADS) as executor:
+    with ThreadPoolExecutor(cores, thread_name_prefix="deflate") as executor:
         packer = _Packer(spool, limit=sys.maxsize, level=level, framing=framing, executor=executor)
-        for found in repack.inputs:
-            packer.origins.extend(found.origins)
-            with _named(found.target), closing(bundle_at(found.target)) as bundle:
-                if bundle.sha256 != found.sha256:
-                    raise RepackingError("the bundle was replaced while it was read", target=found.target)
-                for member, chunks in bundle.walk(found.entries):
-                    packer.add(_source(member), _reported(chunks, report))
+        packer.most_pending = 4 * cores
+        packer.origins.extend(origin for found in repack.inputs for origin in found.origins)
+        with closing(_read_ahead(repack.inputs, max(cores, _FEWEST_READERS))) as pieces:
+            for member, chunks in groupby(pieces, key=itemgetter(0)):
+                packer.add(_source(member), _reported((chunk for _, chunk in chunks), report))
         packed = packer.finish(Plan(repack.bundle, repack.created, _request_id(repack), ()))
     _check_readable(spool)
     return packed
@@ -248,8 +271,57 @@ class _Packer(Packer):
         super().__init__(*arguments, **options)  # type: ignore[arg-type]
         self.origins: list[Origin] = []
 
+    def _append_or_cut_back(self, source: FetchedObject, chunks: Iterable[Chunk]) -> None:
+        self._append(source, chunks)  # a member that fails ends it all
+
     def _index(self, plan: Plan) -> BundleIndex:
         return RepackedIndex(**super()._index(plan).model_dump(), repacked=self.origins)
+
+
+def _read_ahead(inputs: Sequence[Input], readers: int) -> Generator[tuple[Member, bytes], None, None]:
+    """The pieces of all members in their order; so many inputs are read at one time, each a run ahead of the packer."""
+    rest, ahead = iter(inputs), deque[tuple[Iterator[Run], Future[Run | None]]]()
+    with opener(found.target for found in inputs) as opened:
+        pool = ThreadPoolExecutor(readers, thread_name_prefix="inflate")
+        try:
+            while True:
+                while len(ahead) < readers and (found := next(rest, None)):
+                    runs = _runs(found, opened)
+                    ahead.append((runs, pool.submit(next, runs, None)))
+                if not ahead:
+                    return
+                runs, future = ahead.popleft()
+                while run := future.result():
+                    future = pool.submit(next, runs, None)
+                    yield from run
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _runs(found: Input, opened: Callable[[str], Bundle]) -> Iterator[Run]:
+    """
+    The members of an input that are taken, in their order, and their bytes, proven by their CRC.
+
+    Raises:
+        RepackingError: the bundle is another than it was.
+        BundleFormatError: it is damaged.
+        OpeningError: it cannot be read.
+        OSError: the file cannot be read.
+    """
+    run, size = Run(), 0
+    with _named(found.target), closing(opened(found.target)) as bundle:
+        if bundle.sha256 != found.sha256:
+            raise RepackingError("the bundle was replaced while it was read", target=found.target)
+        for member, chunks in bundle.walk(found.entries):
+            run.append((member, b""))
+            for chunk in chunks:
+                run.append((member, chunk))
+                size += len(chunk)
+                if size >= _RUN:
+                    yield run
+                    run, size = Run(), 0
+    if run:
+        yield run
 
 
 def _inputs(targets: Iterable[str]) -> Iterator[Input]:

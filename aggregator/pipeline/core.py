@@ -42,9 +42,6 @@ from aggregator.pipeline.decoding import Chunk, Encoding
 from aggregator.pipeline.planning import Plan
 from aggregator.schemas import ObjectRef
 
-_MOST_PENDING = 8
-"""Blocks handed to the executor and not yet written: 2 MiB, enough to keep the two to six cores of a Lambda busy."""
-
 _HIGHEST_ISAL_LEVEL = 3
 _INDEX_LEVEL = 6
 _STORED_BLOCK_SIZE = 65_535
@@ -90,6 +87,9 @@ class Packer:
 
     `limit` bounds the bytes of the members; `executor` compresses blocks beside the caller's thread.
     """
+
+    most_pending = 8
+    """Blocks handed to the executor and not yet written: 2 MiB, enough for the two to six cores of a Lambda."""
 
     def __init__(
         self, spool: IO[bytes], *, limit: int, level: int, framing: Literal["lines", "none"], executor: Executor
@@ -195,7 +195,7 @@ class Packer:
 
     def _submit(self, block: bytes) -> None:
         self._pending.append(self._executor.submit(self._compress, block))
-        self._drain(_MOST_PENDING)
+        self._drain(self.most_pending)
 
     def _drain(self, most: int) -> None:
         while len(self._pending) > most:

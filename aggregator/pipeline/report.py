@@ -5,6 +5,8 @@ What an invocation says of itself: one line for each thing that a person may act
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
@@ -31,13 +33,14 @@ class Parsed(NamedTuple):
     skipped: tuple[str, ...] = ()
 
 
-class Report(NamedTuple):
+@dataclass(frozen=True)
+class Report:
     """What became of a batch: of each envelope, of each object, and what was published."""
 
     parsed: list[Parsed]
     result: Result
 
-    @property
+    @cached_property
     def failed(self) -> list[tuple[Envelope, Exception]]:
         """The envelopes that stay on the queue, and why."""
         failures = ((one.envelope, one.error or self._failure(one.envelope)) for one in self.parsed)

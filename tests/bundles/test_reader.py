@@ -401,12 +401,20 @@ def test_a_url_is_opened_with_fsspec(bundle: bytes) -> None:
         assert opened["in/5.json"] == MEMBERS[5]
 
 
-@pytest.mark.parametrize("url", ["nowhere://bundle.gz", "s3://", "s3:///key"])
-def test_a_url_that_nobody_knows_is_named(url: str) -> None:
+@pytest.mark.parametrize(
+    ("url", "facts"),
+    [
+        ("nowhere://bundle.gz", {"url": "nowhere://bundle.gz"}),
+        ("s3://", {"write": "s3://bucket/key"}),
+        ("s3:///key", {"write": "s3://bucket/key"}),
+        ("s3:/bucket/key", {"write": "s3://bucket/key"}),
+    ],
+)
+def test_a_url_that_cannot_be_read_is_named_or_the_one_to_write(url: str, facts: dict[str, str]) -> None:
     with pytest.raises(OpeningError) as caught:
         Bundle.open(url)
 
-    assert caught.value.facts == {"url": url}
+    assert caught.value.facts == facts
 
 
 def test_what_a_url_takes_and_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

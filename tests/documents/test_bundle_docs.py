@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from aggregator.bundles.filesystem import BundleFileSystem
 from aggregator.commands.main import app
 from aggregator.pipeline.core import FetchedObject, Packer
 from aggregator.pipeline.planning import Plan
+from aggregator.reader import Bundle
 from aggregator.schemas import ObjectRef
 from tests.support import ROOT
 from tests.support.world import World
@@ -35,6 +37,7 @@ EXAMPLES: list[tuple[str, str]] = re.findall(r"```sh\n(aggregator .*?)```\n\n```
 LOCAL = [example for example in EXAMPLES if "s3://" not in example[0]]
 REPACKING = LOCAL[0][0].splitlines()[0]
 (AGGREGATING,) = re.findall(r"```sh\n(mkdir .*?)```", TOOLS, flags=re.DOTALL)
+(NIGHTLY,) = re.findall(r"```sh\n(set -eu\n.*?)```", TOOLS, flags=re.DOTALL)
 (DAMAGING,) = re.findall(r"```sh\n(head .*?)```", TOOLS, flags=re.DOTALL)
 (MAKING,) = re.findall(r"```sh\n(aggregator .*?)```", READING, flags=re.DOTALL)
 
@@ -107,6 +110,29 @@ def test_the_deep_example_of_the_page_prints_what_stands_below_it(folder: Path, 
     assert printed.replace(world.distribution, "distribution") == example[1]
 
 
+@pytest.mark.integration
+@pytest.mark.once
+def test_the_nightly_script_of_the_page_makes_one_bundle_of_yesterday_and_never_another(
+    folder: Path, world: World
+) -> None:
+    yesterday = (datetime.now(UTC) - timedelta(days=1)).strftime("%Y/%m/%d")
+    daily = f"{world.distribution}-daily"
+    world.s3.create_bucket(Bucket=daily)
+    for path in (folder / "quiet-hour").rglob("*.gz"):
+        world.s3.put_object(Bucket=world.distribution, Key=f"{yesterday}/02/{path.name}", Body=path.read_bytes())
+    script = NIGHTLY.replace("s3://distribution/", f"s3://{world.distribution}/").replace(
+        "s3://daily/", f"s3://{daily}/"
+    )
+
+    first = _run_in_bash(script, folder)
+    again = _run_in_bash(f"set -- {yesterday}\n{script}", folder, fails=True)
+
+    with Bundle.open(f"s3://{daily}/{yesterday}.gz") as bundle:
+        assert sorted(member.key for member in bundle) == sorted([*ORDERS, "empty.txt", "größe + maße.txt"])
+    assert first.stdout == f"s3://{daily}/{yesterday}.gz\n"
+    assert (again.returncode, "the name is taken already" in again.stderr) == (2, True)
+
+
 def test_the_python_of_the_page_runs_on_what_its_commands_make(
     samples_bundle: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,10 +187,11 @@ def _run(command: str) -> str:
     return printed if printed.endswith("\n") else printed + "\n"
 
 
-def _run_in_bash(script: str, folder: Path) -> None:
+def _run_in_bash(script: str, folder: Path, *, fails: bool = False) -> subprocess.CompletedProcess[str]:
     aggregator = f'aggregator() {{ {shlex.quote(sys.executable)} -m aggregator "$@"; }}\n'
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    subprocess.run(["bash", "-euo", "pipefail", "-c", aggregator + script], cwd=folder, env=environment, check=True)
+    command = ["bash", "-euo", "pipefail", "-c", aggregator + script]
+    return subprocess.run(command, cwd=folder, env=environment, check=not fails, capture_output=True, text=True)
 
 
 def _bundle(key: str, names: Sequence[str], others: dict[str, str] | None = None) -> bytes:

@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import random
+import threading
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from pathlib import Path
@@ -12,12 +13,13 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from aggregator import aws
 from aggregator.bundles.destination import ExtractionError
 from aggregator.bundles.index import Member
 from aggregator.bundles.layout import BLOCK_SIZE
 from aggregator.exceptions import AggregatorError, BundleFormatError
 from aggregator.operations.repacking import RepackingError, plan_repack, store_repacked, write_repacked
-from aggregator.pipeline.core import FetchedObject, Packer, empty_bundle
+from aggregator.pipeline.core import FetchedObject, Packer, compressor, empty_bundle
 from aggregator.pipeline.planning import Plan
 from aggregator.reader import Bundle
 from aggregator.schemas import ObjectRef
@@ -73,6 +75,62 @@ def test_a_repacked_index_is_valid_under_the_published_contract(quiet: list[str]
 
 def test_whatever_the_order_equal_bundles_give_equal_bytes(quiet: list[str]) -> None:
     assert len({_repacked(order) for order in itertools.permutations(quiet)}) == 1
+
+
+def test_however_many_cores_equal_bundles_give_equal_bytes(quiet: list[str]) -> None:
+    made = []
+    for cores in (1, 2, 16):
+        spool = io.BytesIO()
+        write_repacked(plan_repack(quiet), spool, level=1, cores=cores)
+        made.append(spool.getvalue())
+
+    assert made[0] == made[1] == made[2]
+
+
+def test_bundles_are_read_at_the_same_time_and_no_more_of_them_than_there_are_readers(
+    tmp_path: Path, executor: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"2026/11/23/02/bundle-{number:02}-1.gz" for number in range(20)]
+    plan = plan_repack([_write(tmp_path, name, [(name, b"text", None)], executor) for name in names])
+    both, opened, most = threading.Barrier(2, timeout=30), set[int](), 0
+
+    def watched(target: str) -> Bundle:
+        nonlocal most
+        bundle = Bundle.open(target)
+        if target.endswith(("bundle-00-1.gz", "bundle-01-1.gz")):
+            both.wait()  # fails if the second is opened only after the first is read
+        opened.add(id(bundle))
+        most = max(most, len(opened))
+
+        def close() -> None:
+            opened.discard(id(bundle))
+            Bundle.close(bundle)
+
+        bundle.close = close  # type: ignore[method-assign]
+        return bundle
+
+    monkeypatch.setattr("aggregator.operations.indexes.bundle_at", watched)
+    write_repacked(plan, io.BytesIO(), level=1, cores=2)
+
+    assert not both.broken
+    assert most <= 8
+
+
+def test_a_large_member_does_not_wait_for_the_blocks_of_the_one_before(
+    tmp_path: Path, executor: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = random.Random(7).randbytes(BLOCK_SIZE * 3 // 2 - 1) + b"\n"
+    plan = plan_repack([_write(tmp_path, ONE, [(f"{number}", text, None) for number in range(4)], executor)])
+    all_blocks, deflate = threading.Barrier(6, timeout=30), compressor(1)
+
+    def compress(block: bytes) -> bytes:
+        all_blocks.wait()  # fails if one of them is to be written before the last is there
+        return deflate(block)
+
+    monkeypatch.setattr("aggregator.pipeline.core.compressor", lambda _: compress)
+    write_repacked(plan, io.BytesIO(), level=1, cores=6)
+
+    assert not all_blocks.broken
 
 
 def test_a_bundle_repacked_twice_still_leads_to_the_first_ones(quiet: list[str], tmp_path: Path) -> None:
@@ -213,6 +271,24 @@ def test_it_is_put_once_under_the_name_it_says(world: World, quiet: list[str]) -
     with Bundle.open(place) as bundle:
         proof = bundle.verify()
     assert (place, proof.sha256) == (f"s3://{world.source}/{packed.index.bundle}", packed.sha256.hex())
+
+
+@pytest.mark.integration
+def test_bundles_in_s3_are_read_by_one_client(world: World, quiet: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in quiet[:3]:
+        world.s3.put_object(Bucket=world.distribution, Key=Path(path).name, Body=Path(path).read_bytes())
+    plan = plan_repack([f"s3://{world.distribution}/{Path(path).name}" for path in quiet[:3]])
+    made, make = list[object](), aws.s3_client
+
+    def counted() -> object:
+        made.append(make())
+        return made[-1]
+
+    monkeypatch.setattr(aws, "s3_client", counted)
+    spool = io.BytesIO()
+    write_repacked(plan, spool, level=6)
+
+    assert (spool.getvalue(), len(made)) == (_repacked(quiet[:3]), 1)
 
 
 @pytest.mark.integration
