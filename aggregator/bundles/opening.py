@@ -84,9 +84,9 @@ def check_scheme(target: str) -> None:
         OpeningError: it does.
     """
     if found := _NEARLY_S3.fullmatch(target):
-        rest = found[1] or found[2] or ""
-        rest = f"bucket/{rest}" if target.startswith("s3:///") else rest
-        raise OpeningError("an address in S3 begins with s3://", write=without_secrets(f"s3://{rest or 'bucket/key'}"))
+        rest = found[1] or found[2] or "key"
+        rest = rest if "/" in rest else f"bucket/{rest}"
+        raise OpeningError("an address in S3 begins with s3://", write=without_secrets(f"s3://{rest}"))
 
 
 def open_url(url: str) -> Opened:
