@@ -101,7 +101,8 @@ class Packer:
         self._blocks: list[int] = []
         self._buffer = bytearray()
         self._text_size = self._crc = self._packed = 0
-        self._digest = hashlib.sha256()
+        self._digest = self._digest_at_mark = hashlib.sha256()
+        self._marked = 0
         self._write(HEADER)
 
     def add(self, source: FetchedObject, chunks: Iterable[Chunk]) -> None:
@@ -147,21 +148,31 @@ class Packer:
             raise BundleFullError("the bundle has no room left for this object", key=source.ref.key)
 
     def _append_or_cut_back(self, source: FetchedObject, chunks: Iterable[Chunk]) -> None:
-        self._drain(0)
-        at, blocks, buffer = self._spool.tell(), len(self._blocks), bytes(self._buffer)
-        text_size, crc, digest = self._text_size, self._crc, self._digest.copy()
+        before, buffer = len(self._blocks) + len(self._pending), bytes(self._buffer)
+        text_size, crc = self._text_size, self._crc
+        self._mark_end_of(before)
         try:
             self._append(source, self._within_limits(source, chunks))
         except BaseException:
-            for future in self._pending:
-                future.cancel()
-            self._pending.clear()
-            self._spool.seek(at)
-            self._spool.truncate()
-            del self._blocks[blocks:]
-            self._buffer = bytearray(buffer)
-            self._text_size, self._crc, self._digest = text_size, crc, digest
+            self._cut_back_to(before)
+            self._buffer, self._text_size, self._crc = bytearray(buffer), text_size, crc
             raise
+
+    def _mark_end_of(self, blocks: int) -> None:
+        """Keep the digest of so many blocks, which may not all be written yet."""
+        self._marked = blocks
+        if not self._pending:
+            self._digest_at_mark = self._digest.copy()
+
+    def _cut_back_to(self, blocks: int) -> None:
+        """Forget the blocks after the marked ones."""
+        while len(self._blocks) + len(self._pending) > blocks and self._pending:
+            self._pending.pop().cancel()
+        self._drain(0)
+        del self._blocks[blocks:]
+        self._spool.seek(len(HEADER) + sum(self._blocks))
+        self._spool.truncate()
+        self._digest = self._digest_at_mark
 
     def _within_limits(self, source: FetchedObject, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
         length = 0
@@ -202,6 +213,8 @@ class Packer:
             block = self._pending.popleft().result()
             self._blocks.append(len(block))
             self._write(block)
+            if len(self._blocks) == self._marked:
+                self._digest_at_mark = self._digest.copy()
 
     def _write(self, data: bytes) -> None:
         self._spool.write(data)

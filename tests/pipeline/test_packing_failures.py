@@ -1,12 +1,15 @@
 """Objects that fail half way leave nothing in the bundle; and the file, to the byte."""
 
+import functools
 import gzip
 import hashlib
 import io
 import random
 import struct
 import zlib
-from concurrent.futures import Executor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
+from typing import Any
 
 import pytest
 
@@ -96,6 +99,72 @@ def test_a_source_that_turns_out_damaged_leaves_no_byte(executor: Executor) -> N
     with pytest.raises(CorruptMemberError):
         packer.add(source(99, len(damaged)), decoded("gzip", SOURCE.ref, [damaged]))
     packer.add(source(1, 1), [b"b"])
+    packer.finish(PLAN)
+
+    assert spool.getvalue() == expected
+
+
+class Held(Executor):
+    """Compresses nothing until `release`, or until the result is asked for, if that is allowed."""
+
+    def __init__(self, *, patient: bool) -> None:
+        self.held: list[_Block] = []
+        self._patient = patient
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> "Future[Any]":
+        future = _Block(functools.partial(fn, *args, **kwargs), patient=self._patient)
+        self.held.append(future)
+        return future
+
+    def release(self) -> None:
+        for future in self.held:
+            if not future.done():
+                future.set_result(future.work())
+
+
+class _Block(Future[bytes]):
+    def __init__(self, work: Callable[[], bytes], *, patient: bool) -> None:
+        super().__init__()
+        self.work, self._patient = work, patient
+
+    def result(self, timeout: float | None = None) -> bytes:
+        if not self.done():
+            assert self._patient, "this block is waited for too early"
+            self.set_result(self.work())
+        return super().result(timeout)
+
+
+@pytest.mark.parametrize("count", range(1, 13))
+def test_blocks_that_are_still_compressed_when_a_member_fails_are_kept(count: int, executor: Executor) -> None:
+    members = [TEXT[:100_003], TEXT * 2, b"c"]
+    _, expected = pack(members, executor)
+    spool = io.BytesIO()
+    packer = new_packer(spool, Held(patient=True))
+
+    for n, member in enumerate(members[:2]):
+        packer.add(source(n, len(member)), [member])
+    with pytest.raises(StoreUnavailableError):
+        packer.add(source(99, 1), failing([TEXT[:BLOCK_SIZE]] * count, StoreUnavailableError("slow down")))
+    packer.add(source(2, 1), [members[2]])
+    packer.finish(PLAN)
+
+    assert spool.getvalue() == expected
+
+
+def test_a_member_does_not_wait_for_the_blocks_of_the_one_before_it(executor: Executor) -> None:
+    members = [(TEXT * 4)[: blocks * BLOCK_SIZE - 1] + b"\n" for blocks in (2, 4)]
+    _, expected = pack(members, executor)
+    held, spool = Held(patient=False), io.BytesIO()
+    packer = new_packer(spool, held)
+
+    def chunks() -> Iterator[bytes]:
+        yield members[1][: BLOCK_SIZE * 2]
+        held.release()
+        yield members[1][BLOCK_SIZE * 2 :]
+
+    packer.add(source(0, len(members[0])), [members[0]])
+    packer.add(source(1, len(members[1])), chunks())
+    held.release()
     packer.finish(PLAN)
 
     assert spool.getvalue() == expected
