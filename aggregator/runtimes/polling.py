@@ -145,6 +145,7 @@ class EventSourceMapping:
             MaxNumberOfMessages=min(_MOST_IN_A_CALL, most),
             WaitTimeSeconds=wait,
             MessageSystemAttributeNames=["All"],
+            MessageAttributeNames=["traceparent", "tracestate"],
             **visibility,
         )
         return [_record(message, self._queue_arn) for message in answer.get("Messages", [])]
@@ -234,7 +235,10 @@ def _record(message: "MessageTypeDef", queue_arn: str) -> Record:
         "receiptHandle": message["ReceiptHandle"],
         "body": message["Body"],
         "attributes": message.get("Attributes", {}),
-        "messageAttributes": {},
+        "messageAttributes": {
+            name: {"stringValue": one.get("StringValue", ""), "dataType": one["DataType"]}
+            for name, one in message.get("MessageAttributes", {}).items()
+        },
         "md5OfBody": message.get("MD5OfBody", ""),
         "eventSource": "aws:sqs",
         "eventSourceARN": queue_arn,
