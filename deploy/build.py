@@ -29,7 +29,8 @@ from deploy import sbom
 from deploy.sbom import Package, Wheel
 
 ROOT = Path(__file__).parent.parent
-LOCK = ROOT / "deploy" / "requirements.lock"
+LOCKS = {"": ROOT / "deploy" / "requirements.lock", "otel": ROOT / "deploy" / "otel.lock"}
+"""What a package is made of, by the extra that it is built with."""
 
 HANDLER = "aggregator.app"
 """The module that Lambda imports; what it imports of ours is packed, and no more."""
@@ -73,11 +74,13 @@ class BuildError(AggregatorError):
     reason = "build"
 
 
-def build(out: Path, architectures: Sequence[str], *, python: str = PYTHON, interpreter: str = "") -> list[Package]:
+def build(
+    out: Path, architectures: Sequence[str], *, python: str = PYTHON, interpreter: str = "", extra: str = ""
+) -> list[Package]:
     """
     Write the package of each architecture for Lambda's runtime `python`, and the SBOM, into the folder `out`.
 
-    `interpreter` is a Python of that version, which compiles; by default one is looked for.
+    `interpreter` is a Python of that version, which compiles; by default one is looked for. `extra` is one of `LOCKS`.
 
     Raises:
         BuildError: a wheel or the interpreter is missing, or a package is larger than `MOST_BYTES`.
@@ -88,7 +91,7 @@ def build(out: Path, architectures: Sequence[str], *, python: str = PYTHON, inte
     for architecture in architectures:
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder, "root")
-            wheels = _installed(root, python, MACHINES[architecture])
+            wheels = _installed(root, python, MACHINES[architecture], LOCKS[extra])
             _trimmed(root)
             _add_ours(root)
             _compiled(root, compiler)
@@ -136,7 +139,7 @@ def _says(interpreter: str) -> str:
     return done.stdout.strip()
 
 
-def _installed(root: Path, python: str, machine: str) -> list[Wheel]:
+def _installed(root: Path, python: str, machine: str, lock: Path) -> list[Wheel]:
     """What the lock names, for another machine than this one maybe, unpacked below `root` by pip."""
     report = root.with_suffix(".json")
     command = [sys.executable, "-P", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
@@ -144,7 +147,7 @@ def _installed(root: Path, python: str, machine: str) -> list[Wheel]:
     command += ["--implementation", "cp", "--python-version", python, "--platform", f"manylinux2014_{machine}"]
     for minor in range(17, _GLIBC + 1):
         command += ["--platform", f"manylinux_2_{minor}_{machine}"]
-    command += ["--target", str(root), "--report", str(report), "--requirement", str(LOCK)]
+    command += ["--target", str(root), "--report", str(report), "--requirement", str(lock)]
     _run(command, "the lock cannot be installed")
     return sorted(map(_wheel, json.loads(report.read_text(encoding="utf-8"))["install"]))
 
@@ -249,6 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--architecture", choices=MACHINES, action="append", help="one of them; both, if not given")
     parser.add_argument("--python", default=PYTHON, help="Lambda's runtime, such as 3.13")
     parser.add_argument("--interpreter", default="", help="a Python of that version, which compiles")
+    parser.add_argument("--extra", choices=[extra for extra in LOCKS if extra], default="", help="an extra to add")
     parser.add_argument("--out", type=Path, default=ROOT / "build", help="folder to write to")
     options = parser.parse_args(arguments)
     try:
@@ -257,6 +261,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.architecture or list(MACHINES),
             python=options.python,
             interpreter=options.interpreter,
+            extra=options.extra,
         )
     except BuildError as error:
         print(f"build: {error}", file=sys.stderr)
