@@ -85,7 +85,7 @@ def twin(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def telemetry() -> dict[str, Any]:
-    """Names that alarms and dashboards may build on, of log events, metrics, spans and attributes, and what they mean."""
+    """Names that alarms and dashboards build on, of log events, metrics, spans and attributes, and what they mean."""
     return {
         "namespace": NAMESPACE,
         "log_events": {name: meaning for events in log_events().values() for name, meaning in events.items()},
