@@ -134,6 +134,7 @@ lock:
     uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" --constraint requirements.lock pyproject.toml --output-file deploy/requirements.lock
     uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" --constraint requirements.lock --extra worker pyproject.toml --output-file deploy/worker.lock
     uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" --constraint requirements.lock --extra cli pyproject.toml --output-file deploy/cli.lock
+    uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" --constraint requirements.lock --extra otel pyproject.toml --output-file deploy/otel.lock
     grep '^awslambdaric==' tests/support/awslambdaric.txt | cut -d' ' -f1 | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" - --output-file tests/support/awslambdaric.txt
     printf 'atheris<3.1\n' | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" - --output-file tests/support/atheris.txt
     grep '^ministack==' aggregator/runtimes/local/embedded.txt | cut -d' ' -f1 | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "just lock" - --output-file aggregator/runtimes/local/embedded.txt

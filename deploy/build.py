@@ -31,7 +31,8 @@ from deploy import sbom
 from deploy.sbom import Package, Wheel
 
 ROOT = Path(__file__).parent.parent
-LOCK = ROOT / "deploy" / "requirements.lock"
+LOCKS = {"": ROOT / "deploy" / "requirements.lock", "otel": ROOT / "deploy" / "otel.lock"}
+"""What a package is made of, by the extra that it is built with."""
 
 DOORS = ("aggregator.app", "aggregator.reader")
 """The module that Lambda imports, and the one for a function that reads bundles; what they import of ours is packed."""
@@ -76,12 +77,19 @@ class BuildError(AggregatorError):
 
 
 def build(
-    out: Path, architectures: Sequence[str], *, python: str = PYTHON, interpreter: str = "", layer: bool = False
+    out: Path,
+    architectures: Sequence[str],
+    *,
+    python: str = PYTHON,
+    interpreter: str = "",
+    extra: str = "",
+    layer: bool = False,
 ) -> list[Package]:
     """
     Write the package of each architecture for Lambda's runtime `python`, and the SBOM, into the folder `out`.
 
-    `interpreter` is a Python of that version, which compiles; by default one is looked for. `layer` adds the layers.
+    `interpreter` is a Python of that version, which compiles; by default one is looked for. `extra` is one of `LOCKS`.
+    `layer` adds the layers.
 
     Raises:
         BuildError: a wheel or the interpreter is missing, or a package is larger than `MOST_BYTES`.
@@ -92,7 +100,7 @@ def build(
     for architecture in architectures:
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder, "root")
-            wheels = _installed(root, python, MACHINES[architecture])
+            wheels = _installed(root, python, MACHINES[architecture], LOCKS[extra])
             _trimmed(root)
             _add_ours(root)
             _compiled(root, compiler)
@@ -141,7 +149,7 @@ def _says(interpreter: str) -> str:
     return done.stdout.strip()
 
 
-def _installed(root: Path, python: str, machine: str) -> list[Wheel]:
+def _installed(root: Path, python: str, machine: str, lock: Path) -> list[Wheel]:
     """What the lock names, for another machine than this one maybe, unpacked below `root` by pip."""
     report = root.with_suffix(".json")
     command = [sys.executable, "-P", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
@@ -149,7 +157,7 @@ def _installed(root: Path, python: str, machine: str) -> list[Wheel]:
     command += ["--implementation", "cp", "--python-version", python, "--platform", f"manylinux2014_{machine}"]
     for minor in range(17, _GLIBC + 1):
         command += ["--platform", f"manylinux_2_{minor}_{machine}"]
-    command += ["--target", str(root), "--report", str(report), "--requirement", str(LOCK)]
+    command += ["--target", str(root), "--report", str(report), "--requirement", str(lock)]
     _run(command, "the lock cannot be installed")
     return sorted(map(_wheel, json.loads(report.read_text(encoding="utf-8"))["install"]))
 
@@ -255,6 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--python", default=PYTHON, help="Lambda's runtime, such as 3.13")
     parser.add_argument("--interpreter", default="", help="a Python of that version, which compiles")
     parser.add_argument("--layer", action="store_true", help="write layers as well")
+    parser.add_argument("--extra", choices=[extra for extra in LOCKS if extra], default="", help="an extra to add")
     parser.add_argument("--out", type=Path, default=ROOT / "build", help="folder to write to")
     options = parser.parse_args(arguments)
     try:
@@ -264,6 +273,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             python=options.python,
             interpreter=options.interpreter,
             layer=options.layer,
+            extra=options.extra,
         )
     except BuildError as error:
         print(f"build: {error}", file=sys.stderr)

@@ -68,6 +68,7 @@ ONLY_IN = {
     "polyfactory": {"contracts"},
     "pydantic": {"bundles", "contracts", "operations.replay.inventories", "schemas", "pipeline.settings"},
     "pydantic_core": {"contracts", "schemas"},
+    "opentelemetry": {"pipeline.tracing"},
     "structlog": {"app", "pipeline", "runtimes"},
     "typer": {"commands"},
     "rich": {"commands"},

@@ -12,9 +12,9 @@ While one bundle is put and settled, the next is gathered; there are never more 
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from itertools import chain
 from secrets import token_hex
 from tempfile import SpooledTemporaryFile
@@ -37,11 +37,12 @@ from aggregator.pipeline.core import Packed, Packer, Reading
 from aggregator.pipeline.deadlines import Deadlines
 from aggregator.pipeline.distribution import DistributionBucket
 from aggregator.pipeline.ledger import Claim, Claims, Ledger
-from aggregator.pipeline.outcomes import PHASES, Outcome, Outcomes, Published, Result
+from aggregator.pipeline.outcomes import Outcome, Outcomes, Published, Result
 from aggregator.pipeline.planning import Plan, Wanted, planned, split
 from aggregator.pipeline.readahead import Arrival, NotStarted
 from aggregator.pipeline.settings import Settings
 from aggregator.pipeline.sources import Sources
+from aggregator.pipeline.timings import Timings
 
 SPOOL_SIZE = 16 * 1024 * 1024
 """Bytes of a bundle kept in memory; what is more goes to the function's ephemeral storage."""
@@ -102,7 +103,7 @@ class Attempt:
         self.outcomes: Outcomes = {}
         self.identified: dict[str, Wanted] = {}
         self.published: Published | None = None
-        self.seconds: dict[str, float] = {}
+        self.timings = Timings(plan.bundle)
         self.spool = SpooledTemporaryFile[bytes](SPOOL_SIZE)
         self._packer: Packer
         self._packed: dict[str, Wanted] = {}
@@ -116,7 +117,7 @@ class Attempt:
         """Claim, read and pack, then give back what did not get in; whether there is a bundle to publish."""
         ready = False
         try:
-            with self._timed("gather"):
+            with self.timings.phase("gather"):
                 self._pack_all()
                 self._ledger.release(self._claimed(packed=False), self._claims.in_doubt)
             ready = bool(self._packed)
@@ -137,17 +138,17 @@ class Attempt:
     def publish(self) -> None:
         """Close the bundle, put it, and record that it is published."""
         try:
-            with self._timed("close"):
+            with self.timings.phase("close"):
                 packed = self._packer.finish(self.plan)
             if self._ledger.lapsed or not self._deadlines.allows_put(time.monotonic()):
                 raise OutOfTimeError("invocation ends before the bundle can be put", bundle=self.plan.bundle)
         except Exception as error:
             self._give_back(error)
         else:
-            with self._timed("put"):
+            with self.timings.phase("put"):
                 published = self._put(packed)
             if published:
-                with self._timed("settle"):
+                with self.timings.phase("settle"):
                     self._settle(packed)
         finally:
             self._close()
@@ -169,7 +170,9 @@ class Attempt:
                 closing(self._sources.read_ahead(owned, self._is_full)) as arrivals,
             ):
                 for arrival in arrivals:
+                    taken = time.monotonic()
                     self._take_in(arrival)
+                    self.timings.packed(arrival.wanted.ref, began=arrival.began, read=arrival.ended, taken=taken)
         finally:
             self._claims = claiming.claims()
             self.outcomes.update(self._claims.outcomes)
@@ -258,6 +261,7 @@ class Attempt:
         if found is None:
             log.warning("bundle.in_doubt", bundle=bundle, fault=str(error))
             self.outcomes.update(dict.fromkeys(self._packed, error))
+            self.timings.fail(error)
         else:
             self._give_back(UnpublishedError("the bundle's name was fenced", bundle=bundle, fault=str(error)))
         return False
@@ -283,6 +287,7 @@ class Attempt:
             self._ledger.settle(bundle, {**facts, "created": self.plan.created, "request_id": self.plan.request_id})
         except LedgerUnavailableError as error:
             log.warning("settle.failed", **error.facts)
+            self.timings.fail(error)
 
     def _give_back(self, error: Exception) -> None:
         """The gathered bundle is surely not published: its members fail for `error`."""
@@ -293,19 +298,12 @@ class Attempt:
     ) -> None:
         """The bundle is surely not published: objects fail for `error`, and claims are released if possible."""
         self.outcomes.update((one.id, error) for one in failing)
+        self.timings.fail(error)
         log.warning("bundle.unpublished", bundle=self.plan.bundle, fault=str(error))
         try:
             self._ledger.release(owned, in_doubt)
         except LedgerUnavailableError as unsure:
             log.warning("ledger.in_doubt", **unsure.facts)
-
-    @contextmanager
-    def _timed(self, phase: str) -> Iterator[None]:
-        began = time.monotonic()
-        try:
-            yield
-        finally:
-            self.seconds[phase] = time.monotonic() - began
 
     def _close(self) -> None:
         with suppress(OSError):  # a full disk fails once more when the rest is flushed
@@ -327,5 +325,4 @@ def _result(attempts: Sequence[Attempt]) -> Result:
         identified |= twice
     outcomes |= {id_: outcomes[version] for id_, version in identified.items()}
     published = [attempt.published for attempt in attempts if attempt.published]
-    seconds = {phase: sum(attempt.seconds.get(phase, 0.0) for attempt in attempts) for phase in PHASES}
-    return Result(outcomes, identified, published, seconds)
+    return Result(outcomes, identified, published, [attempt.timings for attempt in attempts])

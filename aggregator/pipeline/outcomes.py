@@ -3,6 +3,7 @@
 from enum import Enum
 from typing import NamedTuple
 
+from aggregator.pipeline.timings import Timings
 from aggregator.schemas import ObjectRef
 
 
@@ -39,7 +40,7 @@ class Published(NamedTuple):
 
 class Result(NamedTuple):
     """
-    What an invocation did: the outcome of each object, the bundles published, and seconds spent in each phase.
+    What an invocation did: the outcome of each object, the bundles published, and the timings of each bundle.
 
     `identified` has the id of the version that S3 answered with, for each object whose notification did not say which.
     """
@@ -47,4 +48,10 @@ class Result(NamedTuple):
     outcomes: Outcomes
     identified: dict[str, str]
     published: list[Published]
-    seconds: dict[str, float]
+    timings: list[Timings]
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds spent in each phase, over all bundles."""
+        phases = [phase for bundle in self.timings for phase in bundle.phases]
+        return {name: sum(one.ended - one.began for one in phases if one.name == name) for name in PHASES}

@@ -39,11 +39,13 @@ class NotStarted:
 
 
 class Arrival(NamedTuple):
-    """What became of reading an object."""
+    """What became of reading an object, and from when until when (monotonic) it was read."""
 
     wanted: Wanted
     reading: Reading | NotStarted | Exception
     held: int = 0
+    began: float = 0.0
+    ended: float = 0.0
 
 
 class ReadAhead:
@@ -137,14 +139,16 @@ class ReadAhead:
     def _arrival(self, wanted: Wanted) -> Arrival:
         ref = wanted.ref
         held = self._window.take(min(_UNDECLARED if ref.size is None else ref.size, self._most))
+        began = monotonic()
         try:
             if self._ended or self._enough():
                 return Arrival(wanted, NotStarted(), held)
-            if monotonic() > self._until:
+            if began > self._until:
                 raise OutOfTimeError("invocation ends before the object can be read", key=ref.key)
-            return Arrival(wanted, self._read(ref, held), held)
+            reading = self._read(ref, held)
         except Exception as error:
-            return Arrival(wanted, error, held)
+            return Arrival(wanted, error, held, began, monotonic())
+        return Arrival(wanted, reading, held, began, monotonic())
 
 
 class Crew:

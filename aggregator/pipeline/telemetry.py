@@ -25,6 +25,7 @@ from aws_lambda_powertools.metrics import MetricUnit, single_metric
 
 from aggregator.pipeline.settings import Settings, switched_off
 from aggregator.pipeline.terminal import is_for_people, renderers
+from aggregator.pipeline.tracing import trace, tracing_wanted
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -41,6 +42,8 @@ LOG_EVENTS = {
     "settle.failed": "a published bundle could not be settled; the next claim of a member heals it",
     "ledger.in_doubt": "the answer to some writes was lost; what they did is found out or undone",
     "rejections.unrecorded": "why envelopes were rejected could not be kept in the ledger; this log has it",
+    "traces.unsent": "the spans of an invocation were not sent: the collector did not take them within two seconds",
+    "traces.failed": "OpenTelemetry raised an error; the invocation goes on without its spans",
     "invocation.failed": "an unexpected error, with its traceback; the envelopes are tried again",
     "invocation.finished": "the one line with every figure of the invocation",
 }
@@ -69,6 +72,9 @@ METRICS = {
     "Skips": (MetricUnit.Count, "events and folder markers that bundle nothing, by the dimension `kind`"),
     "BinaryMembers": (MetricUnit.Count, "members of published bundles that are not text, by `kind`"),
 }
+
+DIMENSIONS = {"Failures": "reason", "Skips": "kind", "BinaryMembers": "kind"}
+"""What a metric is counted by, beside `service`."""
 
 NAMESPACE = "DataAggregator"
 
@@ -117,6 +123,8 @@ def instrument(handler: Observed[Answer_co]) -> Callable[[dict[str, Any], "Lambd
         inner: Any = _counted(handler, settings, metrics)
         if tracing_enabled(os.environ):
             inner = _tracer(settings).capture_lambda_handler(inner, capture_response=False)
+        if tracing_wanted(os.environ):
+            inner = _traced(inner, settings)
         inner = metrics.log_metrics(inner, raise_on_empty_metrics=False)
         answer: Answer_co = logger.inject_lambda_context(inner, clear_state=True)(event, context)
         return answer
@@ -220,6 +228,21 @@ def _show(figure: Figure) -> None:
     if watcher := _WATCHER.get():
         with suppress(Exception):
             watcher(figure)
+
+
+def _traced(handler: Callable[[Any, Any], Any], settings: Settings) -> Callable[[Any, Any], Any]:
+    @functools.wraps(handler)
+    def invoke(event: Any, context: Any) -> Any:
+        return trace(
+            lambda: handler(event, context),
+            event,
+            context,
+            service=settings.service_name,
+            distribution=settings.distribution_bucket_name,
+            done=lambda answer: (answer.report.result, len(answer.report.failed)),
+        )
+
+    return invoke
 
 
 def _tracer(settings: Settings) -> Any:

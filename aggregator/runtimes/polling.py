@@ -123,6 +123,7 @@ class EventSourceMapping:
             MaxNumberOfMessages=most,
             WaitTimeSeconds=wait,
             MessageSystemAttributeNames=["ApproximateReceiveCount", "AWSTraceHeader"],
+            MessageAttributeNames=["traceparent", "tracestate"],
             **visibility,
         )
         self.answered = time.monotonic()
@@ -177,7 +178,10 @@ def _record(message: "MessageTypeDef", queue_arn: str) -> Record:
         "receiptHandle": message["ReceiptHandle"],
         "body": message["Body"],
         "attributes": message.get("Attributes", {}),
-        "messageAttributes": {},
+        "messageAttributes": {
+            name: {"stringValue": one.get("StringValue", ""), "dataType": one["DataType"]}
+            for name, one in message.get("MessageAttributes", {}).items()
+        },
         "md5OfBody": message.get("MD5OfBody", ""),
         "eventSource": "aws:sqs",
         "eventSourceARN": queue_arn,

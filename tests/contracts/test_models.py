@@ -21,7 +21,10 @@ from aggregator.contracts.gate.publishing import catalog, generate, text, write
 from aggregator.contracts.mutations import mutants
 from aggregator.contracts.validation import Judge, faults_of
 from aggregator.pipeline.telemetry import LOG_EVENTS, METRICS
+from aggregator.pipeline.tracing import ATTRIBUTES, SPANS
 from aggregator.reader import Bundle
+from aggregator.runtimes import polling
+from aggregator.runtimes.worker import process, supervisor
 from aggregator.schemas import BODY
 from fixtures import generate as fixtures
 from tests.support import ROOT
@@ -192,8 +195,15 @@ def test_the_asyncapi_document_leads_to_schemas_that_are_there() -> None:
 def test_what_alarms_build_on_is_published() -> None:
     telemetry = published("telemetry.json")
 
-    assert telemetry["log_events"] == LOG_EVENTS
+    assert telemetry["log_events"] == {
+        **polling.LOG_EVENTS,
+        **process.LOG_EVENTS,
+        **supervisor.LOG_EVENTS,
+        **LOG_EVENTS,
+    }
     assert telemetry["metrics"].keys() == METRICS.keys()
+    assert telemetry["spans"] == SPANS
+    assert telemetry["span_attributes"].keys() == ATTRIBUTES.keys()
 
 
 def test_the_shortest_message_that_the_readme_shows_is_valid() -> None:

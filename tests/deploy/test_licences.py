@@ -13,13 +13,18 @@ from tests.support import ROOT
 
 pytestmark = pytest.mark.once
 
-LOCKS = ["cli.lock", "requirements.lock", "worker.lock"]
+LOCKS = ["cli.lock", "otel.lock", "requirements.lock", "worker.lock"]
 
 PERMISSIVE = {
-    "0BSD", "Apache", "Apache License 2.0", "Apache Software License", "Apache-2.0", "BSD License", "BSD-2-Clause",
-    "BSD-3-Clause", "ISC License (ISCL)", "MIT", "MIT License", "MIT No Attribution License (MIT-0)", "PSF-2.0",
+    "0BSD", "3-Clause BSD License", "Apache", "Apache License 2.0", "Apache Software License", "Apache-2.0", "BSD License",
+    "BSD-2-Clause", "BSD-3-Clause", "ISC License (ISCL)", "MIT", "MIT License", "MIT No Attribution License (MIT-0)",
+    "Mozilla Public License 2.0 (MPL 2.0)", "PSF-2.0",
 }  # fmt: skip
-"""Licences without conditions on the code that uses what they are for, as SPDX or a classifier of PyPI names them."""
+"""
+Licences without conditions on the code that uses what they are for, as SPDX or a classifier of PyPI names them.
+
+MPL has some on its own files.
+"""
 
 
 def _requirements(lock: str) -> list[Requirement]:
@@ -49,7 +54,13 @@ def test_what_is_locked_may_be_passed_on(lock: str) -> None:
 
 @pytest.mark.parametrize(
     ("lock", "extra"),
-    [("cli.lock", "cli"), ("requirements.lock", None), ("worker.lock", "worker"), ("../requirements.lock", "dev")],
+    [
+        ("cli.lock", "cli"),
+        ("requirements.lock", None),
+        ("worker.lock", "worker"),
+        ("otel.lock", "otel"),
+        ("../requirements.lock", "dev"),
+    ],
 )
 def test_a_lock_has_all_that_is_needed(lock: str, extra: str | None) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

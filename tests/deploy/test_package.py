@@ -335,7 +335,7 @@ def _architecture() -> str:
 
 def _locked() -> Iterator[tuple[str, str, set[str]]]:
     """The names, versions and hashes of the lock."""
-    for entry in building.LOCK.read_text().replace("\\\n", " ").splitlines():
+    for entry in building.LOCKS[""].read_text().replace("\\\n", " ").splitlines():
         if "==" in entry and not entry.startswith((" ", "#")):
             name, _, rest = entry.partition("==")
             yield name, rest.split()[0], {word.removeprefix("--hash=sha256:") for word in rest.split()[1:]}

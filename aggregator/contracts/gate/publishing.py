@@ -7,6 +7,7 @@ twin says the same (docs/decisions/0009). Examples, README and CHANGELOG are wri
 """
 
 import argparse
+import ast
 import hashlib
 import json
 import re
@@ -21,7 +22,8 @@ from aggregator.bundles.index import BundleIndex
 from aggregator.contracts import producers
 from aggregator.contracts.catalog import CONTRACTS, DRAFT_07, DRAFT_2020, Contract, ContractError, Profile, contract
 from aggregator.contracts.gate.compatibility import closed
-from aggregator.pipeline.telemetry import LOG_EVENTS, METRICS, NAMESPACE
+from aggregator.pipeline.telemetry import DIMENSIONS, METRICS, NAMESPACE
+from aggregator.pipeline.tracing import ATTRIBUTES, SPANS
 
 
 class Source(NamedTuple):
@@ -43,6 +45,9 @@ SOURCES: dict[tuple[str, Profile], Source] = {
 
 ON_THE_QUEUE = ("s3-notification", "eventbridge-notification")
 """The contracts of what lies on the source queue."""
+
+
+_PACKAGE = Path(schemas.__file__).parent
 
 
 def generate() -> dict[str, str]:
@@ -80,12 +85,35 @@ def twin(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def telemetry() -> dict[str, Any]:
-    """What alarms and dashboards may build on: the names of log events and metrics, and what they mean."""
+    """Names that alarms and dashboards build on, of log events, metrics, spans and attributes, and what they mean."""
     return {
         "namespace": NAMESPACE,
-        "log_events": dict(LOG_EVENTS),
-        "metrics": {name: {"unit": unit.value, "description": meaning} for name, (unit, meaning) in METRICS.items()},
+        "log_events": {name: meaning for events in log_events().values() for name, meaning in events.items()},
+        "metrics": {
+            name: {
+                "unit": unit.value,
+                "dimensions": ["service", *([DIMENSIONS[name]] if name in DIMENSIONS else [])],
+                "description": meaning,
+            }
+            for name, (unit, meaning) in METRICS.items()
+        },
+        "spans": dict(SPANS),
+        "span_attributes": {
+            name: {"spans": spans.split(", "), "description": meaning} for name, (spans, meaning) in ATTRIBUTES.items()
+        },
     }
+
+
+def log_events() -> dict[str, dict[str, str]]:
+    """The `LOG_EVENTS` of each module that has some, by its path; read from the source, so that none is forgotten."""
+    found: dict[str, dict[str, str]] = {}
+    for path in sorted(_PACKAGE.rglob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Assign) and any(
+                isinstance(to, ast.Name) and to.id == "LOG_EVENTS" for to in node.targets
+            ):
+                found[path.relative_to(_PACKAGE).as_posix()] = ast.literal_eval(node.value)
+    return found
 
 
 def asyncapi() -> dict[str, Any]:
