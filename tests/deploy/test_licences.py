@@ -19,6 +19,7 @@ PERMISSIVE = {
     "0BSD", "3-Clause BSD License", "Apache", "Apache License 2.0", "Apache Software License", "Apache-2.0",
     "BSD License", "BSD-2-Clause", "BSD-3-Clause", "ISC License (ISCL)", "MIT", "MIT License",
     "MIT No Attribution License (MIT-0)", "Mozilla Public License 2.0 (MPL 2.0)", "PSF-2.0",
+}  # fmt: skip
 """
 Licences without conditions on the code that uses what they are for, as SPDX or a classifier of PyPI names them.
 

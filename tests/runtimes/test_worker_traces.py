@@ -1,5 +1,7 @@
 """Each process of a worker sends its own traces, with links to those of the producers."""
 
+from typing import Any
+
 import pytest
 
 from tests.support.collector import Collector
@@ -18,7 +20,7 @@ def test_a_process_of_a_worker_sends_a_trace_with_a_link_to_the_producer(
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
     queue = Queue(world)
     world.put("a", b"1")
-    traceparent = {"DataType": "String", "StringValue": f"00-{TRACE}-{SPAN}-01"}
+    traceparent: Any = {"DataType": "String", "StringValue": f"00-{TRACE}-{SPAN}-01"}
     queue.sqs.send_message(
         QueueUrl=queue.url, MessageBody=world.body("a"), MessageAttributes={"traceparent": traceparent}
     )
