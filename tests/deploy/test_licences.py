@@ -23,7 +23,7 @@ PERMISSIVE = {
 """
 Licences without conditions on the code that uses what they are for, as SPDX or a classifier of PyPI names them.
 
-MPL has some on its own files.
+MPL 2.0 has conditions on its own files; certifi is the package that has it.
 """
 
 
