@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from aggregator.contracts.gate.publishing import log_events, telemetry
-from aggregator.pipeline.telemetry import DIMENSIONS
+from aggregator.pipeline.telemetry import DIMENSIONS, prometheus_name
 from tests.support import ROOT
 
 pytestmark = pytest.mark.once
@@ -51,10 +51,11 @@ def _tables() -> Iterator[str]:
         link = f"[{module.rpartition('/')[2]}](../aggregator/{module})"
         yield from (f"| `{name}` | {link} | {meaning} |" for name, meaning in events.items())
     yield f"\n## Metrics\n\nThe namespace is `{document['namespace']}`.\n"
-    yield "| metric | unit | dimensions | meaning |\n|---|---|---|---|"
+    yield "The worker serves them to [Prometheus](worker.md#metrics-and-logs) by the names in the last column.\n"
+    yield "| metric | unit | dimensions | meaning | in Prometheus |\n|---|---|---|---|---|"
     for name, metric in document["metrics"].items():
         dimensions = ", ".join(f"`{one}`" for one in metric["dimensions"])
-        yield f"| `{name}` | {metric['unit']} | {dimensions} | {metric['description']} |"
+        yield f"| `{name}` | {metric['unit']} | {dimensions} | {metric['description']} | `{prometheus_name(name)}` |"
     yield "\n## Spans\n\n| span | meaning |\n|---|---|"
     yield from (f"| `{name}` | {meaning} |" for name, meaning in document["spans"].items())
     yield "\n## Attributes of spans\n\n| attribute | spans | meaning |\n|---|---|---|"
