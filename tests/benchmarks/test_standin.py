@@ -21,6 +21,8 @@ from benchmarks.standin import Standin
 from benchmarks.tables import Tables
 from tests.support.world import CREDENTIALS
 
+pytestmark = pytest.mark.once
+
 OBJECT = Object(7, 5 * LINE_SIZE)
 FREE = "attribute_not_exists(#id) OR #expiration < :now"
 POWERTOOLS = (

@@ -14,6 +14,8 @@ from typer.testing import CliRunner
 
 from aggregator.commands.main import app
 
+pytestmark = pytest.mark.once
+
 
 def _commands(group: Any, path: str) -> Iterator[tuple[str, Any]]:
     for name, command in group.commands.items():

@@ -17,6 +17,8 @@ from deploy import stack
 from deploy.stack import Fate, StackError, deploy, fates, main, written
 from tests.support.world import CREDENTIALS
 
+pytestmark = pytest.mark.once
+
 TEMPLATE = {
     "Resources": {
         "Bundles": {"Type": "AWS::S3::Bucket", "DeletionPolicy": "Retain", "Properties": {"BucketName": "bundles"}},

@@ -20,6 +20,8 @@ from tests.support.stack import resources, statements
 from tests.support.trial import invoke
 from tests.support.world import World, sqs_record
 
+pytestmark = pytest.mark.once
+
 LEDGER = {"PutItem", "BatchGetItem", "BatchWriteItem"}
 """Calls to the table that need the permission of their own name."""
 

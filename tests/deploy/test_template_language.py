@@ -7,6 +7,8 @@ import pytest
 
 from aggregator.operations.doctor.template import Resource, Template, TemplateError, read
 
+pytestmark = pytest.mark.once
+
 TEXT = """
 Parameters:
   Name: {Type: String, Default: ""}

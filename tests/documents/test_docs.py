@@ -14,6 +14,8 @@ from aggregator.reader import Bundle
 from fixtures import generate
 from tests.support import ROOT
 
+pytestmark = pytest.mark.once
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = sorted(
     path

@@ -8,6 +8,8 @@ from aggregator.pipeline.telemetry import LOG_EVENTS
 from tests.support import ROOT
 from tests.support.world import World, log_lines
 
+pytestmark = pytest.mark.once
+
 PAGE = (ROOT / "docs" / "log-queries.md").read_text(encoding="utf-8")
 QUERIES = re.findall(r"```text\n(.*?)```", PAGE, flags=re.DOTALL)
 

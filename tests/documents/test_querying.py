@@ -23,6 +23,8 @@ from fixtures import generate
 from tests.support import ROOT
 from tests.support.stack import resources
 
+pytestmark = pytest.mark.once
+
 PAGE = (ROOT / "docs" / "querying.md").read_text(encoding="utf-8")
 
 HOURS = {"08": 3, "09": 30_000}

@@ -3,7 +3,11 @@
 import ast
 import re
 
+import pytest
+
 from tests.support import ROOT
+
+pytestmark = pytest.mark.once
 
 PAGE = ROOT / "docs" / "threat-model.md"
 

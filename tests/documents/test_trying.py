@@ -19,6 +19,8 @@ from aggregator.commands.main import app
 from tests.support import ROOT
 from tests.support.workers import until
 
+pytestmark = pytest.mark.once
+
 PAGE = (ROOT / "docs" / "trying.md").read_text(encoding="utf-8")
 SERVING, READING, LOOKING, TRYING, WATCHING = re.findall(r"```sh\n(.*?)```", PAGE, flags=re.DOTALL)
 (PUTTING,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
