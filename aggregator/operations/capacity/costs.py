@@ -34,9 +34,9 @@ class Figures(NamedTuple):
     second is our assumption of what a function reads at most.
     """
 
-    source: str = "benchmarks/RESULTS.md, 2026-11-25"
-    object_cpu: float = 0.25e-3  # "Side by side", 3,000 objects of 4 KiB: reading 0.14, a claim 0.04, a message 0.02
-    message_cpu: float = 0.20e-3  # a worker's receive and delete: benchmarks/large.py, two thirds of an object
+    source: str = "benchmarks/RESULTS.md, 2026-11-28"
+    object_cpu: float = 0.46e-3  # "Side by side", 3,000 objects of 4 KiB; reading alone takes 0.21 of it
+    message_cpu: float = 0.31e-3  # a worker's receive and delete: benchmarks/large.py, two thirds of an object
     invocation: float = 0.060
     compression: float = 449 * MIB
     latency: float = 0.020
