@@ -40,7 +40,7 @@ State = Literal[
 MEANING: dict[State, str] = {
     "bundled": "a bundle holds it, as it is in the source",
     "overwritten": "its bundle holds an earlier content: no bundle holds what is in the source now",
-    "claimed": "an invocation is bundling it; nothing is published yet",
+    "claimed": "an invocation works on it, or has died: then it is free from `lapses` on, when its message comes back",
     "in doubt": "its invocation is over and its bundle not there; the next message of the object resolves it",
     "free": "the bundle that it was meant for does not hold it; the next message claims it again",
     "released": "its claim was released; the next message claims it again",

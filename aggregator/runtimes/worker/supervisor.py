@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
 LOG_EVENTS = {
-    "worker.started": "the worker began: its processes, and the address of its health endpoint",
+    "worker.started": "the worker began: its processes, what ends a batch, and the address of its health endpoint",
     "worker.draining": "a signal asked the worker to stop: the processes finish what they have in hand",
     "worker.stopped": "the worker ended, with this exit status",
     "process.ended": "a process ended that should not have, or died: another takes its place after so many seconds",
@@ -185,7 +185,9 @@ class Supervisor:
     def run(self, *, health: str = "") -> int:
         """Work until a signal comes; the exit status. `health` is the address of the health endpoint, for the log."""
         with _signals(self._received):
-            log.info("worker.started", processes=len(self._slots), queue=self._options.queue_url, health=health)
+            options = self._options
+            batches = {"batch_size": options.batch_size, "window": options.window, "bundle_mb": options.bundle_mb}
+            log.info("worker.started", processes=len(self._slots), queue=options.queue_url, health=health, **batches)
             while not self._over():
                 self._step(time.monotonic())
         log.info("worker.stopped", status=self._status)
