@@ -192,6 +192,10 @@ def _tell(seen: _Seen, *, complete: bool, as_json: bool, sending: bool) -> None:
         words().print("the dead-letter queue is empty" if complete else "no message was seen")
         return
     _print_rows(seen)
+    if not seen.meant.total():
+        words().print(
+            "no message that was seen fits the choice: compare --reason, --message-id and --pattern with the table"
+        )
     if sending:
         words().print(f"sent back {seen.sent:,}, left {seen.left:,}")
     if seen.in_both_queues:

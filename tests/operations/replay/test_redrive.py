@@ -103,6 +103,17 @@ def test_what_is_chosen_goes_back_and_the_rest_stays(office: Office, options: tu
     assert ran.exit_code == (0 if back == ALL else 1)
 
 
+@pytest.mark.parametrize("choice", [("--message-id", "nope"), ("--pattern", "nope/*")])
+def test_a_choice_that_fits_no_message_is_named(office: Office, choice: tuple[str, str]) -> None:
+    ran = office.redrive("--send-back", *choice)
+
+    assert ran.stderr.splitlines() == [
+        "no message that was seen fits the choice: compare --reason, --message-id and --pattern with the table",
+        "sent back 0, left 4",
+    ]
+    assert (ran.exit_code, office.left(office.dlq)) == (1, ALL)
+
+
 def test_a_message_that_went_back_once_its_cause_was_mended_is_bundled(office: Office) -> None:
     office.world.put("in/missing.json", b"{}")
 
