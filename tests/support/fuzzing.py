@@ -97,9 +97,10 @@ def fuzz(read: Callable[[bytes], None], change: Mutator, seeds: list[bytes], fol
         read(seed)
 
     def check(data: bytes) -> None:
-        before, peak = _memory("VmRSS"), _memory("VmHWM")
+        before, peak = _memory()
         read(data)
-        if (now := _memory("VmHWM")) > peak and now - before > MOST_MEMORY + MOST_MEMORY_A_BYTE * len(data):
+        _, now = _memory()
+        if now > peak and now - before > MOST_MEMORY + MOST_MEMORY_A_BYTE * len(data):
             raise MemoryFloodError(f"{len(data):,} bytes took {now - before:,} bytes of memory")
 
     atheris.Setup(
@@ -186,10 +187,11 @@ def _change_row(columns: dict[str, Any], rng: random.Random) -> None:
             column[at : at + 1] = [] if removes else [column[at]] * 2
 
 
-def _memory(name: str) -> int:
-    """Bytes of memory as proc(5) names them; `ru_maxrss` would begin with that of the process that started this one."""
+def _memory() -> tuple[int, int]:
+    """Bytes of memory, now and at most (proc(5)); `ru_maxrss` would begin with that of the process that started us."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(status.partition(f"{name}:")[2].split()[0]) * 1024
+    resident, peak = (int(status.partition(f"{name}:")[2].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
+    return resident, peak
 
 
 def main() -> None:
